@@ -72,6 +72,7 @@ export interface WatchRequest {
   afterSeq: number;
 }
 
+/** An event, or a sign of life: with nothing to tell for ten seconds, the last sequence number is sent again without an event. */
 export interface WatchResponse {
   seq: number;
   event?: { $case: "progress"; value: Progress } | { $case: "succeeded"; value: Succeeded } | //

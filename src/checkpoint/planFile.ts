@@ -1,0 +1,84 @@
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { PruneError } from "../errors.js";
+import { writeFileAtomically } from "./atomicFile.js";
+import { readJsonObject } from "./json.js";
+import { formatRanges, parseRanges } from "./ranges.js";
+
+export const PLAN_FILE = "plan.json";
+
+// Positions are bounded by any real dimension, so that a forged range cannot exhaust memory.
+const MAX_POSITION = 16_777_216;
+
+/** Kept positions by dimension, as policy has them. */
+type KeptTree = readonly number[] | { readonly [outer: string]: KeptTree };
+
+const ranges = z.string().transform((text, context): number[] => {
+  const positions = parseRanges(text, MAX_POSITION);
+  if (positions) return positions;
+  context.addIssue({ code: "custom", message: `"${text.slice(0, 60)}" is not a list of ascending ranges such as "0-3,7"` });
+  return z.NEVER;
+});
+const keptTree: z.ZodType<KeptTree> = z.union([
+  ranges,
+  z.record(z.string().regex(/^\d+$/), z.union([ranges, z.record(z.string().regex(/^\d+$/), ranges)])),
+]);
+const hyperparameters = z.strictObject({
+  num_layers: z.number(),
+  hidden_size: z.number(),
+  ffn_hidden_size: z.number(),
+  num_attention_heads: z.number(),
+  num_query_groups: z.number(),
+  kv_channels: z.number(),
+  vocab_size: z.number(),
+});
+const side = z.strictObject({ hyperparameters, params: z.number(), activeParams: z.number() });
+
+const planFile = z.strictObject({
+  format: z.literal("prunebridge.plan/1"),
+  mode: z.literal("mcore_gpt_minitron"),
+  family: z.string(),
+  layout: z.string(),
+  exportConfig: z.record(z.string(), z.number()),
+  /** Fingerprint of the checkpoint that the plan was made for; null where it was made from a bare config. */
+  fingerprint: z.string().nullable(),
+  parent: side,
+  child: side,
+  config: z.record(z.string(), z.unknown()),
+  warnings: z.array(z.string()).readonly(),
+  kept: z.partialRecord(z.enum(["layer", "hidden", "ffn", "group", "heads_of_group"]), keptTree),
+});
+
+/** A plan as a file holds it. */
+export type PlanFile = Omit<z.infer<typeof planFile>, "format">;
+
+/** Reads a plan. Throws PATH_NOT_FOUND, or BAD_PLAN that says which field is wrong. */
+export async function readPlanFile(path: string): Promise<PlanFile> {
+  const parsed = planFile.safeParse(await readJsonObject(path, "BAD_PLAN"));
+  if (!parsed.success) throw new PruneError("BAD_PLAN", `${path} is not a plan: ${z.prettifyError(parsed.error)}`);
+  const { format: _format, ...plan } = parsed.data;
+  return plan;
+}
+
+/** Writes a plan in one step. */
+export async function writePlanFile(path: string, plan: PlanFile): Promise<void> {
+  await writeFileAtomically(path, encodePlan(plan));
+}
+
+/** The text of a plan file: kept positions as ranges, one line each. */
+export function encodePlan(plan: PlanFile): string {
+  const { kept, ...rest } = plan;
+  const text = (tree: KeptTree): unknown =>
+    isPositions(tree) ? formatRanges(tree) : Object.fromEntries(Object.entries(tree).map(([outer, inner]) => [outer, text(inner)]));
+  const keptText = Object.fromEntries(Object.entries(kept).map(([dimension, tree]) => [dimension, text(tree)]));
+  return `${JSON.stringify({ format: "prunebridge.plan/1", ...rest, kept: keptText }, null, 2)}\n`;
+}
+
+/** SHA-256 of a plan's text. */
+export function hashPlan(plan: PlanFile): string {
+  return `sha256:${createHash("sha256").update(encodePlan(plan)).digest("hex")}`;
+}
+
+function isPositions(tree: KeptTree): tree is readonly number[] {
+  return Array.isArray(tree);
+}

@@ -1,0 +1,23 @@
+import { DTYPE_BYTES, type Tensor } from "../tensor.js";
+
+/** A tensor and its name in a file. */
+export interface NamedTensor extends Tensor {
+  readonly name: string;
+}
+
+/** Encodes small tensors as one safetensors file. Weights never pass here: the shim writes those in blocks. */
+export function encodeSafetensors(tensors: readonly NamedTensor[], metadata: Readonly<Record<string, string>>): Buffer {
+  // Wide elements first, so that every tensor is aligned to its own width.
+  const ordered = [...tensors].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  let offset = 0;
+  for (const { name, dtype, shape, data } of ordered) {
+    header[name] = { dtype, shape, data_offsets: [offset, offset + data.length] };
+    offset += data.length;
+  }
+  const json = JSON.stringify(header);
+  const padded = Buffer.from(json + " ".repeat((8 - (Buffer.byteLength(json) % 8)) % 8));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+  return Buffer.concat([length, padded, ...ordered.map(({ data }) => data)]);
+}

@@ -1,0 +1,41 @@
+import type { Command } from "commander";
+import { readWeightedParent } from "../../inspect.js";
+import { batchesOf, readCalibrationData } from "../../data/batches.js";
+import { type OpenOptions, score, writeScoreFile } from "../../index.js";
+import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
+import { runCommand, withBridge } from "../run.js";
+
+interface Flags extends DeviceFlags {
+  readonly json?: boolean;
+  readonly data: string;
+  readonly out: string;
+  readonly seqLength?: number;
+  readonly samples: number;
+  readonly batchSize: number;
+}
+
+/** `prunebridge score` */
+export function scoreCommand(): Command {
+  const made = command("score", "measure the importance of every channel, head, group and layer over calibration data")
+    .argument("<dir>", "checkpoint folder")
+    .requiredOption("--data <file>", "calibration data: .safetensors with input_ids, .jsonl with text, or .txt")
+    .requiredOption("--out <file>", "the score file to write");
+  return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) =>
+    runCommand(flags, async (options) => {
+      const parent = await readWeightedParent(dir);
+      const shape = batchShape(flags, parent.checkpoint.config);
+      const data = await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
+      const scores = await withBridge(async (bridge) => {
+        const opened: OpenOptions = { device: flags.device, dtype: flags.dtype };
+        const model = await bridge.open(dir, opened);
+        return score(model, model.parent, batchesOf(data, model, shape), options);
+      });
+      await writeScoreFile(flags.out, scores);
+      const { batches, samples, tokens } = scores.provenance;
+      return {
+        json: { out: flags.out, batches: Number(batches), samples: Number(samples), tokens: Number(tokens) },
+        text: `wrote ${flags.out}: importances over ${samples} sequences, ${tokens} tokens`,
+      };
+    }),
+  );
+}

@@ -1,0 +1,48 @@
+import { Command, InvalidArgumentError, Option } from "commander";
+import { parseJsonObject, readText } from "../checkpoint/json.js";
+import { BATCH_DEFAULTS } from "../data/batches.js";
+import type { BatchShape } from "../data/pack.js";
+import type { OpenOptions } from "../index.js";
+
+/** Flags that choose how a model runs. */
+export type DeviceFlags = Required<Pick<OpenOptions, "device" | "dtype">>;
+
+/** A subcommand with what all of them share. */
+export function command(name: string, summary: string): Command {
+  return new Command(name).summary(summary).description(summary).option("--json", "print one JSON object on stdout, for scripts");
+}
+
+/** `--device` and `--dtype`. */
+export function withDeviceFlags(to: Command): Command {
+  return to
+    .addOption(new Option("--device <device>", "where the model runs: auto, cpu, cuda, cuda:1, ...").default("auto"))
+    .addOption(
+      new Option("--dtype <dtype>", "what the model runs in; auto: as the checkpoint has it").choices(["auto", "float32", "bfloat16", "float16"]).default("auto"),
+    );
+}
+
+/** `--seq-length`, `--samples` and `--batch-size`. */
+export function withBatchFlags(to: Command): Command {
+  return to
+    .option("--seq-length <tokens>", `tokens of a sequence cut from text (default: ${BATCH_DEFAULTS.seqLength}, or what the model takes)`, positiveInteger)
+    .option("--samples <n>", "sequences to use at most", positiveInteger, BATCH_DEFAULTS.samples)
+    .option("--batch-size <n>", "sequences of a batch", positiveInteger, BATCH_DEFAULTS.batchSize);
+}
+
+/** The shape of batches by the flags and what the model takes. */
+export function batchShape(flags: { seqLength?: number; samples: number; batchSize: number }, config: Readonly<Record<string, unknown>>): BatchShape {
+  const most = config["max_position_embeddings"];
+  const fitting = typeof most === "number" ? Math.min(BATCH_DEFAULTS.seqLength, most) : BATCH_DEFAULTS.seqLength;
+  return { seqLength: flags.seqLength ?? fitting, samples: flags.samples, batchSize: flags.batchSize };
+}
+
+/** An export_config given as JSON or as the path of a JSON file. */
+export async function readExportConfig(given: string): Promise<unknown> {
+  const text = given.trimStart().startsWith("{") ? given : await readText(given);
+  return parseJsonObject(text, "--export-config", "BAD_EXPORT_CONFIG");
+}
+
+function positiveInteger(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("it must be a positive integer.");
+}

@@ -1,0 +1,46 @@
+import { ProgressBar } from "./progressBar.js";
+import { Bridge, PruneError, type RunOptions } from "../index.js";
+
+/** Exit codes: done, failed, bad input. */
+export const EXIT = { done: 0, failed: 1, badInput: 2 } as const;
+
+/** What a command prints: an object for --json, text for people. */
+export interface Output {
+  readonly json: unknown;
+  readonly text: string;
+}
+
+/** Runs a command's body, prints what it gives or how it failed, and sets the exit code. */
+export async function runCommand(flags: { json?: boolean }, body: (options: RunOptions) => Promise<Output>): Promise<void> {
+  const cancel = new AbortController();
+  const onInterrupt = (): void => cancel.abort(new Error("interrupted"));
+  process.once("SIGINT", onInterrupt).once("SIGTERM", onInterrupt);
+  const bar = new ProgressBar();
+  try {
+    const { json, text } = await body({ signal: cancel.signal, onProgress: bar.update });
+    bar[Symbol.dispose]();
+    process.stdout.write(flags.json ? `${JSON.stringify(json)}\n` : `${text}\n`);
+  } catch (error) {
+    bar[Symbol.dispose]();
+    reportError(error, flags.json ?? false);
+  } finally {
+    process.off("SIGINT", onInterrupt).off("SIGTERM", onInterrupt);
+  }
+}
+
+/** Runs work on a shim of its own. */
+export async function withBridge<T>(body: (bridge: Bridge) => Promise<T>): Promise<T> {
+  await using bridge = await Bridge.spawn();
+  return await body(bridge);
+}
+
+function reportError(error: unknown, asJson: boolean): void {
+  const known = error instanceof PruneError ? error : undefined;
+  if (asJson) {
+    const { code = "INTERNAL", detail = String(error), hint = "" } = known ?? {};
+    process.stdout.write(`${JSON.stringify({ error: { code, message: detail, hint } })}\n`);
+  }
+  // A defect shows where it happened; what a user can mend shows how.
+  process.stderr.write(`error: ${known ? known.message : error instanceof Error ? error.stack : String(error)}\n`);
+  process.exitCode = known?.kind === "input" ? EXIT.badInput : EXIT.failed;
+}

@@ -1,0 +1,26 @@
+import { readText } from "../checkpoint/json.js";
+import { PruneError } from "../errors.js";
+
+/**
+ * Reads the texts of a `.jsonl` file, one object with `text` a line, or a `.txt` file, which is one text.
+ *
+ * @throws PruneError PATH_NOT_FOUND, or BAD_DATA that names the line
+ */
+export async function readTexts(path: string): Promise<string[]> {
+  const content = await readText(path);
+  const texts = path.endsWith(".jsonl") ? content.split("\n").flatMap((line, index) => readLine(line, `${path}:${index + 1}`)) : [content];
+  if (texts.every((text) => text.trim() === "")) throw new PruneError("BAD_DATA", `${path} holds no text`, { hint: "name a file with calibration data" });
+  return texts;
+}
+
+function readLine(line: string, where: string): string[] {
+  if (line.trim() === "") return [];
+  let entry: unknown;
+  try {
+    entry = JSON.parse(line);
+  } catch (cause) {
+    throw new PruneError("BAD_DATA", `${where} is not JSON`, { cause });
+  }
+  if (typeof entry === "object" && entry !== null && "text" in entry && typeof entry.text === "string") return [entry.text];
+  throw new PruneError("BAD_DATA", `${where} has no string "text"`);
+}

@@ -1,0 +1,83 @@
+import { fingerprint } from "./checkpoint/fingerprint.js";
+import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint } from "./checkpoint/folder.js";
+import { type Architecture, readArchitecture } from "./policy/architecture.js";
+import { countActiveParams, countParams } from "./policy/cost.js";
+import type { Hyperparameters } from "./policy/hyperparameters.js";
+import { type MatchedTensor, matchTensors } from "./policy/tensors.js";
+
+/** A checkpoint that was read through its family's table, every tensor accounted for. */
+export interface Parent {
+  readonly checkpoint: Checkpoint;
+  readonly architecture: Architecture;
+  /** Every tensor with its row; empty for a bare config.json. */
+  readonly tensors: readonly MatchedTensor<CheckpointTensor>[];
+  /** Undefined for a bare config.json. */
+  readonly fingerprint: string | undefined;
+}
+
+/** What a checkpoint is. */
+export interface Inspection {
+  readonly family: string;
+  readonly layout: string;
+  /** Under Megatron's names. */
+  readonly hyperparameters: Hyperparameters;
+  readonly params: number;
+  readonly activeParams: number;
+  readonly tiedEmbeddings: boolean;
+  /** The weight files; undefined for a bare config.json. */
+  readonly weights: { readonly files: number; readonly tensors: number; readonly bytes: number; readonly dtypes: readonly string[] } | undefined;
+  readonly fingerprint: string | undefined;
+}
+
+/**
+ * Tells what a checkpoint folder or a bare config.json is, from its config and headers alone: no Python, no weights.
+ *
+ * @throws PruneError with a code for each way in which a checkpoint can be wrong
+ */
+export async function inspect(path: string): Promise<Inspection> {
+  return describeParent(await readParent(path));
+}
+
+/** Reads a checkpoint or a bare config.json and checks every tensor that is there. */
+export async function readParent(path: string): Promise<Parent> {
+  return understand(await readCheckpoint(path));
+}
+
+/** Reads a checkpoint that has to have weights. */
+export async function readWeightedParent(path: string): Promise<Parent> {
+  return understand(await readWeightedCheckpoint(path));
+}
+
+/** Sums a parent up. */
+export function describeParent({ checkpoint, architecture, ...parent }: Parent): Inspection {
+  const { tensors, headers } = checkpoint;
+  return {
+    family: architecture.table.family,
+    layout: architecture.table.layout,
+    hyperparameters: architecture.hyperparameters,
+    params: countParams(architecture),
+    activeParams: countActiveParams(architecture),
+    tiedEmbeddings: architecture.flags.tied,
+    weights:
+      headers.length === 0
+        ? undefined
+        : {
+            files: headers.length,
+            tensors: tensors.length,
+            bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
+            dtypes: [...new Set(tensors.map(({ dtype }) => dtype))].sort(),
+          },
+    fingerprint: parent.fingerprint,
+  };
+}
+
+async function understand(checkpoint: Checkpoint): Promise<Parent> {
+  const architecture = readArchitecture(checkpoint.config, checkpoint.configPath);
+  const weighted = checkpoint.headers.length > 0;
+  return {
+    checkpoint,
+    architecture,
+    tensors: weighted ? matchTensors(architecture, checkpoint.tensors) : [],
+    fingerprint: weighted ? await fingerprint(checkpoint) : undefined,
+  };
+}

@@ -1,0 +1,149 @@
+import type { PlanFile } from "./checkpoint/planFile.js";
+import type { Manifest } from "./checkpoint/manifest.js";
+import type { Tokenizer } from "./data/batches.js";
+import { PruneError } from "./errors.js";
+import type { Parent } from "./inspect.js";
+import { applyPatch } from "./policy/childConfig.js";
+import type { Hyperparameters } from "./policy/hyperparameters.js";
+import type { HookPoint } from "./policy/scores.js";
+import { sliceTensors } from "./policy/slices.js";
+import type { RunOptions } from "./progress.js";
+import type { Collection, Collector } from "./score.js";
+import { closeModel, collect, cutModel, evaluateLoss, forward, openModel } from "./shim/modelWork.js";
+import type { ShimSession } from "./shim/session.js";
+import { tokenize } from "./shim/storageWork.js";
+import { type Cutter, slice } from "./slice.js";
+import { asFloat32, type Batch, type Tensor } from "./tensor.js";
+
+/** How a model is opened. */
+export interface OpenOptions extends RunOptions {
+  /** As torch spells it, `cuda:1` for one. Default `auto`: the first CUDA device if there is one, else the CPU. */
+  readonly device?: string | undefined;
+  /** Default `auto`: as the checkpoint has it. */
+  readonly dtype?: "auto" | "float32" | "bfloat16" | "float16" | undefined;
+}
+
+/**
+ * A checkpoint that a shim can run, measure and cut. Weights are loaded when something first needs them: planning from stored scores and
+ * slicing on storage never do. After pruning it is the pruned model.
+ */
+export class Model implements Collector, Tokenizer, AsyncDisposable {
+  readonly #session: ShimSession;
+  readonly #cutter: Cutter;
+  readonly #options: OpenOptions;
+  #loaded: Promise<string> | undefined;
+  #plan: PlanFile | undefined;
+  readonly parent: Parent;
+
+  /** @internal Models are opened by {@link Bridge.open}. */
+  constructor(session: ShimSession, cutter: Cutter, parent: Parent, options: OpenOptions) {
+    this.#session = session;
+    this.#cutter = cutter;
+    this.parent = parent;
+    this.#options = options;
+  }
+
+  /** The sizes that the model has now: the child's, once it is pruned. */
+  get hyperparameters(): Hyperparameters {
+    return this.#plan?.child.hyperparameters ?? this.parent.architecture.hyperparameters;
+  }
+
+  /** The plan by which the model was pruned, if it was. */
+  get plan(): PlanFile | undefined {
+    return this.#plan;
+  }
+
+  /** Loads the weights now rather than with the first use. Throws MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM. */
+  async load(options: RunOptions = {}): Promise<void> {
+    await this.#modelId(options);
+  }
+
+  /** Runs batches through the model and measures at hook points. */
+  async collect(hooks: readonly HookPoint[], batches: AsyncIterable<Batch> | Iterable<Batch>, options: RunOptions = {}): Promise<Collection> {
+    const { tensors, collected } = await collect(this.#session, await this.#modelId(options), hooks, batches, options);
+    const accumulators = new Map([...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: asFloat32(tensor) }]));
+    return { accumulators, ...collected };
+  }
+
+  /** The mean next-token cross entropy over batches, in nats per token. */
+  async loss(batches: AsyncIterable<Batch> | Iterable<Batch>, options: RunOptions = {}): Promise<number> {
+    return evaluateLoss(this.#session, await this.#modelId(options), batches, options);
+  }
+
+  /** The logits of one batch: F32 [B, S, vocab]. */
+  async forward(batch: Batch, options: RunOptions = {}): Promise<Tensor> {
+    return forward(this.#session, await this.#modelId(options), batch, options);
+  }
+
+  /** Token ids of texts, by the checkpoint's own tokenizer. */
+  tokenize(texts: readonly string[], options: RunOptions = {}): Promise<BigInt64Array> {
+    return tokenize(this.#session, this.parent.checkpoint.dir, texts, options);
+  }
+
+  /**
+   * Prunes the model by a plan: at once where it is loaded, else when it will be.
+   *
+   * @throws PruneError BAD_PLAN where it was pruned before
+   */
+  async prune(plan: PlanFile, options: RunOptions = {}): Promise<void> {
+    if (this.#plan) {
+      throw new PruneError("BAD_PLAN", "this model was pruned already", { hint: "save it, open the child, and prune that; or open the parent again" });
+    }
+    if (this.#loaded) await this.#cut(await this.#loaded, plan, options);
+    this.#plan = plan;
+  }
+
+  /**
+   * Writes the pruned model as a new checkpoint, cut from the parent's files.
+   *
+   * @param target - a folder that does not exist or is empty
+   * @throws PruneError BAD_PLAN where the model was not pruned, TARGET_EXISTS before any work
+   */
+  async save(target: string, options: RunOptions = {}): Promise<Manifest> {
+    if (!this.#plan) throw new PruneError("BAD_PLAN", "the model was not pruned: there is nothing to save", { hint: "call prune() first" });
+    return slice(this.#cutter, this.parent, this.#plan, target, options);
+  }
+
+  /** Frees the weights that the shim holds. */
+  async close(): Promise<void> {
+    const loaded = await this.#loaded?.catch(() => undefined);
+    this.#loaded = undefined;
+    if (loaded !== undefined) await closeModel(this.#session, loaded);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #modelId(options: RunOptions): Promise<string> {
+    if (!this.#loaded) {
+      const loading = this.#load(options);
+      this.#loaded = loading;
+      // A load that failed may succeed when tried again: memory may be free by then.
+      loading.catch(() => {
+        if (this.#loaded === loading) this.#loaded = undefined;
+      });
+    }
+    return this.#loaded;
+  }
+
+  async #load(options: RunOptions): Promise<string> {
+    const { device = "auto", dtype = "auto" } = this.#options;
+    const path = this.parent.checkpoint.dir;
+    try {
+      const modelId = await openModel(this.#session, { path, device, dtype }, options);
+      if (this.#plan) await this.#cut(modelId, this.#plan, options);
+      return modelId;
+    } catch (error) {
+      if (!(error instanceof PruneError) || error.code !== "SHIM_DIED") throw error;
+      throw new PruneError("SHIM_LOAD_FAILED", `while loading ${path}, ${error.detail}`, { hint: error.hint, cause: error });
+    }
+  }
+
+  async #cut(modelId: string, plan: PlanFile, options: RunOptions): Promise<void> {
+    const { checkpoint, architecture, tensors } = this.parent;
+    const slices = sliceTensors(architecture, plan.kept, tensors);
+    const configJson = JSON.stringify(applyPatch(checkpoint.config, plan.config));
+    await cutModel(this.#session, modelId, { ...slices, configJson }, options);
+  }
+}

@@ -1,0 +1,92 @@
+import { PruneError } from "../errors.js";
+import type { Architecture, ModelConfig } from "./architecture.js";
+import { patchConfig } from "./childConfig.js";
+import { DIMENSION_SCOPES, dimensionSizes, type Hyperparameters, type PrunableDimension } from "./hyperparameters.js";
+import type { Kept, KeptTree } from "./kept.js";
+import { keptLayers, outlinePlan, type Plan } from "./plan.js";
+
+/**
+ * Checks a plan that was read from a file against the checkpoint that it is to cut: a plan is data that people edit and programs write, and
+ * must still be legal in every set.
+ *
+ * @throws PruneError BAD_PLAN that names the dimension; BAD_EXPORT_CONFIG where its target is not legal
+ */
+export function checkPlan(architecture: Architecture, config: ModelConfig, plan: Plan, where: string): void {
+  const fail = (what: string): never => {
+    throw new PruneError("BAD_PLAN", `${where}: ${what}`, { hint: "plan again for this checkpoint" });
+  };
+  const { family, layout } = architecture.table;
+  if (plan.family !== family || plan.layout !== layout) fail(`the plan is for ${plan.family} (${plan.layout}), the checkpoint is ${family} (${layout})`);
+  const outline = outlinePlan(architecture, plan.exportConfig);
+  if (!sameSizes(plan.parent.hyperparameters, outline.parent.hyperparameters)) fail("the parent's hyperparameters are not this checkpoint's");
+  if (!sameSizes(plan.child.hyperparameters, outline.child.hyperparameters)) fail("the child's hyperparameters are not what its export_config makes");
+  const problem = findKeptProblem(plan.kept, outline.parent.hyperparameters, outline.child.hyperparameters);
+  if (problem) fail(problem);
+  const patch = patchConfig(config, architecture, outline.child.hyperparameters, keptLayers(plan.kept, architecture.hyperparameters.num_layers));
+  if (JSON.stringify(sorted(patch)) !== JSON.stringify(sorted(plan.config))) fail("its config fields do not follow from what it keeps");
+}
+
+function sameSizes(a: Hyperparameters, b: Hyperparameters): boolean {
+  return (Object.keys(b) as (keyof Hyperparameters)[]).every((name) => a[name] === b[name]);
+}
+
+function sorted(record: Readonly<Record<string, unknown>>): [string, unknown][] {
+  return Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+function findKeptProblem(kept: Kept, parent: Hyperparameters, child: Hyperparameters): string | undefined {
+  const [before, after] = [dimensionSizes(parent), dimensionSizes(child)];
+  const layers = keptLayers(kept, parent.num_layers);
+  for (const dimension of Object.keys(DIMENSION_SCOPES) as PrunableDimension[]) {
+    const [size = 0, target = 0] = [before[dimension], after[dimension]];
+    const tree = kept[dimension];
+    if (tree === undefined) {
+      if (size !== target) return `it keeps no ${dimension} positions, but ${dimension} shrinks from ${size} to ${target}`;
+      continue;
+    }
+    const problem = findTreeProblem(tree, DIMENSION_SCOPES[dimension], { dimension, size, target, layers, kept, groups: parent.num_query_groups });
+    if (problem) return problem;
+  }
+  return undefined;
+}
+
+interface TreeCheck {
+  readonly dimension: string;
+  readonly size: number;
+  readonly target: number;
+  readonly layers: readonly number[];
+  readonly kept: Kept;
+  readonly groups: number;
+}
+
+function findTreeProblem(tree: KeptTree, scopes: readonly string[], check: TreeCheck, path: readonly number[] = []): string | undefined {
+  const { dimension, size, target } = check;
+  const at = path.length === 0 ? dimension : `${dimension} of ${path.join(".")}`;
+  const [scope, ...inner] = scopes;
+  if (scope === undefined) {
+    if (!isPositions(tree)) return `${at} must be one list of positions`;
+    if (tree.length !== target) return `${at} keeps ${tree.length} positions, the child has ${target}`;
+    const last = tree.at(-1) ?? 0;
+    return last >= size ? `${at} keeps position ${last} of ${size}` : undefined;
+  }
+  if (isPositions(tree)) return `${at} must have positions for each ${scope}`;
+  const expected = scope === "layer" ? check.layers : keptGroups(check, path[0] ?? 0);
+  if (Object.keys(tree).length !== expected.length) return `${at} must have one entry for each kept ${scope}`;
+  for (const outer of expected) {
+    const branch = tree[String(outer)];
+    if (branch === undefined) return `${at} has no entry for ${scope} ${outer}`;
+    const problem = findTreeProblem(branch, inner, check, [...path, outer]);
+    if (problem) return problem;
+  }
+  return undefined;
+}
+
+function keptGroups({ kept, groups }: TreeCheck, layer: number): readonly number[] {
+  const tree = kept.group;
+  const chosen = tree === undefined || isPositions(tree) ? undefined : tree[String(layer)];
+  return chosen !== undefined && isPositions(chosen) ? chosen : Array.from({ length: groups }, (_, group) => group);
+}
+
+function isPositions(tree: KeptTree): tree is readonly number[] {
+  return Array.isArray(tree);
+}

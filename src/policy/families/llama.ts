@@ -1,0 +1,21 @@
+import { attention, decoderHooks, embeddings, flag, llamaFields, mlp, norms, storedRotaryFrequencies, tied } from "./blocks.js";
+import type { FamilyTable } from "./table.js";
+
+/** Llama 2, 3.x, SmolLM2: grouped-query attention, gated MLP, RMSNorm. */
+export const llama: FamilyTable = {
+  family: "llama",
+  layout: "huggingface",
+  architectures: ["LlamaForCausalLM"],
+  fields: llamaFields,
+  flags: { tied, attention_bias: flag("attention_bias", false), mlp_bias: flag("mlp_bias", false) },
+  tensors: [
+    ...embeddings,
+    ...norms({ bias: false }),
+    ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias" }),
+    ...mlp({ gated: true, bias: "mlp_bias" }),
+  ],
+  hooks: decoderHooks,
+  perLayerLists: ["layer_types"],
+  layerThresholds: [],
+  obsolete: storedRotaryFrequencies,
+};

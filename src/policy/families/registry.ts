@@ -1,0 +1,25 @@
+import { PruneError } from "../../errors.js";
+import { suggestName } from "../nearest.js";
+import { llama } from "./llama.js";
+import { mistral } from "./mistral.js";
+import { nemotron } from "./nemotron.js";
+import { qwen2 } from "./qwen2.js";
+import { qwen3 } from "./qwen3.js";
+import type { FamilyTable } from "./table.js";
+
+/** Every family that prunebridge can prune. */
+export const FAMILIES: readonly FamilyTable[] = [llama, mistral, qwen2, qwen3, nemotron];
+
+/** The family of a config.json, by its `architectures`. Throws UNKNOWN_ARCHITECTURE. */
+export function findFamily(config: Readonly<Record<string, unknown>>, where: string): FamilyTable {
+  const named: unknown = Array.isArray(config["architectures"]) ? config["architectures"][0] : undefined;
+  if (typeof named !== "string") {
+    throw new PruneError("UNKNOWN_ARCHITECTURE", `${where} names no model class in "architectures"`, {
+      hint: `set "architectures" to the transformers class, for example ["LlamaForCausalLM"]`,
+    });
+  }
+  const found = FAMILIES.find((table) => table.architectures.includes(named));
+  if (found) return found;
+  const known = FAMILIES.flatMap((table) => table.architectures);
+  throw new PruneError("UNKNOWN_ARCHITECTURE", `${where}: no family table for the architecture ${named}`, { hint: suggestName(named, known) });
+}

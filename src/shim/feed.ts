@@ -1,0 +1,45 @@
+import { once } from "node:events";
+import type { FeedServiceClient } from "../gen/prunebridge/v1/operation.js";
+import type { Batch } from "../tensor.js";
+import { batchMessages } from "./tensors.js";
+import { fromCallError } from "./translate.js";
+
+/**
+ * Sends batches to the operation that reads the feed, drawing the next one only as the shim takes them: at most a few are in flight. Ends
+ * when all are taken.
+ *
+ * @throws PruneError FEED_LOST where the operation ended first; what `batches` throws, as it is
+ */
+export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches: AsyncIterable<Batch> | Iterable<Batch>): Promise<number> {
+  let settled = false;
+  let call: ReturnType<FeedServiceClient["feed"]> | undefined;
+  const taken = new Promise<number>((resolve, reject) => {
+    call = feeds.feed((error, response) => (error ? reject(fromCallError(error)) : resolve(response.batches)));
+  }).finally(() => {
+    settled = true;
+  });
+  const stream = call as NonNullable<typeof call>; // assigned by the executor, which runs at once
+  stream.on("error", () => {}); // told by the callback
+  const ended = taken.then(
+    () => undefined,
+    () => undefined,
+  );
+  try {
+    let first = true;
+    for await (const batch of batches) {
+      for (const message of batchMessages(batch)) {
+        if (settled) return await taken;
+        if (!stream.write(first ? { ...message, feedId } : message)) await Promise.race([once(stream, "drain"), ended]);
+        first = false;
+      }
+    }
+    // A feed without batches still has to say which it is.
+    if (first) stream.write({ feedId, part: undefined });
+    stream.end();
+    return await taken;
+  } catch (error) {
+    stream.cancel();
+    await ended;
+    throw error;
+  }
+}

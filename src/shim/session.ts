@@ -1,0 +1,172 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Metadata } from "@grpc/grpc-js";
+import { throwIfCancelled } from "../cancel.js";
+import { PruneError } from "../errors.js";
+import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
+import type { HandshakeResponse } from "../gen/prunebridge/v1/session.js";
+import type { RunOptions } from "../progress.js";
+import type { Batch, Tensor } from "../tensor.js";
+import { sendFeed } from "./feed.js";
+import { PROTOCOL, RETRY_PAUSES, TIMEOUTS } from "./options.js";
+import type { ShimProcess } from "./process.js";
+import { callUnary, connect, disconnect, readStream, type Stubs } from "./rpc.js";
+import { TensorAssembler } from "./tensors.js";
+import { fromCallError, fromDetail, isUnavailable } from "./translate.js";
+
+const META = new Metadata();
+
+type Work = NonNullable<StartRequest["work"]>;
+type Event = NonNullable<WatchResponse["event"]>;
+
+/** What a shim is and can do: version, capabilities, devices, limits. */
+export type ShimInfo = HandshakeResponse;
+
+/** The parts of a process that a session needs: the news of its death. */
+export type Lifeline = Pick<ShimProcess, "died">;
+
+/** What an operation reads, where it reads batches. */
+export interface FeedSource {
+  readonly id: string;
+  readonly batches: AsyncIterable<Batch> | Iterable<Batch>;
+}
+
+/** A connection to one shim, after its handshake. */
+export class ShimSession {
+  readonly #stubs: Stubs;
+  readonly #death: Promise<never>;
+  readonly shim: HandshakeResponse;
+
+  private constructor(stubs: Stubs, death: Promise<never>, shim: HandshakeResponse) {
+    this.#stubs = stubs;
+    this.#death = death;
+    this.shim = shim;
+  }
+
+  /** Connects and shakes hands. Throws PROTOCOL_MISMATCH, SHIM_UNREACHABLE or SHIM_DIED. */
+  static async open(address: string, client: string, lifeline: Lifeline): Promise<ShimSession> {
+    const stubs = connect(address);
+    const death = lifeline.died.then((error) => {
+      throw error;
+    });
+    death.catch(() => {}); // told to whoever waits
+    const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
+    try {
+      const answer = callUnary<HandshakeResponse>((options, done) => stubs.session.handshake(request, META, options, done), TIMEOUTS.handshake);
+      return new ShimSession(stubs, death, await preferDeath(answer, death));
+    } catch (error) {
+      disconnect(stubs);
+      throw error;
+    }
+  }
+
+  /** Ends the connection; what runs in the shim goes on. */
+  close(): void {
+    disconnect(this.#stubs);
+  }
+
+  /**
+   * Runs one operation to its end, feeding it where it reads batches. A watch that breaks off is taken up again where it was.
+   *
+   * @throws PruneError as the operation failed; CANCELLED where the signal ended it; SHIM_DIED with the tail of the log
+   */
+  async run(work: Work, options: RunOptions = {}, feed?: FeedSource): Promise<Succeeded> {
+    return (await preferDeath(this.#runToEnd(work, options, feed), this.#death)).done;
+  }
+
+  /** Runs one operation and fetches the tensors that it leaves. */
+  async runForTensors(work: Work, options: RunOptions = {}, feed?: FeedSource): Promise<{ done: Succeeded; tensors: ReadonlyMap<string, Tensor> }> {
+    const { operationId, done } = await preferDeath(this.#runToEnd(work, options, feed), this.#death);
+    return { done, tensors: await preferDeath(this.#readResult(operationId), this.#death) };
+  }
+
+  async #runToEnd(work: Work, { signal, onProgress }: RunOptions, feed?: FeedSource): Promise<{ operationId: string; done: Succeeded }> {
+    throwIfCancelled(signal);
+    const request: StartRequest = { requestId: randomUUID(), work };
+    const { operationId } = await callUnary<{ operationId: string }>((o, done) => this.#stubs.operations.start(request, META, o, done));
+    const cancel = (): void => void this.#cancel(operationId).catch(() => {});
+    signal?.addEventListener("abort", cancel, { once: true });
+    if (signal?.aborted) cancel();
+    const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed.id, feed.batches)) : undefined;
+    // The caller's own iterator failing is the cause of what the operation then reports.
+    void feeding?.then(({ error }) => error !== undefined && cancel());
+    try {
+      const done = await this.#watch(operationId, onProgress);
+      await feeding;
+      return { operationId, done };
+    } catch (error) {
+      const fed = await feeding;
+      throw fed?.error !== undefined && !isFeedLost(fed.error) && !signal?.aborted ? fed.error : error;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  async #watch(operationId: string, onProgress: RunOptions["onProgress"]): Promise<Succeeded> {
+    let seen = 0;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        for await (const { seq, event } of readStream(this.#stubs.operations.watch({ operationId, afterSeq: seen }))) {
+          attempt = 0;
+          if (event === undefined || seq <= seen) continue;
+          seen = seq;
+          const done = settleEvent(event, onProgress);
+          if (done) return done;
+        }
+        throw new PruneError("INTERNAL", `the watch of operation ${operationId} ended without its last event`);
+      } catch (error) {
+        const pause = RETRY_PAUSES[attempt];
+        if (pause === undefined || !isUnavailable(error)) throw fromCallError(error);
+        await sleep(pause);
+      }
+    }
+  }
+
+  async #cancel(operationId: string): Promise<void> {
+    await callUnary((options, done) => this.#stubs.operations.cancel({ operationId }, META, options, done));
+  }
+
+  async #readResult(operationId: string): Promise<ReadonlyMap<string, Tensor>> {
+    const assembler = new TensorAssembler();
+    try {
+      for await (const { chunk } of readStream(this.#stubs.operations.readResult({ operationId }))) assembler.add(chunk);
+    } catch (error) {
+      throw fromCallError(error);
+    }
+    return assembler.finish();
+  }
+}
+
+function settleEvent(event: Event, onProgress: RunOptions["onProgress"]): Succeeded | undefined {
+  switch (event.$case) {
+    case "progress":
+      onProgress?.({ ...event.value, etaSeconds: event.value.etaSeconds });
+      return undefined;
+    case "succeeded":
+      return event.value;
+    case "failed":
+      throw fromDetail(event.value);
+  }
+}
+
+// When the process dies, its connection breaks first: wait a moment for the news that explains it.
+async function preferDeath<T>(work: Promise<T>, death: Promise<never>): Promise<T> {
+  try {
+    return await Promise.race([work, death]);
+  } catch (error) {
+    if (!(error instanceof PruneError) || !["SHIM_UNREACHABLE", "INTERNAL", "SHIM_STALLED"].includes(error.code)) throw error;
+    await Promise.race([death, sleep(TIMEOUTS.exitNews)]);
+    throw error;
+  }
+}
+
+async function settle<T>(promise: Promise<T>): Promise<{ value?: T; error?: unknown }> {
+  return promise.then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  );
+}
+
+function isFeedLost(error: unknown): boolean {
+  return error instanceof PruneError && error.code === "FEED_LOST";
+}

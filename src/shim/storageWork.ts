@@ -1,0 +1,37 @@
+import type { RunOptions } from "../progress.js";
+import { asBigInt64, type Batch } from "../tensor.js";
+import type { ShimSession } from "./session.js";
+import { feedOf, type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
+
+/** Shards to write, and the folders to read from and write to. */
+export interface ShardWork {
+  readonly sourceDir: string;
+  readonly targetDir: string;
+  readonly indexSets: IndexSets;
+  readonly shards: readonly { readonly file: string; readonly tensors: readonly StoredSlice[] }[];
+}
+
+/** Cuts shards on storage; gives their sizes and checksums. */
+export async function cutShards(
+  session: ShimSession,
+  { sourceDir, targetDir, indexSets, shards }: ShardWork,
+  options: RunOptions,
+): Promise<{ file: string; bytes: number; crc32: number }[]> {
+  const feed = indexSetFeed(indexSets);
+  const wireShards = shards.map(({ file, tensors }) => ({ file, metadata: { format: "pt" }, tensors: tensors.map(toWireSlice) }));
+  const done = await session.run({ $case: "slice", value: { sourceDir, targetDir, feedId: feed.id, shards: wireShards } }, options, feed);
+  return resultOf(done, "sliced").shards;
+}
+
+/** The token ids of all texts in a row, by the tokenizer of a checkpoint folder; each text is closed by the end-of-text token. */
+export async function tokenize(session: ShimSession, path: string, texts: readonly string[], options: RunOptions): Promise<BigInt64Array> {
+  const feed = feedOf(texts.map(textBatch));
+  const { tensors } = await session.runForTensors({ $case: "tokenize", value: { path, feedId: feed.id } }, options, feed);
+  const ids = tensors.get("input_ids");
+  return ids ? asBigInt64(ids) : new BigInt64Array();
+}
+
+function textBatch(text: string): Batch {
+  const data = new TextEncoder().encode(text);
+  return { text: { dtype: "U8", shape: [data.length], data } };
+}

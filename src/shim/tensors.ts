@@ -1,0 +1,86 @@
+import { PruneError } from "../errors.js";
+import type { FeedRequest } from "../gen/prunebridge/v1/operation.js";
+import { Dtype as WireDtype, type TensorChunk, type TensorInfo } from "../gen/prunebridge/v1/tensor.js";
+import { type Batch, byteLength, type Dtype, type Tensor } from "../tensor.js";
+import { CHUNK_BYTES } from "./options.js";
+
+const TO_WIRE: Readonly<Record<Dtype, WireDtype>> = {
+  BOOL: WireDtype.DTYPE_BOOL,
+  U8: WireDtype.DTYPE_U8,
+  I8: WireDtype.DTYPE_I8,
+  I16: WireDtype.DTYPE_I16,
+  U16: WireDtype.DTYPE_U16,
+  F16: WireDtype.DTYPE_F16,
+  BF16: WireDtype.DTYPE_BF16,
+  I32: WireDtype.DTYPE_I32,
+  U32: WireDtype.DTYPE_U32,
+  F32: WireDtype.DTYPE_F32,
+  I64: WireDtype.DTYPE_I64,
+  U64: WireDtype.DTYPE_U64,
+  F64: WireDtype.DTYPE_F64,
+  F8_E4M3: WireDtype.DTYPE_F8_E4M3,
+  F8_E5M2: WireDtype.DTYPE_F8_E5M2,
+};
+const FROM_WIRE = new Map(Object.entries(TO_WIRE).map(([name, wire]) => [wire, name as Dtype]));
+
+/** A tensor's description for the wire. */
+export function toTensorInfo(name: string, { dtype, shape }: Pick<Tensor, "dtype" | "shape">): TensorInfo {
+  return { name, dtype: TO_WIRE[dtype], shape: [...shape] };
+}
+
+/** The messages of one batch: its tensors in chunks, then the batch's end. */
+export function* batchMessages(batch: Batch): Generator<FeedRequest> {
+  for (const [name, tensor] of Object.entries(batch)) {
+    let offset = 0;
+    do {
+      const chunk: TensorChunk = { info: undefined, offset, data: viewOf(tensor.data, offset) };
+      if (offset === 0) chunk.info = toTensorInfo(name, tensor);
+      yield { feedId: "", part: { $case: "chunk", value: chunk } };
+      offset += CHUNK_BYTES;
+    } while (offset < tensor.data.length);
+  }
+  yield { feedId: "", part: { $case: "batchEnd", value: {} } };
+}
+
+function viewOf(data: Uint8Array, offset: number): Buffer {
+  return Buffer.from(data.buffer, data.byteOffset + offset, Math.min(CHUNK_BYTES, data.byteLength - offset));
+}
+
+/** Puts chunks together again. Throws INTERNAL where they do not make up whole tensors. */
+export class TensorAssembler {
+  readonly tensors = new Map<string, Tensor>();
+  #current: { tensor: Tensor; filled: number } | undefined;
+
+  /** Takes the next chunk. */
+  add(chunk: TensorChunk | undefined): void {
+    if (chunk?.info) this.#begin(chunk.info);
+    const current = this.#current;
+    if (!chunk || !current || chunk.offset !== current.filled || chunk.offset + chunk.data.length > current.tensor.data.length) {
+      throw new PruneError("INTERNAL", `the shim sent a tensor chunk out of place, at offset ${chunk?.offset}`);
+    }
+    current.tensor.data.set(chunk.data, chunk.offset);
+    current.filled += chunk.data.length;
+  }
+
+  /** All tensors, once the stream has ended. */
+  finish(): ReadonlyMap<string, Tensor> {
+    this.#end();
+    return this.tensors;
+  }
+
+  #begin({ name, dtype, shape }: TensorInfo): void {
+    this.#end();
+    const known = FROM_WIRE.get(dtype);
+    if (known === undefined) throw new PruneError("INTERNAL", `the shim sent ${name} with the unknown dtype ${dtype}`);
+    const tensor: Tensor = { dtype: known, shape, data: new Uint8Array(byteLength({ dtype: known, shape })) };
+    this.tensors.set(name, tensor);
+    this.#current = { tensor, filled: 0 };
+  }
+
+  #end(): void {
+    const current = this.#current;
+    if (current && current.filled < current.tensor.data.length) {
+      throw new PruneError("INTERNAL", `the shim sent ${current.filled} of a tensor's ${current.tensor.data.length} bytes`);
+    }
+  }
+}

@@ -1,0 +1,54 @@
+import { randomUUID } from "node:crypto";
+import { PruneError } from "../errors.js";
+import type { Succeeded } from "../gen/prunebridge/v1/operation.js";
+import { type HookPoint as WireHook, HookSide, Reduction, type TensorSlice as WireSlice } from "../gen/prunebridge/v1/work.js";
+import type { HookPoint } from "../policy/scores.js";
+import type { TensorSlice } from "../policy/slices.js";
+import { type Batch, bytesOf, type Dtype } from "../tensor.js";
+import type { FeedSource } from "./session.js";
+import { toTensorInfo } from "./tensors.js";
+
+type Result = NonNullable<Succeeded["result"]>;
+type ValueOf<Case extends Result["$case"]> = Extract<Result, { $case: Case }>["value"];
+
+/** A slice of a tensor that lies in a file of the parent. */
+export type StoredSlice = TensorSlice<{ name: string; dtype: Dtype; shape: readonly number[]; file: string }>;
+
+/** Kept positions by index set id. */
+export type IndexSets = ReadonlyMap<string, readonly number[]>;
+
+/** The result of an operation, which must be of the kind that was asked for. */
+export function resultOf<Case extends Result["$case"]>(done: Succeeded, kind: Case): ValueOf<Case> {
+  if (done.result?.$case === kind) return done.result.value as ValueOf<Case>; // TypeScript does not narrow by a generic
+  throw new PruneError("INTERNAL", `the shim answered with ${done.result?.$case ?? "nothing"} where ${kind} was due`);
+}
+
+/** A feed of batches under a new id. */
+export function feedOf(batches: AsyncIterable<Batch> | Iterable<Batch>): FeedSource {
+  return { id: randomUUID(), batches };
+}
+
+/** The index sets of a cut as a feed of one batch: each an I64 tensor under its id. */
+export function indexSetFeed(indexSets: IndexSets): FeedSource {
+  const tensors = [...indexSets].map(([id, positions]) => {
+    const data = bytesOf(BigInt64Array.from(positions, BigInt));
+    return [id, { dtype: "I64" as const, shape: [positions.length], data }] as const;
+  });
+  return feedOf([Object.fromEntries(tensors)]);
+}
+
+/** A hook point for the wire. */
+export function toWireHook({ key, module, side, reduction }: HookPoint): WireHook {
+  const cosine = reduction === "cosine_distance";
+  return {
+    key,
+    module,
+    side: cosine ? HookSide.HOOK_SIDE_UNSPECIFIED : side === "input" ? HookSide.HOOK_SIDE_INPUT : HookSide.HOOK_SIDE_OUTPUT,
+    reduction: cosine ? Reduction.REDUCTION_COSINE_DISTANCE : Reduction.REDUCTION_MEAN_ABS_SQUARE,
+  };
+}
+
+/** A tensor's slice for the wire. */
+export function toWireSlice({ name, source, axes }: StoredSlice): WireSlice {
+  return { name, sourceFile: source.file, source: toTensorInfo(source.name, source), axes: [...axes] };
+}

@@ -1,0 +1,53 @@
+/** Bytes of one element, by the dtype names of safetensors headers. */
+export const DTYPE_BYTES = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  I64: 8,
+  U64: 8,
+  F64: 8,
+} as const satisfies Record<string, number>;
+
+/** An element type, spelt as in a safetensors header. */
+export type Dtype = keyof typeof DTYPE_BYTES;
+
+/** A tensor in memory, little-endian and row-major. */
+export interface Tensor {
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly data: Uint8Array;
+}
+
+/** What one forward pass takes, by the model's argument names. A causal language model takes `input_ids`, I64 [B, S]. */
+export type Batch = Readonly<Record<string, Tensor>>;
+
+/** The bytes that a dtype and a shape make. */
+export function byteLength({ dtype, shape }: Pick<Tensor, "dtype" | "shape">): number {
+  return shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
+}
+
+/** A view of a tensor's bytes as 32-bit floats; copies where they are not aligned. */
+export function asFloat32({ data }: Pick<Tensor, "data">): Float32Array {
+  const aligned = data.byteOffset % 4 === 0 ? data : data.slice();
+  return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
+}
+
+/** A view of a tensor's bytes as 64-bit integers; copies where they are not aligned. */
+export function asBigInt64({ data }: Pick<Tensor, "data">): BigInt64Array {
+  const aligned = data.byteOffset % 8 === 0 ? data : data.slice();
+  return new BigInt64Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 8);
+}
+
+/** The bytes of a typed array, without a copy. */
+export function bytesOf(array: ArrayBufferView): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
