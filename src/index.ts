@@ -1,8 +1,8 @@
 export { Bridge } from "./bridge.js";
 export type { Manifest } from "./checkpoint/manifest.js";
 export type { PlanFile } from "./checkpoint/planFile.js";
-export { readScoreFile, type ScoreFile, writeScoreFile } from "./checkpoint/scoreFile.js";
 export { readPlanFile, writePlanFile } from "./checkpoint/planFile.js";
+export { readScoreFile, type ScoreFile, writeScoreFile } from "./checkpoint/scoreFile.js";
 export { textBatches } from "./data/batches.js";
 export { type BatchShape, packTokens, tokenBatch } from "./data/pack.js";
 export { readTokenFile } from "./data/tokenFile.js";

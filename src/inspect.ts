@@ -25,7 +25,9 @@ export interface Inspection {
   readonly activeParams: number;
   readonly tiedEmbeddings: boolean;
   /** The weight files; undefined for a bare config.json. */
-  readonly weights: { readonly files: number; readonly tensors: number; readonly bytes: number; readonly dtypes: readonly string[] } | undefined;
+  readonly weights:
+    | { readonly files: number; readonly tensors: number; readonly bytes: number; readonly dtypes: readonly string[] }
+    | undefined;
   readonly fingerprint: string | undefined;
 }
 

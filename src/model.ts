@@ -1,5 +1,5 @@
-import type { PlanFile } from "./checkpoint/planFile.js";
 import type { Manifest } from "./checkpoint/manifest.js";
+import type { PlanFile } from "./checkpoint/planFile.js";
 import type { Tokenizer } from "./data/batches.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
@@ -59,7 +59,11 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   }
 
   /** Runs batches through the model and measures at hook points. */
-  async collect(hooks: readonly HookPoint[], batches: AsyncIterable<Batch> | Iterable<Batch>, options: RunOptions = {}): Promise<Collection> {
+  async collect(
+    hooks: readonly HookPoint[],
+    batches: AsyncIterable<Batch> | Iterable<Batch>,
+    options: RunOptions = {},
+  ): Promise<Collection> {
     const { tensors, collected } = await collect(this.#session, await this.#modelId(options), hooks, batches, options);
     const accumulators = new Map([...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: asFloat32(tensor) }]));
     return { accumulators, ...collected };
@@ -87,7 +91,9 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
    */
   async prune(plan: PlanFile, options: RunOptions = {}): Promise<void> {
     if (this.#plan) {
-      throw new PruneError("BAD_PLAN", "this model was pruned already", { hint: "save it, open the child, and prune that; or open the parent again" });
+      throw new PruneError("BAD_PLAN", "this model was pruned already", {
+        hint: "save it, open the child, and prune that; or open the parent again",
+      });
     }
     if (this.#loaded) await this.#cut(await this.#loaded, plan, options);
     this.#plan = plan;

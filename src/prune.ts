@@ -13,7 +13,10 @@ import { score } from "./score.js";
 import type { Batch } from "./tensor.js";
 
 /** A mode's name; a list of names or of [name, options] pairs; or an object of options by name. */
-export type Mode = string | readonly (string | readonly [name: string, options: Record<string, unknown>])[] | Readonly<Record<string, Record<string, unknown>>>;
+export type Mode =
+  | string
+  | readonly (string | readonly [name: string, options: Record<string, unknown>])[]
+  | Readonly<Record<string, Record<string, unknown>>>;
 
 /** Options of {@link prune}. */
 export interface PruneConfig {
@@ -68,7 +71,13 @@ const pruneConfig = z.strictObject({
  * @param config - calibration data and where to keep what is found
  * @throws PruneError BAD_MODE, BAD_CONSTRAINTS, BAD_EXPORT_CONFIG or BAD_OPTION before any work; then what calibration and cutting throw
  */
-export async function prune(model: Model, mode: Mode, constraints: unknown, dummyInput: unknown, config: PruneConfig = {}): Promise<PruneResult> {
+export async function prune(
+  model: Model,
+  mode: Mode,
+  constraints: unknown,
+  dummyInput: unknown,
+  config: PruneConfig = {},
+): Promise<PruneResult> {
   const { options } = onlyMode(parseModes(mode));
   const { exportConfig } = parseConstraints(constraints);
   const checked = parseConfig(config);
@@ -128,7 +137,11 @@ function onlyMode(modes: readonly ParsedMode[]): ParsedMode {
 function parseConfig(config: PruneConfig): PruneConfig {
   const parsed = pruneConfig.safeParse(config);
   if (parsed.success) return parsed.data;
-  throw new PruneError("BAD_OPTION", `config: ${parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(": ")).join("; ")}`, {
-    hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
-  });
+  throw new PruneError(
+    "BAD_OPTION",
+    `config: ${parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(": ")).join("; ")}`,
+    {
+      hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
+    },
+  );
 }

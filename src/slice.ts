@@ -1,5 +1,5 @@
 import { CONFIG_FILE, INDEX_FILE } from "./checkpoint/folder.js";
-import { formatCrc32, type Manifest, MANIFEST_FILE } from "./checkpoint/manifest.js";
+import { formatCrc32, MANIFEST_FILE, type Manifest } from "./checkpoint/manifest.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
 import { carrySideFiles, checkTarget, discardStaging, openStaging, publish, type Staging, stageDocument } from "./checkpoint/staging.js";
 import type { Parent } from "./inspect.js";

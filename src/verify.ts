@@ -1,10 +1,10 @@
+import { join } from "node:path";
+import { throwIfCancelled } from "./cancel.js";
 import { isFile } from "./checkpoint/folder.js";
 import { checkShard, MANIFEST_FILE, readManifest } from "./checkpoint/manifest.js";
 import { hashPlan, PLAN_FILE, readPlanFile } from "./checkpoint/planFile.js";
-import { join } from "node:path";
 import { PruneError } from "./errors.js";
 import { describeParent, type Inspection, readWeightedParent } from "./inspect.js";
-import { throwIfCancelled } from "./cancel.js";
 import type { RunOptions } from "./progress.js";
 
 /** What {@link verify} saw to be true. */
@@ -34,7 +34,8 @@ export async function verify(path: string, options: RunOptions = {}): Promise<Ve
     throw new PruneError("VERIFY_FAILED", `${dir}: ${what}`, { hint: "the folder was changed after it was cut; slice the parent again" });
   };
   if (hashPlan(plan) !== manifest.planHash) differs(`${PLAN_FILE} is not the plan that ${MANIFEST_FILE} names`);
-  if (inspection.params !== manifest.params.child) differs(`config.json makes ${inspection.params} parameters, ${MANIFEST_FILE} states ${manifest.params.child}`);
+  if (inspection.params !== manifest.params.child)
+    differs(`config.json makes ${inspection.params} parameters, ${MANIFEST_FILE} states ${manifest.params.child}`);
   const files = new Set(manifest.shards.map(({ file }) => file));
   const stray = child.checkpoint.tensors.find(({ file }) => !files.has(file));
   if (stray) differs(`${stray.file} is not in ${MANIFEST_FILE}`);

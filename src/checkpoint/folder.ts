@@ -121,5 +121,6 @@ function checkIndexAgrees(indexPath: string, fileOf: ReadonlyMap<string, string>
       unseen.delete(name);
     }
   }
-  for (const [tensor, file] of unseen) throw new PruneError("BAD_INDEX", `${indexPath} places ${tensor} in ${file}, which does not hold it`);
+  for (const [tensor, file] of unseen)
+    throw new PruneError("BAD_INDEX", `${indexPath} places ${tensor} in ${file}, which does not hold it`);
 }

@@ -41,7 +41,9 @@ export async function checkShard(dir: string, stated: Manifest["shards"][number]
   const found = await stat(path).catch(() => undefined);
   if (!found) throw new PruneError("VERIFY_FAILED", `${path} is missing`, { hint: "slice the parent again" });
   if (found.size !== stated.bytes) {
-    throw new PruneError("VERIFY_FAILED", `${path} is ${found.size} bytes long; the manifest states ${stated.bytes}`, { hint: "slice the parent again" });
+    throw new PruneError("VERIFY_FAILED", `${path} is ${found.size} bytes long; the manifest states ${stated.bytes}`, {
+      hint: "slice the parent again",
+    });
   }
   let crc = 0;
   for await (const chunk of createReadStream(path, { highWaterMark: 4 << 20 })) {
@@ -50,7 +52,9 @@ export async function checkShard(dir: string, stated: Manifest["shards"][number]
   }
   const hex = formatCrc32(crc);
   if (hex !== stated.crc32) {
-    throw new PruneError("VERIFY_FAILED", `${path} has CRC-32 ${hex}; the manifest states ${stated.crc32}`, { hint: "the file changed after it was cut" });
+    throw new PruneError("VERIFY_FAILED", `${path} has CRC-32 ${hex}; the manifest states ${stated.crc32}`, {
+      hint: "the file changed after it was cut",
+    });
   }
 }
 

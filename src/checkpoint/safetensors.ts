@@ -69,7 +69,11 @@ async function readHeaderLength(file: FileHandle, path: string, fileBytes: numbe
   if (fileBytes < LENGTH_BYTES) throw bad(path, `is ${fileBytes} bytes long, too short for a safetensors file`, "download it again");
   const length = Buffer.from(await readExactly(file, path, 0, LENGTH_BYTES)).readBigUInt64LE();
   if (length > BigInt(MAX_HEADER_BYTES)) {
-    throw bad(path, `states a header of ${length} bytes, over the cap of ${MAX_HEADER_BYTES}`, "it is no safetensors file, or its writing was not finished");
+    throw bad(
+      path,
+      `states a header of ${length} bytes, over the cap of ${MAX_HEADER_BYTES}`,
+      "it is no safetensors file, or its writing was not finished",
+    );
   }
   if (length > BigInt(fileBytes - LENGTH_BYTES)) {
     throw bad(path, `states a header of ${length} bytes but is only ${fileBytes} bytes long`, "the file is truncated; download it again");
@@ -82,7 +86,8 @@ async function readExactly(file: FileHandle, path: string, position: number, len
   let filled = 0;
   while (filled < length) {
     const { bytesRead } = await file.read(bytes, filled, length - filled, position + filled);
-    if (bytesRead === 0) throw bad(path, `ends at byte ${position + filled}, ${length - filled} bytes early`, "the file is truncated; download it again");
+    if (bytesRead === 0)
+      throw bad(path, `ends at byte ${position + filled}, ${length - filled} bytes early`, "the file is truncated; download it again");
     filled += bytesRead;
   }
   return bytes;
@@ -114,7 +119,11 @@ function parseTensor(name: string, entry: unknown, path: string, dataStart: numb
   const [begin = 0, end = 0] = offsets;
   const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype as Dtype]);
   if (!Number.isSafeInteger(bytes) || end - begin !== bytes) {
-    throw bad(path, `gives ${name} ${end - begin} bytes, but ${dtype} [${shape.join(", ")}] takes ${bytes}`, "the header is corrupt; download it again");
+    throw bad(
+      path,
+      `gives ${name} ${end - begin} bytes, but ${dtype} [${shape.join(", ")}] takes ${bytes}`,
+      "the header is corrupt; download it again",
+    );
   }
   return { name, dtype: dtype as Dtype, shape, begin: dataStart + begin, end: dataStart + end };
 }
@@ -122,14 +131,17 @@ function parseTensor(name: string, entry: unknown, path: string, dataStart: numb
 function checkCoverage(tensors: readonly HeaderTensor[], path: string, dataStart: number, fileBytes: number): void {
   let covered = dataStart;
   for (const { name, begin, end } of tensors) {
-    if (begin < covered) throw bad(path, `has ${name} overlap the tensor before it at byte ${begin}`, "the header is corrupt; download it again");
-    if (begin > covered) throw bad(path, `leaves bytes ${covered} to ${begin} before ${name} to no tensor`, "the header is corrupt; download it again");
+    if (begin < covered)
+      throw bad(path, `has ${name} overlap the tensor before it at byte ${begin}`, "the header is corrupt; download it again");
+    if (begin > covered)
+      throw bad(path, `leaves bytes ${covered} to ${begin} before ${name} to no tensor`, "the header is corrupt; download it again");
     covered = end;
   }
   if (fileBytes < covered) {
     throw bad(path, `is ${fileBytes} bytes long, but its header needs ${covered}`, "the file is truncated; download it again");
   }
-  if (fileBytes > covered) throw bad(path, `has ${fileBytes - covered} bytes after its last tensor`, "the file is corrupt; download it again");
+  if (fileBytes > covered)
+    throw bad(path, `has ${fileBytes - covered} bytes after its last tensor`, "the file is corrupt; download it again");
 }
 
 function isSizes(value: unknown): value is number[] {
@@ -141,5 +153,8 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 function bad(path: string, what: string, hint?: string, cause?: unknown): PruneError {
-  return new PruneError("BAD_SAFETENSORS", `${path} ${what}`, { ...(hint !== undefined && { hint }), ...(cause !== undefined && { cause }) });
+  return new PruneError("BAD_SAFETENSORS", `${path} ${what}`, {
+    ...(hint !== undefined && { hint }),
+    ...(cause !== undefined && { cause }),
+  });
 }

@@ -24,7 +24,9 @@ export async function checkTarget(target: string, parent: string): Promise<void>
   if (!there) return;
   // Links and mounts make one folder of two names.
   if (there.dev === source.dev && there.ino === source.ino) {
-    throw new PruneError("TARGET_EXISTS", `${absolute} is the parent checkpoint itself`, { hint: "name a new folder: the parent is never changed" });
+    throw new PruneError("TARGET_EXISTS", `${absolute} is the parent checkpoint itself`, {
+      hint: "name a new folder: the parent is never changed",
+    });
   }
   if (!there.isDirectory()) throw new PruneError("TARGET_EXISTS", `${absolute} is a file`, { hint: "name a new folder" });
   if ((await readdir(absolute)).length > 0) {
@@ -40,7 +42,9 @@ export async function openStaging(target: string): Promise<Staging> {
     await rm(dir, { recursive: true, force: true });
     await mkdir(dir, { recursive: true });
   } catch (cause) {
-    throw new PruneError("STORAGE_FAILED", `cannot write beside ${absolute}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new PruneError("STORAGE_FAILED", `cannot write beside ${absolute}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    });
   }
   return { target: absolute, dir };
 }

@@ -17,20 +17,29 @@ export function withDeviceFlags(to: Command): Command {
   return to
     .addOption(new Option("--device <device>", "where the model runs: auto, cpu, cuda, cuda:1, ...").default("auto"))
     .addOption(
-      new Option("--dtype <dtype>", "what the model runs in; auto: as the checkpoint has it").choices(["auto", "float32", "bfloat16", "float16"]).default("auto"),
+      new Option("--dtype <dtype>", "what the model runs in; auto: as the checkpoint has it")
+        .choices(["auto", "float32", "bfloat16", "float16"])
+        .default("auto"),
     );
 }
 
 /** `--seq-length`, `--samples` and `--batch-size`. */
 export function withBatchFlags(to: Command): Command {
   return to
-    .option("--seq-length <tokens>", `tokens of a sequence cut from text (default: ${BATCH_DEFAULTS.seqLength}, or what the model takes)`, positiveInteger)
+    .option(
+      "--seq-length <tokens>",
+      `tokens of a sequence cut from text (default: ${BATCH_DEFAULTS.seqLength}, or what the model takes)`,
+      positiveInteger,
+    )
     .option("--samples <n>", "sequences to use at most", positiveInteger, BATCH_DEFAULTS.samples)
     .option("--batch-size <n>", "sequences of a batch", positiveInteger, BATCH_DEFAULTS.batchSize);
 }
 
 /** The shape of batches by the flags and what the model takes. */
-export function batchShape(flags: { seqLength?: number; samples: number; batchSize: number }, config: Readonly<Record<string, unknown>>): BatchShape {
+export function batchShape(
+  flags: { seqLength?: number; samples: number; batchSize: number },
+  config: Readonly<Record<string, unknown>>,
+): BatchShape {
   const most = config["max_position_embeddings"];
   const fitting = typeof most === "number" ? Math.min(BATCH_DEFAULTS.seqLength, most) : BATCH_DEFAULTS.seqLength;
   return { seqLength: flags.seqLength ?? fitting, samples: flags.samples, batchSize: flags.batchSize };

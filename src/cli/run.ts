@@ -1,5 +1,5 @@
-import { ProgressBar } from "./progressBar.js";
 import { Bridge, PruneError, type RunOptions } from "../index.js";
+import { ProgressBar } from "./progressBar.js";
 
 /** Exit codes: done, failed, bad input. */
 export const EXIT = { done: 0, failed: 1, badInput: 2 } as const;

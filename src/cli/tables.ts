@@ -40,7 +40,10 @@ export function formatInspection(found: Inspection): string {
   ];
   if (found.weights) {
     const { files, tensors, bytes, dtypes } = found.weights;
-    rows.push(["weights", `${tensors} tensors in ${files} file${files === 1 ? "" : "s"}, ${(bytes / 1e9).toFixed(2)} GB, ${dtypes.join(" and ")}`]);
+    rows.push([
+      "weights",
+      `${tensors} tensors in ${files} file${files === 1 ? "" : "s"}, ${(bytes / 1e9).toFixed(2)} GB, ${dtypes.join(" and ")}`,
+    ]);
   }
   return formatTable(rows);
 }

@@ -17,7 +17,9 @@ export interface Tokenizer {
 export const BATCH_DEFAULTS: BatchShape = { seqLength: 4096, samples: 1024, batchSize: 1 };
 
 /** Data that was read and checked as far as it can be without a tokenizer. */
-export type CalibrationData = { readonly kind: "tokens"; readonly batches: readonly Batch[] } | { readonly kind: "texts"; readonly texts: readonly string[] };
+export type CalibrationData =
+  | { readonly kind: "tokens"; readonly batches: readonly Batch[] }
+  | { readonly kind: "texts"; readonly texts: readonly string[] };
 
 /**
  * Reads a data file: `.safetensors` with `input_ids`, `.jsonl` with `text`, or `.txt`.

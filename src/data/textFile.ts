@@ -9,7 +9,8 @@ import { PruneError } from "../errors.js";
 export async function readTexts(path: string): Promise<string[]> {
   const content = await readText(path);
   const texts = path.endsWith(".jsonl") ? content.split("\n").flatMap((line, index) => readLine(line, `${path}:${index + 1}`)) : [content];
-  if (texts.every((text) => text.trim() === "")) throw new PruneError("BAD_DATA", `${path} holds no text`, { hint: "name a file with calibration data" });
+  if (texts.every((text) => text.trim() === ""))
+    throw new PruneError("BAD_DATA", `${path} holds no text`, { hint: "name a file with calibration data" });
   return texts;
 }
 

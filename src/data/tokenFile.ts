@@ -12,10 +12,14 @@ import { type BatchShape, packTokens, tokenBatch } from "./pack.js";
 export async function readTokenFile(path: string, { batchSize, samples }: Pick<BatchShape, "batchSize" | "samples">): Promise<Batch[]> {
   const header = await readHeader(path);
   const found = header.tensors.find(({ name }) => name === "input_ids");
-  if (!found) throw new PruneError("BAD_DATA", `${path} has no tensor input_ids`, { hint: "store token ids as input_ids [N, S] or [batches, B, S]" });
+  if (!found)
+    throw new PruneError("BAD_DATA", `${path} has no tensor input_ids`, { hint: "store token ids as input_ids [N, S] or [batches, B, S]" });
   const { dtype, shape } = found;
   if ((dtype !== "I64" && dtype !== "I32") || (shape.length !== 2 && shape.length !== 3)) {
-    throw new PruneError("BAD_DATA", `${path}: input_ids is ${dtype} [${shape.join(", ")}]; it must be I64 or I32, [N, S] or [batches, B, S]`);
+    throw new PruneError(
+      "BAD_DATA",
+      `${path}: input_ids is ${dtype} [${shape.join(", ")}]; it must be I64 or I32, [N, S] or [batches, B, S]`,
+    );
   }
   if (shape.includes(0)) throw new PruneError("BAD_DATA", `${path}: input_ids [${shape.join(", ")}] is empty`);
   const ids = widen({ dtype, shape, data: await readTensorBytes(header, found) });

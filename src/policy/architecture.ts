@@ -1,7 +1,7 @@
 import { PruneError } from "../errors.js";
 import type { DimensionSizes } from "./axes/evaluate.js";
 import { findFamily } from "./families/registry.js";
-import type { FamilyTable, Fallback, FlagName } from "./families/table.js";
+import type { Fallback, FamilyTable, FlagName } from "./families/table.js";
 import { dimensionSizes, type HyperparameterName, type Hyperparameters } from "./hyperparameters.js";
 
 /** A config.json, parsed and otherwise untouched. */

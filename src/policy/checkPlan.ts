@@ -16,13 +16,21 @@ export function checkPlan(architecture: Architecture, config: ModelConfig, plan:
     throw new PruneError("BAD_PLAN", `${where}: ${what}`, { hint: "plan again for this checkpoint" });
   };
   const { family, layout } = architecture.table;
-  if (plan.family !== family || plan.layout !== layout) fail(`the plan is for ${plan.family} (${plan.layout}), the checkpoint is ${family} (${layout})`);
+  if (plan.family !== family || plan.layout !== layout)
+    fail(`the plan is for ${plan.family} (${plan.layout}), the checkpoint is ${family} (${layout})`);
   const outline = outlinePlan(architecture, plan.exportConfig);
-  if (!sameSizes(plan.parent.hyperparameters, outline.parent.hyperparameters)) fail("the parent's hyperparameters are not this checkpoint's");
-  if (!sameSizes(plan.child.hyperparameters, outline.child.hyperparameters)) fail("the child's hyperparameters are not what its export_config makes");
+  if (!sameSizes(plan.parent.hyperparameters, outline.parent.hyperparameters))
+    fail("the parent's hyperparameters are not this checkpoint's");
+  if (!sameSizes(plan.child.hyperparameters, outline.child.hyperparameters))
+    fail("the child's hyperparameters are not what its export_config makes");
   const problem = findKeptProblem(plan.kept, outline.parent.hyperparameters, outline.child.hyperparameters);
   if (problem) fail(problem);
-  const patch = patchConfig(config, architecture, outline.child.hyperparameters, keptLayers(plan.kept, architecture.hyperparameters.num_layers));
+  const patch = patchConfig(
+    config,
+    architecture,
+    outline.child.hyperparameters,
+    keptLayers(plan.kept, architecture.hyperparameters.num_layers),
+  );
   if (JSON.stringify(sorted(patch)) !== JSON.stringify(sorted(plan.config))) fail("its config fields do not follow from what it keeps");
 }
 
@@ -44,7 +52,14 @@ function findKeptProblem(kept: Kept, parent: Hyperparameters, child: Hyperparame
       if (size !== target) return `it keeps no ${dimension} positions, but ${dimension} shrinks from ${size} to ${target}`;
       continue;
     }
-    const problem = findTreeProblem(tree, DIMENSION_SCOPES[dimension], { dimension, size, target, layers, kept, groups: parent.num_query_groups });
+    const problem = findTreeProblem(tree, DIMENSION_SCOPES[dimension], {
+      dimension,
+      size,
+      target,
+      layers,
+      kept,
+      groups: parent.num_query_groups,
+    });
     if (problem) return problem;
   }
   return undefined;

@@ -1,6 +1,6 @@
-import type { Architecture, ModelConfig } from "./architecture.js";
-import { type HyperparameterName, type Hyperparameters } from "./hyperparameters.js";
 import { PruneError } from "../errors.js";
+import type { Architecture, ModelConfig } from "./architecture.js";
+import type { HyperparameterName, Hyperparameters } from "./hyperparameters.js";
 
 /** Config fields to set, by their name in config.json. */
 export type ConfigPatch = Readonly<Record<string, unknown>>;

@@ -22,7 +22,10 @@ export function parseConstraints(given: unknown): Constraints {
   const metric = names.find((name) => METRICS.includes(name));
   if (metric !== undefined && "export_config" in given) throw bad(`export_config stands alone; it cannot be combined with ${metric}`);
   if (metric !== undefined) {
-    throw bad(`this version does not search: ${metric} cannot be met by itself`, "give the sizes to keep as export_config; `prunebridge plan` counts their parameters");
+    throw bad(
+      `this version does not search: ${metric} cannot be met by itself`,
+      "give the sizes to keep as export_config; `prunebridge plan` counts their parameters",
+    );
   }
   if (!("export_config" in given)) throw bad("constraints are empty", 'give {"export_config": {...}}');
   return { kind: "export_config", exportConfig: given.export_config };

@@ -76,7 +76,8 @@ export function chooseKept(parent: Hyperparameters, child: Hyperparameters, rank
   const everyLayer = layers ?? Array.from({ length: parent.num_layers }, (_, layer) => layer);
   const perGroup = parent.num_attention_heads / parent.num_query_groups;
   const keptPerGroup = child.num_attention_heads / child.num_query_groups;
-  const inLayers = <T>(choose: (layer: number) => T): Record<string, T> => Object.fromEntries(everyLayer.map((layer) => [layer, choose(layer)]));
+  const inLayers = <T>(choose: (layer: number) => T): Record<string, T> =>
+    Object.fromEntries(everyLayer.map((layer) => [layer, choose(layer)]));
   const groups =
     child.num_query_groups < parent.num_query_groups
       ? inLayers((layer) => topPositions(ranking.groups(layer), child.num_query_groups))

@@ -64,7 +64,9 @@ export function layerAccumulators(architecture: Architecture, scores: Accumulato
 export function checkedAccumulator(scores: Accumulators, name: string, size: number): Float32Array {
   const found = scores.get(name);
   if (!found) {
-    throw new PruneError("BAD_SCORES", `the scores have no ${name}`, { hint: "score the checkpoint again, or name the score file of this model" });
+    throw new PruneError("BAD_SCORES", `the scores have no ${name}`, {
+      hint: "score the checkpoint again, or name the score file of this model",
+    });
   }
   if (found.data.length !== size) {
     throw new PruneError("BAD_SCORES", `${name} has ${found.data.length} scores where the model has ${size}`, {

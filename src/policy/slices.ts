@@ -22,7 +22,11 @@ export interface Slices<T extends StoredTensor = StoredTensor> {
 }
 
 /** Turns kept sets into slices, in the order of the matched tensors. Tensors of dropped layers are left out, those behind move down. */
-export function sliceTensors<T extends StoredTensor>(architecture: Architecture, kept: Kept, matched: readonly MatchedTensor<T>[]): Slices<T> {
+export function sliceTensors<T extends StoredTensor>(
+  architecture: Architecture,
+  kept: Kept,
+  matched: readonly MatchedTensor<T>[],
+): Slices<T> {
   const layers = keptLayers(kept, architecture.hyperparameters.num_layers);
   const newLayer = new Map(layers.map((layer, position) => [layer, position]));
   const lookup = keptLookup(kept);

@@ -103,7 +103,10 @@ function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRo
       const name = nameInLayer(row.name, layer);
       if (present.has(name)) continue;
       throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${name}, which ${architecture.table.family} models have`, {
-        hint: row.name === "lm_head.weight" ? 'tied embeddings need "tie_word_embeddings": true in config.json' : "download the checkpoint again",
+        hint:
+          row.name === "lm_head.weight"
+            ? 'tied embeddings need "tie_word_embeddings": true in config.json'
+            : "download the checkpoint again",
       });
     }
   }

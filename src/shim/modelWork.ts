@@ -9,7 +9,11 @@ import { feedOf, type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWir
 type Batches = AsyncIterable<Batch> | Iterable<Batch>;
 
 /** Loads a checkpoint folder; gives the id that the shim knows it by. */
-export async function openModel(session: ShimSession, value: { path: string; device: string; dtype: string }, options: RunOptions): Promise<string> {
+export async function openModel(
+  session: ShimSession,
+  value: { path: string; device: string; dtype: string },
+  options: RunOptions,
+): Promise<string> {
   const done = await session.run({ $case: "openModel", value }, options);
   return resultOf(done, "modelOpened").modelId;
 }

@@ -152,7 +152,8 @@ function readAddress(line: string, child: Child): string {
     message = undefined;
   }
   const parsed = readiness.safeParse(message);
-  if (!parsed.success) throw deathError("SHIM_START_FAILED", `${child.python} sent a readiness line that is none: ${line.slice(0, 200)}`, child.log);
+  if (!parsed.success)
+    throw deathError("SHIM_START_FAILED", `${child.python} sent a readiness line that is none: ${line.slice(0, 200)}`, child.log);
   if (parsed.data.event === "ready") return parsed.data.address;
   const { reason, message: text, hint } = parsed.data;
   throw new PruneError(codeOfReasonName(reason), text, hint ? { hint } : {});

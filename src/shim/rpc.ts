@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { credentials, type ClientReadableStream, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
 import { PruneError } from "../errors.js";
 import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
@@ -62,7 +62,8 @@ export async function* readStream<Response>(stream: ClientReadableStream<Respons
       timer = setTimeout(onStall, TIMEOUTS.stall);
     }
   } catch (error) {
-    if (stalled) throw new PruneError("SHIM_STALLED", `the shim was silent for ${TIMEOUTS.stall / 1000} s`, { hint: "see its log", cause: error });
+    if (stalled)
+      throw new PruneError("SHIM_STALLED", `the shim was silent for ${TIMEOUTS.stall / 1000} s`, { hint: "see its log", cause: error });
     throw error;
   } finally {
     clearTimeout(timer);

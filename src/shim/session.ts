@@ -52,7 +52,10 @@ export class ShimSession {
     death.catch(() => {}); // told to whoever waits
     const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
     try {
-      const answer = callUnary<HandshakeResponse>((options, done) => stubs.session.handshake(request, META, options, done), TIMEOUTS.handshake);
+      const answer = callUnary<HandshakeResponse>(
+        (options, done) => stubs.session.handshake(request, META, options, done),
+        TIMEOUTS.handshake,
+      );
       return new ShimSession(stubs, death, await preferDeath(answer, death));
     } catch (error) {
       disconnect(stubs);
@@ -75,7 +78,11 @@ export class ShimSession {
   }
 
   /** Runs one operation and fetches the tensors that it leaves. */
-  async runForTensors(work: Work, options: RunOptions = {}, feed?: FeedSource): Promise<{ done: Succeeded; tensors: ReadonlyMap<string, Tensor> }> {
+  async runForTensors(
+    work: Work,
+    options: RunOptions = {},
+    feed?: FeedSource,
+  ): Promise<{ done: Succeeded; tensors: ReadonlyMap<string, Tensor> }> {
     const { operationId, done } = await preferDeath(this.#runToEnd(work, options, feed), this.#death);
     return { done, tensors: await preferDeath(this.#readResult(operationId), this.#death) };
   }

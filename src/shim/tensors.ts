@@ -1,6 +1,6 @@
 import { PruneError } from "../errors.js";
 import type { FeedRequest } from "../gen/prunebridge/v1/operation.js";
-import { Dtype as WireDtype, type TensorChunk, type TensorInfo } from "../gen/prunebridge/v1/tensor.js";
+import { type TensorChunk, type TensorInfo, Dtype as WireDtype } from "../gen/prunebridge/v1/tensor.js";
 import { type Batch, byteLength, type Dtype, type Tensor } from "../tensor.js";
 import { CHUNK_BYTES } from "./options.js";
 

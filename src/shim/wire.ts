@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { PruneError } from "../errors.js";
 import type { Succeeded } from "../gen/prunebridge/v1/operation.js";
-import { type HookPoint as WireHook, HookSide, Reduction, type TensorSlice as WireSlice } from "../gen/prunebridge/v1/work.js";
+import { HookSide, Reduction, type HookPoint as WireHook, type TensorSlice as WireSlice } from "../gen/prunebridge/v1/work.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { TensorSlice } from "../policy/slices.js";
 import { type Batch, bytesOf, type Dtype } from "../tensor.js";

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { outline, plan, PruneError, readParent, readScoreFile, type RankBy, writePlanFile } from "../../index.js";
+import { outline, PruneError, plan, type RankBy, readParent, readScoreFile, writePlanFile } from "../../index.js";
 import { command, readExportConfig } from "../options.js";
 import { runCommand } from "../run.js";
 import { formatOutline } from "../tables.js";
@@ -31,7 +31,9 @@ async function makePlan(path: string, flags: Flags): Promise<{ json: unknown; te
   const rankBy = await readRanking(flags);
   if (!rankBy) {
     if (flags.out !== undefined) {
-      throw new PruneError("BAD_OPTION", "a plan that can be cut needs a ranking", { hint: "give --scores, made by `prunebridge score`, or --skip-sorting" });
+      throw new PruneError("BAD_OPTION", "a plan that can be cut needs a ranking", {
+        hint: "give --scores, made by `prunebridge score`, or --skip-sorting",
+      });
     }
     return { json: outlined, text: formatOutline(outlined) };
   }

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { checkTarget } from "../../checkpoint/staging.js";
 import { batchesOf, type CalibrationData, readCalibrationData } from "../../data/batches.js";
 import type { BatchShape } from "../../data/pack.js";
-import { outline, plan, prune, PruneError, readScoreFile, type RunOptions } from "../../index.js";
+import { outline, PruneError, plan, prune, type RunOptions, readScoreFile } from "../../index.js";
 import { type Parent, readWeightedParent } from "../../inspect.js";
 import { parseModes } from "../../policy/modes/modes.js";
 import { batchShape, command, type DeviceFlags, readExportConfig, withBatchFlags, withDeviceFlags } from "../options.js";
@@ -32,7 +32,9 @@ export function pruneCommand(): Command {
     .option("--scores <file>", "use this score file instead of calibrating")
     .option("--checkpoint <dir>", "keep scores and plan in this folder, and use scores that are there")
     .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron");
-  return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) => runCommand(flags, (options) => pruneCheckpoint(dir, flags, options)));
+  return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) =>
+    runCommand(flags, (options) => pruneCheckpoint(dir, flags, options)),
+  );
 }
 
 async function pruneCheckpoint(dir: string, flags: Flags, options: RunOptions): Promise<Output> {
@@ -48,13 +50,25 @@ async function pruneCheckpoint(dir: string, flags: Flags, options: RunOptions): 
     const model = await bridge.open(dir, { device: flags.device, dtype: flags.dtype });
     const dataLoader = data && batchesOf(data, model, shape);
     const { scores, checkpoint } = flags;
-    const { subnet } = await prune(model, flags.mode, { export_config: exportConfig }, null, { dataLoader, scores, checkpoint, ...options });
+    const { subnet } = await prune(model, flags.mode, { export_config: exportConfig }, null, {
+      dataLoader,
+      scores,
+      checkpoint,
+      ...options,
+    });
     return subnet.save(flags.out, options);
   });
-  return { json: { out: flags.out, ...manifest, hyperparameters: outlined.child.hyperparameters, warnings: outlined.warnings }, text: formatManifest(flags.out, manifest) };
+  return {
+    json: { out: flags.out, ...manifest, hyperparameters: outlined.child.hyperparameters, warnings: outlined.warnings },
+    text: formatManifest(flags.out, manifest),
+  };
 }
 
-async function checkInputs(parent: Parent, exportConfig: unknown, flags: Flags): Promise<{ data: CalibrationData | undefined; shape: BatchShape }> {
+async function checkInputs(
+  parent: Parent,
+  exportConfig: unknown,
+  flags: Flags,
+): Promise<{ data: CalibrationData | undefined; shape: BatchShape }> {
   const shape = batchShape(flags, parent.checkpoint.config);
   if (flags.scores !== undefined) {
     // Ranked once now, so that a wrong score file is refused before anything starts.
@@ -62,8 +76,11 @@ async function checkInputs(parent: Parent, exportConfig: unknown, flags: Flags):
     return { data: undefined, shape };
   }
   if (flags.data === undefined && flags.checkpoint === undefined) {
-    throw new PruneError("BAD_OPTION", "prune needs --data to calibrate with, or --scores", { hint: "--data takes .safetensors, .jsonl or .txt" });
+    throw new PruneError("BAD_OPTION", "prune needs --data to calibrate with, or --scores", {
+      hint: "--data takes .safetensors, .jsonl or .txt",
+    });
   }
-  const data = flags.data === undefined ? undefined : await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
+  const data =
+    flags.data === undefined ? undefined : await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
   return { data, shape };
 }

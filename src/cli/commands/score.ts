@@ -1,7 +1,7 @@
 import type { Command } from "commander";
-import { readWeightedParent } from "../../inspect.js";
 import { batchesOf, readCalibrationData } from "../../data/batches.js";
 import { type OpenOptions, score, writeScoreFile } from "../../index.js";
+import { readWeightedParent } from "../../inspect.js";
 import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 

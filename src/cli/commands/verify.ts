@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import { batchesOf, readCalibrationData } from "../../data/batches.js";
 import { verify } from "../../index.js";
+import type { RunOptions } from "../../progress.js";
 import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
-import type { RunOptions } from "../../progress.js";
 
 interface Flags extends DeviceFlags {
   readonly json?: boolean;
@@ -44,10 +44,16 @@ async function loadAndEvaluate(dir: string, flags: Flags, options: RunOptions): 
   });
 }
 
-function describe(dir: string, { manifest, checkedBytes, inspection }: Awaited<ReturnType<typeof verify>>, { loads, loss }: Loaded): string {
+function describe(
+  dir: string,
+  { manifest, checkedBytes, inspection }: Awaited<ReturnType<typeof verify>>,
+  { loads, loss }: Loaded,
+): string {
   const lines = [`${dir}: ${inspection.weights?.tensors} tensors have the shapes that config.json makes`];
   lines.push(
-    manifest ? `checksums of ${(checkedBytes / 1e9).toFixed(2)} GB and the plan's hash agree with prune_manifest.json` : "no prune_manifest.json: no checksums to compare",
+    manifest
+      ? `checksums of ${(checkedBytes / 1e9).toFixed(2)} GB and the plan's hash agree with prune_manifest.json`
+      : "no prune_manifest.json: no checksums to compare",
   );
   if (loads) lines.push("it loads without missing or unexpected tensors");
   if (loss !== undefined) lines.push(`loss ${loss.toFixed(4)} nats per token, perplexity ${Math.exp(loss).toFixed(2)}`);

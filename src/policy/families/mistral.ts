@@ -1,4 +1,15 @@
-import { always, attention, decoderHooks, embeddings, llamaFields, mlp, norms, storedRotaryFrequencies, tied, withAbsent } from "./blocks.js";
+import {
+  always,
+  attention,
+  decoderHooks,
+  embeddings,
+  llamaFields,
+  mlp,
+  norms,
+  storedRotaryFrequencies,
+  tied,
+  withAbsent,
+} from "./blocks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Mistral, Mistral-NeMo: as llama without biases, often with an explicit head_dim and a sliding window. */

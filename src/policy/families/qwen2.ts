@@ -1,4 +1,15 @@
-import { always, attention, decoderHooks, embeddings, llamaFields, mlp, norms, storedRotaryFrequencies, tied, withAbsent } from "./blocks.js";
+import {
+  always,
+  attention,
+  decoderHooks,
+  embeddings,
+  llamaFields,
+  mlp,
+  norms,
+  storedRotaryFrequencies,
+  tied,
+  withAbsent,
+} from "./blocks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Qwen 2 and 2.5: as llama with biases on the query, key and value projections; the window starts at `max_window_layers`. */

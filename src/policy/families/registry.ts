@@ -21,5 +21,7 @@ export function findFamily(config: Readonly<Record<string, unknown>>, where: str
   const found = FAMILIES.find((table) => table.architectures.includes(named));
   if (found) return found;
   const known = FAMILIES.flatMap((table) => table.architectures);
-  throw new PruneError("UNKNOWN_ARCHITECTURE", `${where}: no family table for the architecture ${named}`, { hint: suggestName(named, known) });
+  throw new PruneError("UNKNOWN_ARCHITECTURE", `${where}: no family table for the architecture ${named}`, {
+    hint: suggestName(named, known),
+  });
 }

@@ -27,7 +27,10 @@ export interface ConfigField {
   readonly null?: Fallback;
 }
 
-export type Fallback = number | { readonly sameAs: HyperparameterName } | { readonly quotient: readonly [HyperparameterName, HyperparameterName] };
+export type Fallback =
+  | number
+  | { readonly sameAs: HyperparameterName }
+  | { readonly quotient: readonly [HyperparameterName, HyperparameterName] };
 
 export type FlagName = "tied" | "attention_bias" | "mlp_bias";
 

@@ -36,7 +36,10 @@ function modePairs(given: unknown): [unknown, unknown][] {
     return given.map((entry: unknown): [unknown, unknown] => (Array.isArray(entry) ? [entry[0], entry[1] ?? {}] : [entry, {}]));
   }
   if (typeof given === "object" && given !== null) return Object.entries(given);
-  throw new PruneError("BAD_MODE", `mode must be a name, a list, or an object of options by name, not ${JSON.stringify(given) ?? typeof given}`);
+  throw new PruneError(
+    "BAD_MODE",
+    `mode must be a name, a list, or an object of options by name, not ${JSON.stringify(given) ?? typeof given}`,
+  );
 }
 
 function parseMode(name: unknown, options: unknown): ParsedMode {
@@ -50,7 +53,9 @@ function parseMode(name: unknown, options: unknown): ParsedMode {
 
 function unusableMode(name: string): PruneError {
   if (TO_COME.includes(name)) {
-    return new PruneError("BAD_MODE", `mode ${name} is not implemented in this version`, { hint: 'decoders are pruned by "mcore_gpt_minitron"' });
+    return new PruneError("BAD_MODE", `mode ${name} is not implemented in this version`, {
+      hint: 'decoders are pruned by "mcore_gpt_minitron"',
+    });
   }
   return new PruneError("BAD_MODE", `unknown mode ${name}`, { hint: suggestName(name, [...MINITRON, ...TO_COME]) });
 }

