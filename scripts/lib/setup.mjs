@@ -56,3 +56,15 @@ function checkPython() {
 function log(text) {
   process.stderr.write(`${text} ...\n`);
 }
+
+/** Gives an interpreter with the protobuf compiler that the committed stubs were made with: an old one, so that old runtimes load them. */
+export function setUpGenerator() {
+  const venv = join(ROOT, ".venv-gen");
+  const file = join(REQUIREMENTS, "gen.txt");
+  once(venv, [file], () => {
+    log("installing the protobuf compiler");
+    run("python3", ["-m", "venv", venv]);
+    run(join(venv, "bin", "python"), ["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "-r", file]);
+  });
+  return join(venv, "bin", "python");
+}

@@ -19,10 +19,14 @@ const ranges = z.string().transform((text, context): number[] => {
   context.addIssue({ code: "custom", message: `"${text.slice(0, 60)}" is not a list of ascending ranges such as "0-3,7"` });
   return z.NEVER;
 });
-const keptTree: z.ZodType<KeptTree> = z.union([
-  ranges,
-  z.record(z.string().regex(/^\d+$/), z.union([ranges, z.record(z.string().regex(/^\d+$/), ranges)])),
-]);
+const byPosition = <T extends z.ZodType>(inner: T): z.ZodRecord<z.ZodString, T> => z.record(z.string().regex(/^\d+$/), inner);
+const kept = z.strictObject({
+  layer: z.exactOptional(ranges),
+  hidden: z.exactOptional(ranges),
+  ffn: z.exactOptional(byPosition(ranges)),
+  group: z.exactOptional(byPosition(ranges)),
+  heads_of_group: z.exactOptional(byPosition(byPosition(ranges))),
+});
 const hyperparameters = z.strictObject({
   num_layers: z.number(),
   hidden_size: z.number(),
@@ -46,11 +50,13 @@ const planFile = z.strictObject({
   child: side,
   config: z.record(z.string(), z.unknown()),
   warnings: z.array(z.string()).readonly(),
-  kept: z.partialRecord(z.enum(["layer", "hidden", "ffn", "group", "heads_of_group"]), keptTree),
+  kept,
 });
 
+type KeptName = keyof z.infer<typeof kept>;
+
 /** A plan as a file holds it. */
-export type PlanFile = Omit<z.infer<typeof planFile>, "format">;
+export type PlanFile = Omit<z.infer<typeof planFile>, "format" | "kept"> & { readonly kept: { readonly [name in KeptName]?: KeptTree } };
 
 /** Reads a plan. Throws PATH_NOT_FOUND, or BAD_PLAN that says which field is wrong. */
 export async function readPlanFile(path: string): Promise<PlanFile> {
@@ -65,13 +71,17 @@ export async function writePlanFile(path: string, plan: PlanFile): Promise<void>
   await writeFileAtomically(path, encodePlan(plan));
 }
 
-/** The text of a plan file: kept positions as ranges, one line each. */
+/** The text of a plan file: fields in one order, kept positions as ranges. */
 export function encodePlan(plan: PlanFile): string {
-  const { kept, ...rest } = plan;
-  const text = (tree: KeptTree): unknown =>
-    isPositions(tree) ? formatRanges(tree) : Object.fromEntries(Object.entries(tree).map(([outer, inner]) => [outer, text(inner)]));
-  const keptText = Object.fromEntries(Object.entries(kept).map(([dimension, tree]) => [dimension, text(tree)]));
-  return `${JSON.stringify({ format: "prunebridge.plan/1", ...rest, kept: keptText }, null, 2)}\n`;
+  const { mode, family, layout, exportConfig, fingerprint, parent, child, config, warnings } = plan;
+  const kept = Object.fromEntries(Object.entries(plan.kept).map(([dimension, tree]) => [dimension, formatTree(tree)]));
+  const file = { format: "prunebridge.plan/1", mode, family, layout, exportConfig, fingerprint, parent, child, config, warnings, kept };
+  return `${JSON.stringify(file, null, 2)}\n`;
+}
+
+function formatTree(tree: KeptTree): unknown {
+  if (isPositions(tree)) return formatRanges(tree);
+  return Object.fromEntries(Object.entries(tree).map(([outer, inner]) => [outer, formatTree(inner)]));
 }
 
 /** SHA-256 of a plan's text. */

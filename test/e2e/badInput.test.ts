@@ -44,7 +44,9 @@ const configured = (change: Config): (() => Promise<unknown>) => {
 const weights = (): string => join(parent, "model.safetensors");
 
 /** Rewrites the header of the parent's only file, leaving its data. */
-async function rewriteHeader(change: (header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>) => void): Promise<void> {
+async function rewriteHeader(
+  change: (header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>) => void,
+): Promise<void> {
   const file = await readFile(weights());
   const length = Number(file.readBigUInt64LE());
   const header = JSON.parse(file.subarray(8, 8 + length).toString());
@@ -84,7 +86,8 @@ describe("a checkpoint that is wrong", () => {
     await expectRefused({ code: "BAD_INDEX", says: /names the shard model-00009-of-00002.safetensors/, args: { "<dir>": sharded } });
   });
 
-  it("has a truncated shard", () => expectRefused({ code: "BAD_SAFETENSORS", says: /but its header needs/, spoil: () => truncate(weights(), 9000) }));
+  it("has a truncated shard", () =>
+    expectRefused({ code: "BAD_SAFETENSORS", says: /but its header needs/, spoil: () => truncate(weights(), 9000) }));
 
   it("has a shard that ends within its header", () =>
     expectRefused({ code: "BAD_SAFETENSORS", says: /is only 100 bytes long/, spoil: () => truncate(weights(), 100) }));
@@ -93,7 +96,10 @@ describe("a checkpoint that is wrong", () => {
     expectRefused({
       code: "BAD_SAFETENSORS",
       says: /gives model.norm.weight 92 bytes, but F32 \[24\] takes 96/,
-      spoil: () => rewriteHeader((header) => void (header["model.norm.weight"]?.data_offsets.splice(1, 1, (header["model.norm.weight"]?.data_offsets[1] ?? 0) - 4))),
+      spoil: () =>
+        rewriteHeader(
+          (header) => void header["model.norm.weight"]?.data_offsets.splice(1, 1, (header["model.norm.weight"]?.data_offsets[1] ?? 0) - 4),
+        ),
     }));
 
   it("has tensors that overlap", () =>
@@ -129,20 +135,33 @@ describe("a checkpoint that is wrong", () => {
     }));
 
   it("has a tensor of the wrong shape", () =>
-    expectRefused({ code: "BAD_TENSOR", says: /has shape \[40, 24\], but config.json makes \[ffn, hidden\] = \[48, 24\]/, spoil: configured({ intermediate_size: 48 }) }));
+    expectRefused({
+      code: "BAD_TENSOR",
+      says: /has shape \[40, 24\], but config.json makes \[ffn, hidden\] = \[48, 24\]/,
+      spoil: configured({ intermediate_size: 48 }),
+    }));
 
   it("lacks a tensor", () =>
     expectRefused({
       code: "MISSING_TENSOR",
       says: /no model.norm.weight/,
-      spoil: async () => writeFile(weights(), encodeSafetensors(tensorsOf(TINY_LLAMA).filter(({ name }) => name !== "model.norm.weight"), {})),
+      spoil: async () =>
+        writeFile(
+          weights(),
+          encodeSafetensors(
+            tensorsOf(TINY_LLAMA).filter(({ name }) => name !== "model.norm.weight"),
+            {},
+          ),
+        ),
     }));
 });
 
 describe("a target that is wrong", () => {
-  const exporting = (config: string, says: RegExp): Promise<void> => expectRefused({ code: "BAD_EXPORT_CONFIG", says, args: { "--export-config": config } });
+  const exporting = (config: string, says: RegExp): Promise<void> =>
+    expectRefused({ code: "BAD_EXPORT_CONFIG", says, args: { "--export-config": config } });
 
-  it("has heads that do not divide into the groups kept", () => exporting('{"num_attention_heads": 4}', /4 is not a multiple of the 3 query groups kept; the nearest legal values are 3 and 6/));
+  it("has heads that do not divide into the groups kept", () =>
+    exporting('{"num_attention_heads": 4}', /4 is not a multiple of the 3 query groups kept; the nearest legal values are 3 and 6/));
   it("is above the parent's", () => exporting('{"ffn_hidden_size": 41}', /ffn_hidden_size 41 is not an integer from 1 to 40/));
   it("is zero", () => exporting('{"hidden_size": 0}', /hidden_size 0 is not an integer from 1 to 24/));
   it("is negative", () => exporting('{"num_layers": -1}', /num_layers -1 is not an integer from 1 to 3/));
@@ -151,9 +170,17 @@ describe("a target that is wrong", () => {
   it("is empty", () => exporting("{}", /export_config is empty/));
   it("is not JSON", () => exporting("{hidden_size: 12}", /not JSON/));
   it("names an unknown hyperparameter", async () => {
-    const result = await runCli(["prune", parent, ...Object.entries({ ...good, "--export-config": '{"ffn_hiden_size": 16}' }).flat(), "--json"]);
+    const result = await runCli([
+      "prune",
+      parent,
+      ...Object.entries({ ...good, "--export-config": '{"ffn_hiden_size": 16}' }).flat(),
+      "--json",
+    ]);
     expect(result.exitCode).toBe(2);
-    expect(result.json["error"]).toMatchObject({ code: "BAD_EXPORT_CONFIG", hint: expect.stringContaining("did you mean ffn_hidden_size?") });
+    expect(result.json["error"]).toMatchObject({
+      code: "BAD_EXPORT_CONFIG",
+      hint: expect.stringContaining("did you mean ffn_hidden_size?"),
+    });
   });
   it("exists and is not empty", async () => {
     await mkdir(join(dir, "child"));
@@ -161,13 +188,16 @@ describe("a target that is wrong", () => {
     await expectRefused({ code: "TARGET_EXISTS", says: /exists and is not empty/ });
     expect(await readFile(join(dir, "child", "notes.txt"), "utf8")).toBe("mine");
   });
-  it("is the parent", () => expectRefused({ code: "TARGET_EXISTS", says: /is the parent checkpoint itself/, args: { "--out": join(dir, "x", "..", "parent") } }));
+  it("is the parent", () =>
+    expectRefused({ code: "TARGET_EXISTS", says: /is the parent checkpoint itself/, args: { "--out": join(dir, "x", "..", "parent") } }));
   it("is in a mode to come", () => expectRefused({ code: "BAD_MODE", says: /fastnas is not implemented/, args: { "--mode": "fastnas" } }));
 });
 
 describe("calibration that is wrong", () => {
   it("has NaN in its scores", async () => {
-    const scores = await writeScores(join(dir, "scores.safetensors"), TINY_LLAMA, (name, i) => (name === "decoder.layers.1.mlp" && i === 7 ? Number.NaN : i));
+    const scores = await writeScores(join(dir, "scores.safetensors"), TINY_LLAMA, (name, i) =>
+      name === "decoder.layers.1.mlp" && i === 7 ? Number.NaN : i,
+    );
     await expectRefused({ code: "BAD_SCORES", says: /decoder.layers.1.mlp\[7\] is NaN/, args: { "--scores": scores, "--data": "" } });
   });
   it("has scores of another model", async () => {
@@ -186,12 +216,14 @@ describe("calibration that is wrong", () => {
     await writeFile(join(dir, "blank.jsonl"), '{"text": ""}\n{"text": " "}\n');
     await expectRefused({ code: "BAD_DATA", says: /holds no text/, args: { "--data": join(dir, "blank.jsonl") } });
   });
-  it("is a file that is not there", () => expectRefused({ code: "PATH_NOT_FOUND", says: /does not exist/, args: { "--data": join(dir, "nothing.txt") } }));
+  it("is a file that is not there", () =>
+    expectRefused({ code: "PATH_NOT_FOUND", says: /does not exist/, args: { "--data": join(dir, "nothing.txt") } }));
   it("is neither given nor stored", () => expectRefused({ code: "BAD_OPTION", says: /needs --data/, args: { "--data": "" } }));
 });
 
 describe("an interpreter that is wrong", () => {
-  it("is not there", () => expectRefused({ code: "SHIM_START_FAILED", says: /no-such-python/, env: { PRUNEBRIDGE_PYTHON: "/no-such-python" } }));
+  it("is not there", () =>
+    expectRefused({ code: "SHIM_START_FAILED", says: /no-such-python/, env: { PRUNEBRIDGE_PYTHON: "/no-such-python" } }));
 
   it("lacks torch", async () => {
     // A module of that name that cannot be imported is what a broken install looks like; none at all, what a bare one does.

@@ -27,7 +27,11 @@ describe("parseAxis", () => {
   });
 
   it("names each dimension once", () => {
-    expect(dimensionsOf(parseAxis("group * (heads_of_group * head_dim + head_dim + head_dim)"))).toEqual(["group", "heads_of_group", "head_dim"]);
+    expect(dimensionsOf(parseAxis("group * (heads_of_group * head_dim + head_dim + head_dim)"))).toEqual([
+      "group",
+      "heads_of_group",
+      "head_dim",
+    ]);
   });
 });
 
@@ -51,7 +55,11 @@ describe("keptPositions", () => {
   });
 
   it("agrees with picking the positions whose every digit is kept", () => {
-    const subset = (size: number): fc.Arbitrary<number[]> => fc.subarray(Array.from({ length: size }, (_, i) => i), { minLength: 1 });
+    const subset = (size: number): fc.Arbitrary<number[]> =>
+      fc.subarray(
+        Array.from({ length: size }, (_, i) => i),
+        { minLength: 1 },
+      );
     fc.assert(
       fc.property(subset(3), subset(2), subset(4), (group, heads_of_group, head_dim) => {
         const kept: Record<string, number[]> = { group, heads_of_group, head_dim };

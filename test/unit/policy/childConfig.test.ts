@@ -5,7 +5,7 @@ import { makePlan } from "../../../src/policy/plan.js";
 import { rankByPosition } from "../../../src/policy/rank.js";
 import { type Config, TINY_LLAMA } from "../../fixtures/checkpoints.js";
 
-const { head_dim: _, ...IMPLICIT } = { ...TINY_LLAMA, hidden_size: 48 };
+const { head_dim: _, ...IMPLICIT }: Config = { ...TINY_LLAMA, hidden_size: 48 };
 
 function patched(config: Config, exportConfig: unknown): Config {
   const architecture = readArchitecture(config);
@@ -28,7 +28,9 @@ describe("the child's config", () => {
   });
 
   it("refuses a per-layer list of another length", () => {
-    expect(() => patched({ ...TINY_LLAMA, layer_types: ["full_attention"] }, { num_layers: 2 })).toThrow(/layer_types must be a list with one entry/);
+    expect(() => patched({ ...TINY_LLAMA, layer_types: ["full_attention"] }, { num_layers: 2 })).toThrow(
+      /layer_types must be a list with one entry/,
+    );
   });
 
   it.each([

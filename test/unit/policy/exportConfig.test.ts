@@ -1,15 +1,29 @@
 import { describe, expect, it } from "vitest";
 import { resolveExportConfig } from "../../../src/policy/exportConfig.js";
 
-const PARENT = { num_layers: 4, hidden_size: 256, ffn_hidden_size: 512, num_attention_heads: 32, num_query_groups: 8, kv_channels: 16, vocab_size: 100 };
+const PARENT = {
+  num_layers: 4,
+  hidden_size: 256,
+  ffn_hidden_size: 512,
+  num_attention_heads: 32,
+  num_query_groups: 8,
+  kv_channels: 16,
+  vocab_size: 100,
+};
 
 describe("resolveExportConfig", () => {
   it("keeps all groups when heads are given alone", () => {
-    expect(resolveExportConfig({ num_attention_heads: 16 }, PARENT).hyperparameters).toMatchObject({ num_attention_heads: 16, num_query_groups: 8 });
+    expect(resolveExportConfig({ num_attention_heads: 16 }, PARENT).hyperparameters).toMatchObject({
+      num_attention_heads: 16,
+      num_query_groups: 8,
+    });
   });
 
   it("keeps the heads of each group when groups are given alone", () => {
-    expect(resolveExportConfig({ num_query_groups: 2 }, PARENT).hyperparameters).toMatchObject({ num_attention_heads: 8, num_query_groups: 2 });
+    expect(resolveExportConfig({ num_query_groups: 2 }, PARENT).hyperparameters).toMatchObject({
+      num_attention_heads: 8,
+      num_query_groups: 2,
+    });
   });
 
   it("never changes head_dim", () => {

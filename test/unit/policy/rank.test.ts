@@ -36,7 +36,9 @@ describe("topPositions", () => {
 
 describe("what is kept", () => {
   it("ranks the FFN channels of each layer by themselves", () => {
-    const kept = keep({ ffn_hidden_size: 2 }, (name, i) => (name.endsWith(".mlp") && i === 10 + Number(name.split(".")[2]) ? 5 : i === 3 ? 2 : 0));
+    const kept = keep({ ffn_hidden_size: 2 }, (name, i) =>
+      name.endsWith(".mlp") && i === 10 + Number(name.split(".")[2]) ? 5 : i === 3 ? 2 : 0,
+    );
     expect(kept).toEqual({ ffn: { "0": [3, 10], "1": [3, 11], "2": [3, 12] } });
   });
 
@@ -68,7 +70,7 @@ describe("what is kept", () => {
   });
 
   it("keeps the layers that change their input most, in order", () => {
-    expect(keep({ num_layers: 2 }, (name, i) => (name === "layer_scores" ? [0.3, 0.1, 0.2][i] ?? 0 : 0))).toEqual({ layer: [0, 2] });
+    expect(keep({ num_layers: 2 }, (name, i) => (name === "layer_scores" ? ([0.3, 0.1, 0.2][i] ?? 0) : 0))).toEqual({ layer: [0, 2] });
   });
 
   it("leaves whole what is not named", () => {

@@ -1,0 +1,213 @@
+from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HookSide(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HOOK_SIDE_UNSPECIFIED: _ClassVar[HookSide]
+    HOOK_SIDE_INPUT: _ClassVar[HookSide]
+    HOOK_SIDE_OUTPUT: _ClassVar[HookSide]
+
+class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REDUCTION_UNSPECIFIED: _ClassVar[Reduction]
+    REDUCTION_MEAN_ABS_SQUARE: _ClassVar[Reduction]
+    REDUCTION_COSINE_DISTANCE: _ClassVar[Reduction]
+HOOK_SIDE_UNSPECIFIED: HookSide
+HOOK_SIDE_INPUT: HookSide
+HOOK_SIDE_OUTPUT: HookSide
+REDUCTION_UNSPECIFIED: Reduction
+REDUCTION_MEAN_ABS_SQUARE: Reduction
+REDUCTION_COSINE_DISTANCE: Reduction
+
+class OpenModel(_message.Message):
+    __slots__ = ("path", "device", "dtype")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    device: str
+    dtype: str
+    def __init__(self, path: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class ModelOpened(_message.Message):
+    __slots__ = ("model_id", "device", "dtype", "parameters")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    device: str
+    dtype: str
+    parameters: int
+    def __init__(self, model_id: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+
+class CloseModel(_message.Message):
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...
+
+class ModelClosed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Tokenize(_message.Message):
+    __slots__ = ("path", "feed_id")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    feed_id: str
+    def __init__(self, path: _Optional[str] = ..., feed_id: _Optional[str] = ...) -> None: ...
+
+class Tokenized(_message.Message):
+    __slots__ = ("texts", "tokens")
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    texts: int
+    tokens: int
+    def __init__(self, texts: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class HookPoint(_message.Message):
+    __slots__ = ("key", "module", "side", "reduction")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    module: str
+    side: HookSide
+    reduction: Reduction
+    def __init__(self, key: _Optional[str] = ..., module: _Optional[str] = ..., side: _Optional[_Union[HookSide, str]] = ..., reduction: _Optional[_Union[Reduction, str]] = ...) -> None: ...
+
+class Collect(_message.Message):
+    __slots__ = ("model_id", "feed_id", "hooks")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    HOOKS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    hooks: _containers.RepeatedCompositeFieldContainer[HookPoint]
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., hooks: _Optional[_Iterable[_Union[HookPoint, _Mapping]]] = ...) -> None: ...
+
+class Collected(_message.Message):
+    __slots__ = ("batches", "samples", "tokens", "forward_seconds")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    samples: int
+    tokens: int
+    forward_seconds: float
+    def __init__(self, batches: _Optional[int] = ..., samples: _Optional[int] = ..., tokens: _Optional[int] = ..., forward_seconds: _Optional[float] = ...) -> None: ...
+
+class EvaluateLoss(_message.Message):
+    __slots__ = ("model_id", "feed_id")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ...) -> None: ...
+
+class LossEvaluated(_message.Message):
+    __slots__ = ("loss", "tokens")
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    loss: float
+    tokens: int
+    def __init__(self, loss: _Optional[float] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class Forward(_message.Message):
+    __slots__ = ("model_id", "feed_id")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ...) -> None: ...
+
+class Forwarded(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    def __init__(self, batches: _Optional[int] = ...) -> None: ...
+
+class CutModel(_message.Message):
+    __slots__ = ("model_id", "feed_id", "tensors", "config_json")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorSlice]
+    config_json: str
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ..., config_json: _Optional[str] = ...) -> None: ...
+
+class ModelCut(_message.Message):
+    __slots__ = ("parameters",)
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    parameters: int
+    def __init__(self, parameters: _Optional[int] = ...) -> None: ...
+
+class Slice(_message.Message):
+    __slots__ = ("source_dir", "target_dir", "feed_id", "shards")
+    SOURCE_DIR_FIELD_NUMBER: _ClassVar[int]
+    TARGET_DIR_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    source_dir: str
+    target_dir: str
+    feed_id: str
+    shards: _containers.RepeatedCompositeFieldContainer[OutputShard]
+    def __init__(self, source_dir: _Optional[str] = ..., target_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ...) -> None: ...
+
+class OutputShard(_message.Message):
+    __slots__ = ("file", "metadata", "tensors")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    metadata: _containers.ScalarMap[str, str]
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorSlice]
+    def __init__(self, file: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ...) -> None: ...
+
+class TensorSlice(_message.Message):
+    __slots__ = ("name", "source_file", "source", "axes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FILE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    source_file: str
+    source: _tensor_pb2.TensorInfo
+    axes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Sliced(_message.Message):
+    __slots__ = ("shards",)
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    shards: _containers.RepeatedCompositeFieldContainer[ShardWritten]
+    def __init__(self, shards: _Optional[_Iterable[_Union[ShardWritten, _Mapping]]] = ...) -> None: ...
+
+class ShardWritten(_message.Message):
+    __slots__ = ("file", "bytes", "crc32")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    bytes: int
+    crc32: int
+    def __init__(self, file: _Optional[str] = ..., bytes: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...

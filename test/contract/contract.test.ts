@@ -1,0 +1,219 @@
+// The shim as a stranger sees it: through proto-loader, knowing the .proto files and nothing else of ours.
+import { randomUUID } from "node:crypto";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { type Client, credentials, loadPackageDefinition, type ServiceError, status } from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ErrorDetail, ErrorReason } from "../../src/gen/prunebridge/v1/error.js";
+import { ShimProcess } from "../../src/shim/process.js";
+import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
+
+const PROTO = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "proto");
+const definition = loadSync(
+  ["session", "operation"].map((name) => `prunebridge/v1/${name}.proto`),
+  {
+    includeDirs: [PROTO],
+    keepCase: true,
+    longs: Number,
+    enums: String,
+    oneofs: true,
+    defaults: true,
+  },
+);
+
+type Message = Record<string, unknown>;
+type Stub = Client & Record<string, (...args: unknown[]) => never>;
+type Call = (request: Message) => Promise<Message>;
+
+let shim: ShimProcess;
+let stubs: Record<string, Stub>;
+
+beforeAll(async () => {
+  shim = await ShimProcess.start();
+  const loaded = loadPackageDefinition(definition) as unknown as {
+    prunebridge: { v1: Record<string, new (address: string, with_: unknown) => Stub> };
+  };
+  stubs = Object.fromEntries(
+    ["SessionService", "OperationService", "FeedService"].map((name) => {
+      const Service = loaded.prunebridge.v1[name];
+      if (!Service) throw new Error(`no ${name}`);
+      return [name, new Service(shim.address, credentials.createInsecure())];
+    }),
+  );
+});
+afterAll(async () => {
+  for (const stub of Object.values(stubs ?? {})) stub.close();
+  await shim?.stop();
+});
+
+function unary(service: string, method: string): Call {
+  const stub = stubs[service] as Stub;
+  return promisify((stub[method] as (...args: unknown[]) => unknown).bind(stub)) as Call;
+}
+
+async function watch(operation_id: unknown, after_seq = 0): Promise<Message[]> {
+  const stub = stubs["OperationService"] as Stub;
+  const stream = (stub["Watch"] as (request: Message) => AsyncIterable<Message>).call(stub, { operation_id, after_seq });
+  const events: Message[] = [];
+  for await (const event of stream) events.push(event);
+  return events;
+}
+
+async function feed(messages: readonly Message[]): Promise<Message> {
+  const stub = stubs["FeedService"] as Stub;
+  return new Promise((resolve, reject) => {
+    const call = (
+      stub["Feed"] as (done: (error: ServiceError | null, response: Message) => void) => { write(message: Message): void; end(): void }
+    ).call(stub, (error, response) => (error ? reject(error) : resolve(response)));
+    for (const message of messages) call.write(message);
+    call.end();
+  });
+}
+
+async function refusal(call: Promise<unknown>): Promise<{ code: number; reason: string; message: string }> {
+  const error = await call.then(
+    () => {
+      throw new Error("it was accepted");
+    },
+    (failure: ServiceError) => failure,
+  );
+  const [packed] = error.metadata.get("prunebridge-error-bin");
+  const detail = ErrorDetail.decode(packed as Buffer);
+  return { code: error.code, reason: ErrorReason[detail.reason], message: detail.message };
+}
+
+const start = (work: Message, request_id: string = randomUUID()): Promise<Message> =>
+  unary("OperationService", "Start")({ request_id, ...work });
+const openWork = async (): Promise<Message> => ({
+  open_model: { path: await writeCheckpoint(await temporaryFolder()), device: "cpu", dtype: "auto" },
+});
+const last = (events: readonly Message[]): Message => events.at(-1) ?? {};
+
+const tokens = (ids: readonly bigint[], shape: readonly number[]): Message => ({
+  info: { name: "input_ids", dtype: "DTYPE_I64", shape },
+  offset: 0,
+  data: Buffer.from(BigInt64Array.from(ids).buffer),
+});
+
+describe("the handshake", () => {
+  it("agrees on a version and says what the shim is", async () => {
+    const answer = await unary("SessionService", "Handshake")({ protocol_min: 1, protocol_max: 7, client: "stranger" });
+    expect(answer).toMatchObject({
+      protocol: 1,
+      limits: { max_message_bytes: 16 << 20, chunk_bytes: 1 << 20, feed_depth: 4 },
+      ranks: { world_size: 1 },
+    });
+    expect(answer["capabilities"]).toEqual(
+      expect.arrayContaining(["open_model", "collect", "evaluate_loss", "forward", "slice", "tokenize", "cut_model"]),
+    );
+    expect(answer["boot_id"]).toMatch(/^[0-9a-f-]{32,36}$/);
+  });
+
+  it("refuses a client of another age, and says both ranges", async () => {
+    const refused = await refusal(unary("SessionService", "Handshake")({ protocol_min: 90, protocol_max: 91, client: "stranger" }));
+    expect(refused).toMatchObject({ code: status.FAILED_PRECONDITION, reason: "ERROR_REASON_PROTOCOL_MISMATCH" });
+    expect(refused.message).toMatch(/90.*91/);
+  });
+});
+
+describe("an operation", () => {
+  it("is the same one for the same request id", async () => {
+    const [work, id] = [await openWork(), randomUUID()];
+    const [first, second] = await Promise.all([start(work, id), start(work, id)]);
+    expect(second).toEqual(first);
+    await watch(first["operation_id"]);
+    expect(await start(work, id)).toEqual(first);
+  });
+
+  it("numbers its events from 1 and ends with its result", async () => {
+    const { operation_id } = await start(await openWork());
+    const events = await watch(operation_id);
+    const numbered = events.filter(({ event }) => event !== undefined && event !== null);
+    expect(numbered.map(({ seq }) => seq)).toEqual(numbered.map((_, i) => i + 1));
+    expect(last(events)).toMatchObject({
+      event: "succeeded",
+      succeeded: { result: "model_opened", model_opened: { device: "cpu", dtype: "float32" } },
+    });
+  });
+
+  it("can be watched again from any event, also after its end", async () => {
+    const { operation_id } = await start(await openWork());
+    const events = await watch(operation_id);
+    const final = Number(last(events)["seq"]);
+    expect(await watch(operation_id, final - 1)).toEqual([last(events)]);
+  });
+
+  it("can be cancelled after its end without effect", async () => {
+    const { operation_id } = await start(await openWork());
+    const events = await watch(operation_id);
+    await unary("OperationService", "Cancel")({ operation_id });
+    expect(last(await watch(operation_id))).toEqual(last(events));
+  });
+
+  it("ends as cancelled while it waits for a feed", async () => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    const { operation_id } = await start({ evaluate_loss: { model_id, feed_id: randomUUID() } });
+    await unary("OperationService", "Cancel")({ operation_id });
+    expect(last(await watch(operation_id))).toMatchObject({ event: "failed", failed: { reason: "ERROR_REASON_CANCELLED" } });
+  });
+
+  it.each([
+    ["an unknown operation", "Watch", { operation_id: "none" }],
+    ["an unknown operation", "Cancel", { operation_id: "none" }],
+  ])("%s is refused by %s", async (_what, method, request) => {
+    const refused = await refusal(method === "Watch" ? watch(request.operation_id) : unary("OperationService", method)(request));
+    expect(refused).toMatchObject({ code: status.NOT_FOUND, reason: "ERROR_REASON_UNKNOWN_OPERATION" });
+  });
+
+  it.each([
+    ["no work", {}],
+    ["no request id", { request_id: "", close_model: { model_id: "x" } }],
+  ])("with %s is refused", async (_what, request) => {
+    expect(await refusal(unary("OperationService", "Start")({ request_id: randomUUID(), ...request }))).toMatchObject({
+      code: status.INVALID_ARGUMENT,
+      reason: "ERROR_REASON_INVALID_REQUEST",
+    });
+  });
+
+  it("on a model that is not open fails by its reason", async () => {
+    const { operation_id } = await start({ close_model: { model_id: "none" } });
+    expect(last(await watch(operation_id))).toMatchObject({ event: "failed", failed: { reason: "ERROR_REASON_UNKNOWN_MODEL" } });
+  });
+});
+
+describe("a feed", () => {
+  it("that no operation reads is refused", async () => {
+    const refused = await refusal(feed([{ feed_id: "nobody's", chunk: tokens([1n], [1, 1]) }, { batch_end: {} }]));
+    expect(refused).toMatchObject({ code: status.INVALID_ARGUMENT, reason: "ERROR_REASON_INVALID_REQUEST" });
+  });
+
+  it.each([
+    ["a chunk that leaves a gap", { ...tokens([1n, 2n], [1, 2]), offset: 8 }],
+    ["more bytes than its shape has", tokens([1n, 2n, 3n], [1, 2])],
+    ["a batch that ends early", tokens([1n], [1, 2])],
+  ])("with %s is refused, and its operation fails", async (_what, chunk) => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    const feed_id = randomUUID();
+    const { operation_id } = await start({ evaluate_loss: { model_id, feed_id } });
+    const refused = await refusal(feed([{ feed_id, chunk }, { batch_end: {} }]));
+    expect(refused.reason).toMatch(/INVALID_REQUEST|BAD_TENSOR/);
+    expect(last(await watch(operation_id))).toMatchObject({ event: "failed" });
+  });
+
+  it("of token ids gives a loss", async () => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    const feed_id = randomUUID();
+    const { operation_id } = await start({ evaluate_loss: { model_id, feed_id } });
+    expect(await feed([{ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) }, { batch_end: {} }])).toEqual({ batches: 1 });
+    const { succeeded } = last(await watch(operation_id)) as { succeeded: { loss_evaluated: { loss: number; tokens: number } } };
+    expect(succeeded.loss_evaluated.tokens).toBe(2);
+    // Random weights know nothing: near the logarithm of the vocabulary.
+    expect(succeeded.loss_evaluated.loss).toBeGreaterThan(2);
+    expect(succeeded.loss_evaluated.loss).toBeLessThan(6);
+  });
+});
