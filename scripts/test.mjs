@@ -1,37 +1,43 @@
 // npm test [-- <vitest arguments>]: sets up what it needs, then runs the tests of both languages.
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { setUpNode, setUpPython } from "./lib/setup.mjs";
 import { main, ROOT } from "./lib/tools.mjs";
 
-await main(() => {
+await main(async () => {
   setUpNode();
   const python = setUpPython("dev");
   const args = process.argv.slice(2);
   const env = { ...process.env, PRUNEBRIDGE_PYTHON: python, HF_HUB_OFFLINE: "1" };
-  const suites = [["TypeScript", join(ROOT, "node_modules", ".bin", "vitest"), ["run", ...args], ROOT]];
+  const suites = [{ name: "TypeScript", command: join(ROOT, "node_modules", ".bin", "vitest"), args: ["run", ...args], cwd: ROOT }];
   // Arguments choose among the TypeScript tests.
-  if (args.length === 0) suites.push(["Python", python, ["-m", "pytest", "-q", "-p", "no:cacheprovider"], join(ROOT, "python_shim")]);
+  if (args.length === 0) suites.push({ name: "Python", command: python, args: ["-m", "pytest", "-q"], cwd: join(ROOT, "python_shim") });
 
-  let passed = 0;
-  let failed = 0;
-  for (const [name, command, commandArgs, cwd] of suites) {
-    process.stdout.write(`--- ${name}\n`);
-    const { status, stdout } = spawnSync(command, commandArgs, {
-      cwd,
-      env,
-      stdio: ["inherit", "pipe", "inherit"],
-      encoding: "utf8",
-      maxBuffer: 1 << 28,
-    });
-    process.stdout.write(stdout ?? "");
-    const counts = countTests(stdout ?? "");
-    passed += counts.passed;
-    failed += counts.failed + (status !== 0 && counts.failed === 0 ? 1 : 0);
+  const totals = { passed: 0, failed: 0 };
+  for (const suite of suites) {
+    process.stdout.write(`--- ${suite.name}\n`);
+    const { status, output } = await runAndShow(suite, env);
+    const { passed, failed } = countTests(output);
+    totals.passed += passed;
+    totals.failed += failed + (status !== 0 && failed === 0 ? 1 : 0);
   }
-  process.stdout.write(`${passed} passed, ${failed} failed\n`);
-  process.exitCode = failed === 0 ? 0 : 1;
+  process.stdout.write(`${totals.passed} passed, ${totals.failed} failed\n`);
+  process.exitCode = totals.failed === 0 ? 0 : 1;
 });
+
+/** Runs a command, showing its output as it comes and giving it at the end. */
+function runAndShow({ command, args, cwd }, env) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd, env, stdio: ["inherit", "pipe", "inherit"] });
+    let output = "";
+    child.stdout.setEncoding("utf8").on("data", (text) => {
+      process.stdout.write(text);
+      output += text;
+    });
+    child.on("error", reject);
+    child.on("close", (status) => resolve({ status, output }));
+  });
+}
 
 /** The last counts that vitest ("Tests  3 passed | 1 failed") or pytest ("3 passed, 1 failed in 2s") printed. */
 function countTests(output) {

@@ -1,0 +1,1 @@
+"""Measures activations with hooks that reduce them where they are."""

@@ -1,0 +1,42 @@
+"""The error that every part of the shim raises for what it can name, by the protocol's closed list of reasons."""
+
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """What went wrong, numbered and named as `ErrorReason` of the protocol."""
+
+    INTERNAL = 1
+    INVALID_REQUEST = 2
+    PROTOCOL_MISMATCH = 3
+    UNKNOWN_OPERATION = 4
+    UNKNOWN_MODEL = 5
+    UNKNOWN_MODULE = 6
+    BAD_TENSOR = 7
+    BAD_CHECKPOINT = 8
+    BAD_DATA = 9
+    PATH_DENIED = 10
+    PATH_NOT_FOUND = 11
+    STORAGE_FULL = 12
+    STORAGE_FAILED = 13
+    GPU_OOM = 14
+    RANK_LOST = 15
+    CANCELLED = 16
+    MISSING_DEPENDENCY = 17
+    FEED_LOST = 18
+    SHUTTING_DOWN = 19
+
+
+class ShimError(Exception):
+    """A failure with a reason, a message that says what and where, and a hint that says what to do next."""
+
+    def __init__(self, reason: Reason, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.hint = hint
+
+
+def cancelled() -> ShimError:
+    """The error that ends work whose client asked for its end."""
+    return ShimError(Reason.CANCELLED, "the operation was cancelled")

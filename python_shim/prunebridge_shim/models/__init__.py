@@ -1,0 +1,1 @@
+"""Holds models: loading, tokenizing, loss and logits."""

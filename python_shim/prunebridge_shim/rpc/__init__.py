@@ -1,0 +1,1 @@
+"""The gRPC side: the only part that knows the protocol."""

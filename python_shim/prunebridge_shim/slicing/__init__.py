@@ -1,0 +1,1 @@
+"""Cuts safetensors shards on storage: numpy and the standard library only."""

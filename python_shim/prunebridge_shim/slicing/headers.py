@@ -1,0 +1,117 @@
+"""safetensors headers, read strictly and written as the reference library does.
+
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.tensors import ITEM_BYTES, byte_length
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000
+"""The reference library's own cap."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: its type, and the byte offset in the file at which its data begin."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+def read_exactly(fd: int, count: int, offset: int, what: str) -> bytes:
+    """Reads `count` bytes; raises BAD_TENSOR where the file ends before."""
+    data = os.pread(fd, count, offset)
+    while len(data) < count:
+        more = os.pread(fd, count - len(data), offset + len(data))
+        if not more:
+            raise _bad(what, f"ends at byte {offset + len(data)}, before the {count} bytes at {offset} that it should hold")
+        data += more
+    return data
+
+
+def read_header(fd: int, what: str) -> dict[str, StoredTensor]:
+    """Reads the tensors of an open safetensors file by name.
+
+    Raises:
+        ShimError: BAD_TENSOR where the header and the file contradict each other or the format.
+    """
+    size = os.fstat(fd).st_size
+    length = int.from_bytes(read_exactly(fd, LENGTH_BYTES, 0, what), "little")
+    if length > min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
+        raise _bad(what, f"declares a header of {length} bytes in a file of {size}", "it may never have been finished")
+    start = LENGTH_BYTES + length
+    entries = _parse(read_exactly(fd, length, LENGTH_BYTES, what), what)
+    entries.pop("__metadata__", None)
+    spans = {name: _span(name, entry, what) for name, entry in entries.items()}
+    end = 0
+    for name, (dtype, shape, begin, stop) in sorted(spans.items(), key=lambda item: item[1][2:]):
+        if begin != end:
+            raise _bad(what, f"leaves a gap or an overlap before {name}: it begins at {begin} and not at {end}")
+        if stop - begin != byte_length(dtype, shape):
+            raise _bad(what, f"gives {name} {stop - begin} bytes where its shape needs {byte_length(dtype, shape)}")
+        end = stop
+    if start + end != size:
+        raise _bad(what, f"has {size} bytes where its header describes {start + end}", "it may be truncated: fetch it again")
+    return {name: StoredTensor(dtype, shape, start + begin) for name, (dtype, shape, begin, _) in spans.items()}
+
+
+def _parse(raw: bytes, what: str) -> dict[str, Any]:
+    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        parsed = dict(pairs)
+        if len(parsed) < len(pairs):
+            raise ValueError("a name occurs twice")
+        return parsed
+
+    try:
+        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise _bad(what, f"has a header that cannot be read: {error}") from error
+    if not isinstance(parsed, dict):
+        raise _bad(what, "has a header that is no JSON object")
+    return parsed
+
+
+def _span(name: str, entry: Any, what: str) -> tuple[str, tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _bad(what, f"describes {name} by other fields than dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in ITEM_BYTES:
+        raise _bad(what, f"holds {name} as {dtype}, which cannot be sliced", f"known are {', '.join(ITEM_BYTES)}")
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:  # noqa: PLR2004 a begin and an end
+        raise _bad(what, f"gives {name} the shape {shape} and the offsets {offsets}; both are lists of whole numbers")
+    return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """Builds a file's first bytes, length included, for tensors laid out in the order given.
+
+    Args:
+        tensors: The element type and shape of each tensor by name.
+        metadata: The `__metadata__`; left out where it is empty.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        end = offset + byte_length(dtype, shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    padded = raw.ljust(math.ceil(len(raw) / 8) * 8)
+    return len(padded).to_bytes(LENGTH_BYTES, "little") + padded
+
+
+def _bad(what: str, message: str, hint: str = "") -> ShimError:
+    return ShimError(Reason.BAD_TENSOR, f"{what} {message}", hint)
