@@ -32,6 +32,7 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   readonly #cutter: Cutter;
   readonly #options: OpenOptions;
   #loaded: Promise<string> | undefined;
+  #cut: Promise<void> | undefined;
   #plan: PlanFile | undefined;
   readonly parent: Parent;
 
@@ -85,18 +86,21 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   }
 
   /**
-   * Prunes the model by a plan: at once where it is loaded, else when it will be.
+   * Prunes the model by a plan. What the shim holds is cut when the pruned network is first run.
    *
    * @throws PruneError BAD_PLAN where it was pruned before
    */
-  async prune(plan: PlanFile, options: RunOptions = {}): Promise<void> {
-    if (this.#plan) {
-      throw new PruneError("BAD_PLAN", "this model was pruned already", {
-        hint: "save it, open the child, and prune that; or open the parent again",
-      });
-    }
-    if (this.#loaded) await this.#cut(await this.#loaded, plan, options);
+  prune(plan: PlanFile): void {
+    this.checkUnpruned();
     this.#plan = plan;
+  }
+
+  /** Throws BAD_PLAN where the model was pruned before: plans are made for the parent's sizes. */
+  checkUnpruned(): void {
+    if (!this.#plan) return;
+    throw new PruneError("BAD_PLAN", "this model was pruned already", {
+      hint: "save it, open the child, and prune that; or open the parent again",
+    });
   }
 
   /**
@@ -114,6 +118,7 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   async close(): Promise<void> {
     const loaded = await this.#loaded?.catch(() => undefined);
     this.#loaded = undefined;
+    this.#cut = undefined;
     if (loaded !== undefined) await closeModel(this.#session, loaded);
   }
 
@@ -121,32 +126,35 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
     await this.close();
   }
 
-  #modelId(options: RunOptions): Promise<string> {
-    if (!this.#loaded) {
-      const loading = this.#load(options);
-      this.#loaded = loading;
-      // A load that failed may succeed when tried again: memory may be free by then.
-      loading.catch(() => {
-        if (this.#loaded === loading) this.#loaded = undefined;
-      });
-    }
-    return this.#loaded;
+  /** The shim's id of the model as it is now: loaded, and cut where it was pruned. */
+  async #modelId(options: RunOptions): Promise<string> {
+    // What failed may succeed when tried again: memory may be free by then.
+    this.#loaded ??= this.#load(options).catch((error: unknown) => {
+      this.#loaded = undefined;
+      throw error;
+    });
+    const modelId = await this.#loaded;
+    if (!this.#plan) return modelId;
+    this.#cut ??= this.#cutBy(this.#plan, modelId, options).catch((error: unknown) => {
+      this.#cut = undefined;
+      throw error;
+    });
+    await this.#cut;
+    return modelId;
   }
 
   async #load(options: RunOptions): Promise<string> {
     const { device = "auto", dtype = "auto" } = this.#options;
     const path = this.parent.checkpoint.dir;
     try {
-      const modelId = await openModel(this.#session, { path, device, dtype }, options);
-      if (this.#plan) await this.#cut(modelId, this.#plan, options);
-      return modelId;
+      return await openModel(this.#session, { path, device, dtype }, options);
     } catch (error) {
       if (!(error instanceof PruneError) || error.code !== "SHIM_DIED") throw error;
       throw new PruneError("SHIM_LOAD_FAILED", `while loading ${path}, ${error.detail}`, { hint: error.hint, cause: error });
     }
   }
 
-  async #cut(modelId: string, plan: PlanFile, options: RunOptions): Promise<void> {
+  async #cutBy(plan: PlanFile, modelId: string, options: RunOptions): Promise<void> {
     const { checkpoint, architecture, tensors } = this.parent;
     const slices = sliceTensors(architecture, plan.kept, tensors);
     const configJson = JSON.stringify(applyPatch(checkpoint.config, plan.config));

@@ -6,7 +6,7 @@ import { checkScoredCheckpoint, readScoreFile, type ScoreFile, writeScoreFile } 
 import { PruneError } from "./errors.js";
 import type { Model } from "./model.js";
 import { parseConstraints } from "./policy/constraints.js";
-import { type PrunableModel, pruneMinitron } from "./policy/modes/minitron.js";
+import { planMinitron, type ScorableModel } from "./policy/modes/minitron.js";
 import { type MinitronOptions, type ParsedMode, parseModes } from "./policy/modes/modes.js";
 import type { Progress } from "./progress.js";
 import { score } from "./score.js";
@@ -81,22 +81,23 @@ export async function prune(
   const { options } = onlyMode(parseModes(mode));
   const { exportConfig } = parseConstraints(constraints);
   const checked = parseConfig(config);
+  model.checkUnpruned();
   void dummyInput;
   return runMinitron(model, exportConfig, options, checked);
 }
 
 async function runMinitron(model: Model, exportConfig: unknown, options: MinitronOptions, config: PruneConfig): Promise<PruneResult> {
   let scores: ScoreFile | undefined;
-  const target: PrunableModel = {
+  const target: ScorableModel = {
     architecture: model.parent.architecture,
     config: model.parent.checkpoint.config,
     scores: async () => {
       scores = await obtainScores(model, config);
       return scores.accumulators;
     },
-    cut: (plan) => model.prune({ ...plan, fingerprint: model.parent.fingerprint ?? null }, config),
   };
-  const plan: PlanFile = { ...(await pruneMinitron(target, exportConfig, options)), fingerprint: model.parent.fingerprint ?? null };
+  const plan: PlanFile = { ...(await planMinitron(target, exportConfig, options)), fingerprint: model.parent.fingerprint ?? null };
+  model.prune(plan);
   if (config.checkpoint !== undefined) await writePlanFile(join(config.checkpoint, PLAN_FILE), plan);
   return { subnet: model, stateDict: { plan, scores } };
 }

@@ -102,7 +102,8 @@ export class ShimSession {
       await feeding;
       return { operationId, done };
     } catch (error) {
-      const fed = await feeding;
+      // Where the feed failed first, that is the cause; a loader that is still thinking is not waited for.
+      const fed = await Promise.race([feeding, undefined]);
       throw fed?.error !== undefined && !isFeedLost(fed.error) && !signal?.aborted ? fed.error : error;
     } finally {
       signal?.removeEventListener("abort", cancel);
