@@ -75,12 +75,14 @@ class BlockReader:
 
     def _gather(self, block: Bytes, axes: Axes, item_bytes: int) -> Bytes:
         lengths = [length for length, _ in axes]
+        slot = 2
         for axis, (length, kept) in enumerate(axes):
             if kept is None:
                 continue
             outer, inner = math.prod(lengths[:axis]), math.prod(lengths[axis + 1 :]) * item_bytes
             lengths[axis] = len(kept)
-            out = self._buffer(1 + axis % 2, outer * len(kept) * inner)
+            slot = 3 - slot
+            out = self._buffer(slot, outer * len(kept) * inner)
             items = block.reshape(outer, length, inner)
             # "clip" spares numpy's defensive copy of `out`; the positions were checked.
             np.take(items, kept, axis=1, out=out.reshape(outer, len(kept), inner), mode="clip")
@@ -120,8 +122,8 @@ def _prepend_whole(axes: Axes, item_bytes: int, size: int) -> tuple[Axes, int]:
 def _aligned_run(indices: Indices, size: int) -> int:
     """The longest run length r such that the positions are whole stretches [k*r, (k+1)*r) of an axis that r divides."""
     breaks = np.flatnonzero(np.diff(indices) != 1) + 1
-    edges = [size, len(indices), *np.unique(indices[breaks]), *np.unique(indices[breaks - 1] + 1)]
-    return math.gcd(*map(int, edges), int(indices[0]), int(indices[-1]) + 1)
+    edges = np.concatenate([indices[:1], indices[breaks], indices[breaks - 1] + 1, indices[-1:] + 1])
+    return math.gcd(size, int(np.gcd.reduce(edges)))
 
 
 def _row_blocks(positions: Indices, row_bytes: int) -> Iterator[Indices]:

@@ -33,7 +33,9 @@ def read_exactly(fd: int, count: int, offset: int, what: str) -> bytes:
     while len(data) < count:
         more = os.pread(fd, count - len(data), offset + len(data))
         if not more:
-            raise _bad(what, f"ends at byte {offset + len(data)}, before the {count} bytes at {offset} that it should hold")
+            raise _bad(
+                what, f"ends at byte {offset + len(data)}, before the {count} bytes at {offset} that it should hold"
+            )
         data += more
     return data
 
@@ -60,7 +62,9 @@ def read_header(fd: int, what: str) -> dict[str, StoredTensor]:
             raise _bad(what, f"gives {name} {stop - begin} bytes where its shape needs {byte_length(dtype, shape)}")
         end = stop
     if start + end != size:
-        raise _bad(what, f"has {size} bytes where its header describes {start + end}", "it may be truncated: fetch it again")
+        raise _bad(
+            what, f"has {size} bytes where its header describes {start + end}", "it may be truncated: fetch it again"
+        )
     return {name: StoredTensor(dtype, shape, start + begin) for name, (dtype, shape, begin, _) in spans.items()}
 
 

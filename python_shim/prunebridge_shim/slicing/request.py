@@ -78,9 +78,7 @@ def kept_axes(tensor: TensorSlice, sets: IndexSets) -> tuple[Indices | None, ...
             Reason.INVALID_REQUEST,
             f"{tensor.name} has {len(tensor.axes)} axis entries for the {len(tensor.shape)} axes of its source",
         )
-    return tuple(
-        _kept(tensor, axis, size, sets) for axis, size in enumerate(tensor.shape)
-    )
+    return tuple(_kept(tensor, axis, size, sets) for axis, size in enumerate(tensor.shape))
 
 
 def _kept(tensor: TensorSlice, axis: int, size: int, sets: IndexSets) -> Indices | None:
@@ -88,10 +86,14 @@ def _kept(tensor: TensorSlice, axis: int, size: int, sets: IndexSets) -> Indices
     if not name:
         return None
     if name not in sets:
-        raise ShimError(Reason.INVALID_REQUEST, f"axis {axis} of {tensor.name} names index set {name!r}, which was not sent")
+        raise ShimError(
+            Reason.INVALID_REQUEST, f"axis {axis} of {tensor.name} names index set {name!r}, which was not sent"
+        )
     kept = sets[name]
     if kept.size and kept[-1] >= size:
-        raise _bad(f"index set {name!r} keeps position {kept[-1]} of axis {axis} of {tensor.source_name}, which has {size}")
+        raise _bad(
+            f"index set {name!r} keeps position {kept[-1]} of axis {axis} of {tensor.source_name}, which has {size}"
+        )
     return kept
 
 

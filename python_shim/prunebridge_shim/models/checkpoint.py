@@ -1,0 +1,75 @@
+"""Loads a Hugging Face checkpoint folder."""
+
+from typing import Any
+
+import torch
+import transformers
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.models.folder import bad_checkpoint, existing_folder
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KEYS_NAMED = 5
+KEY_FAULTS = {
+    "missing_keys": "lacks",
+    "unexpected_keys": "has no place for",
+    "mismatched_keys": "has another shape for",
+}
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def load_model(path: str, device: torch.device, dtype: str) -> Any:
+    """Loads a causal language model in eval mode, without gradients, from safetensors only and without remote code.
+
+    Args:
+        path: The checkpoint folder.
+        device: Where its parameters go.
+        dtype: A key of `DTYPES`; `auto` keeps the checkpoint's own.
+
+    Raises:
+        ShimError: PATH_NOT_FOUND, BAD_CHECKPOINT, or INVALID_REQUEST for an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    folder = existing_folder(path)
+    if not (folder / "config.json").is_file():
+        raise ShimError(Reason.BAD_CHECKPOINT, f"{path} has no config.json", "name a Hugging Face checkpoint folder")
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            **{_dtype_argument(): DTYPES[dtype]},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # Reported with the missing and the left over below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # transformers has no error type of its own
+        raise bad_checkpoint(path, error) from error
+    _check_keys(path, info)
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _dtype_argument() -> str:
+    major, minor = map(int, transformers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
+
+
+def _check_keys(path: str, info: dict[str, Any]) -> None:
+    found = []
+    for kind, what in KEY_FAULTS.items():
+        keys = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
+        if keys:
+            more = f" and {len(keys) - KEYS_NAMED} more" if len(keys) > KEYS_NAMED else ""
+            found.append(f"{what} {', '.join(keys[:KEYS_NAMED])}{more}")
+    if found:
+        raise ShimError(
+            Reason.BAD_CHECKPOINT,
+            f"{path} does not hold what its config describes: it {'; it '.join(found)}",
+            "check that config.json belongs to these weights",
+        )

@@ -1,0 +1,47 @@
+"""Mean next-token cross entropy. B: batch, S: sequence, V: vocabulary."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 torch's own convention
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.models.batches import token_batches
+from prunebridge_shim.tensors import Batch, Tick
+
+CHUNK_ELEMENTS = 1 << 24
+"""Logits turned to float32 at a time: 64 MiB, where a whole batch's would double the memory of its logits."""
+
+
+@torch.no_grad()
+def evaluate_loss(model: Any, feed: Iterable[Batch], tick: Tick) -> tuple[float, int]:
+    """Runs the model over all batches.
+
+    Returns:
+        The loss in nats per token, computed in float32, and the tokens that were predicted.
+
+    Raises:
+        ShimError: BAD_DATA where a batch does not fit the model, or no sequence has a second token.
+    """
+    total, tokens = 0.0, 0
+    for index, ids_BS in enumerate(token_batches(feed, model)):
+        tick(index, 0)
+        logits_BSV = model(input_ids=ids_BS, use_cache=False).logits
+        total += summed_cross_entropy(logits_BSV[:, :-1], ids_BS[:, 1:])
+        tokens += ids_BS[:, 1:].numel()
+    if tokens == 0:
+        raise ShimError(
+            Reason.BAD_DATA, "no sequence has a second token to predict", "send sequences of at least 2 tokens"
+        )
+    return total / tokens, tokens
+
+
+def summed_cross_entropy(logits_BSV: torch.Tensor, targets_BS: torch.Tensor) -> float:
+    """The sum over all tokens of the negative log-likelihood, in float32 chunk by chunk."""
+    rows = max(1, CHUNK_ELEMENTS // logits_BSV.shape[-1])
+    total = torch.zeros((), dtype=torch.float64)
+    for logits_SV, targets_S in zip(logits_BSV, targets_BS, strict=True):
+        for logits, targets in zip(logits_SV.split(rows), targets_S.split(rows), strict=True):
+            total += F.cross_entropy(logits.float(), targets.to(logits.device), reduction="sum").double().cpu()
+    return float(total)

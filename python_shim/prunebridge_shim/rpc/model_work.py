@@ -1,0 +1,90 @@
+"""Work on open models. Imports torch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prunebridge_shim.collect.hooks import HookPoint
+from prunebridge_shim.collect.run import collect
+from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
+from prunebridge_shim.models.checkpoint import load_model
+from prunebridge_shim.models.dtypes import dtype_name
+from prunebridge_shim.models.forward import forward
+from prunebridge_shim.models.loss import evaluate_loss
+from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
+from prunebridge_shim.rpc.operations import Operation
+from prunebridge_shim.rpc.requests import measure_of, read_index_sets, tensor_slice
+from prunebridge_shim.subnet import prepare_cut
+from prunebridge_shim.tensors import HostTensor
+
+Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
+
+
+class ModelWork:
+    """The models that are open, and what can be done with them. `work` is the message in the request's oneof."""
+
+    def __init__(self) -> None:
+        self._models = ModelStore()
+        self._kinds: Mapping[str, Callable[[Any, Operation], Outcome]] = {
+            "open_model": self._open,
+            "close_model": self._close,
+            "collect": self._collect,
+            "evaluate_loss": self._evaluate_loss,
+            "forward": self._forward,
+            "cut_model": self._cut,
+        }
+
+    def run(self, operation: Operation) -> Outcome:
+        """Runs an operation; gives its result and the tensors it leaves."""
+        return self._kinds[operation.kind](operation.work, operation)
+
+    def _open(self, work: work_pb2.OpenModel, operation: Operation) -> Outcome:
+        tick = operation.ticker("loading", "models")
+        tick(0, 1)
+        model = load_model(work.path, pick_device(work.device), work.dtype)
+        tick(1, 1)
+        opened = work_pb2.ModelOpened(
+            model_id=self._models.add(model),
+            device=str(model.device),
+            dtype=dtype_name(model.dtype),
+            parameters=count_parameters(model),
+        )
+        return operation_pb2.Succeeded(model_opened=opened), {}
+
+    def _close(self, work: work_pb2.CloseModel, _operation: Operation) -> Outcome:
+        self._models.remove(work.model_id)
+        return operation_pb2.Succeeded(model_closed=work_pb2.ModelClosed()), {}
+
+    def _collect(self, work: work_pb2.Collect, operation: Operation) -> Outcome:
+        points = [HookPoint(point.key, point.module, measure_of(point)) for point in work.hooks]
+        model = self._models.get(work.model_id)
+        assert operation.feed is not None
+        done = collect(model, points, operation.feed, operation.ticker("collecting", "batches"))
+        collected = work_pb2.Collected(
+            batches=done.batches, samples=done.samples, tokens=done.tokens, forward_seconds=done.forward_seconds
+        )
+        return operation_pb2.Succeeded(collected=collected), done.sums
+
+    def _evaluate_loss(self, work: work_pb2.EvaluateLoss, operation: Operation) -> Outcome:
+        model = self._models.get(work.model_id)
+        assert operation.feed is not None
+        loss, tokens = evaluate_loss(model, operation.feed, operation.ticker("evaluating", "batches"))
+        return operation_pb2.Succeeded(loss_evaluated=work_pb2.LossEvaluated(loss=loss, tokens=tokens)), {}
+
+    def _forward(self, work: work_pb2.Forward, operation: Operation) -> Outcome:
+        model = self._models.get(work.model_id)
+        assert operation.feed is not None
+        logits = forward(model, operation.feed, operation.ticker("running", "batches"))
+        return operation_pb2.Succeeded(forwarded=work_pb2.Forwarded(batches=len(logits))), logits
+
+    def _cut(self, work: work_pb2.CutModel, operation: Operation) -> Outcome:
+        tensors = [tensor_slice(tensor) for tensor in work.tensors]
+        model = self._models.get(work.model_id)
+        assert operation.feed is not None
+        sets = read_index_sets(operation.feed)
+        prepared = prepare_cut(model, work.config_json, tensors, sets)
+        operation.ticker("cutting", "tensors")(0, len(tensors))
+        # From here on the model is no more, whatever happens.
+        self._models.remove(work.model_id)
+        child = prepared.apply()
+        self._models.put(work.model_id, child)
+        return operation_pb2.Succeeded(model_cut=work_pb2.ModelCut(parameters=count_parameters(child))), {}

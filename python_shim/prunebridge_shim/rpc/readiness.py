@@ -1,0 +1,22 @@
+"""The one line by which a spawned shim says that it is ready, or why it will not be. Standard library only."""
+
+import json
+import os
+from typing import Any
+
+from prunebridge_shim.errors import ShimError
+
+
+def tell_ready(fd: int, **facts: Any) -> None:
+    """Says where the shim can be reached."""
+    _tell(fd, {"event": "ready", **facts})
+
+
+def tell_failed(fd: int, error: ShimError) -> None:
+    """Says why the shim did not start."""
+    _tell(fd, {"event": "failed", "reason": error.reason.name, "message": error.message, "hint": error.hint})
+
+
+def _tell(fd: int, message: dict[str, Any]) -> None:
+    with os.fdopen(fd, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(message) + "\n")

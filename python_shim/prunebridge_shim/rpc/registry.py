@@ -1,0 +1,127 @@
+"""All operations: queued, running and lately ended, and the one thread that runs them."""
+
+import logging
+import threading
+import time
+from collections import deque
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.rpc.feeds import Feed
+from prunebridge_shim.rpc.operations import Operation
+
+ENDED_KEPT = 256
+"""Operations that are remembered after their end."""
+
+RESULTS_KEPT = 16
+"""Of these, how many keep the tensors that they left."""
+
+log = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """Does the work of operations, one after the other on one thread."""
+
+    def run(self, operation: Operation) -> None:
+        """Runs an operation to its success; raises what went wrong."""
+
+
+class Registry:
+    """Queues operations for a worker's thread and finds them again."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._operations: dict[str, Operation] = {}
+        self._by_request: dict[str, Operation] = {}
+        self._feeds: dict[str, Operation] = {}
+        self._ended: deque[tuple[str, Operation]] = deque()
+        self._queue: SimpleQueue[tuple[str, Operation]] = SimpleQueue()
+        self._closing = False
+        threading.Thread(target=self._run_all, name="operations", daemon=True).start()
+
+    def start(self, request_id: str, kind: str, work: Any) -> Operation:
+        """Queues work under a request id; the same id again gives the same operation.
+
+        Raises:
+            ShimError: SHUTTING_DOWN, or INVALID_REQUEST for a feed id that is missing or in use.
+        """
+        with self._lock:
+            if request_id in self._by_request:
+                return self._by_request[request_id]
+            if self._closing:
+                raise ShimError(Reason.SHUTTING_DOWN, "the shim is shutting down and starts nothing new")
+            feed = self._new_feed(kind, work) if hasattr(work, "feed_id") else None
+            operation = Operation(kind, work, feed)
+            self._operations[operation.id] = self._by_request[request_id] = operation
+            if feed is not None:
+                self._feeds[feed.id] = operation
+        self._queue.put((request_id, operation))
+        return operation
+
+    def get(self, operation_id: str) -> Operation:
+        """Finds an operation; raises UNKNOWN_OPERATION."""
+        with self._lock:
+            if operation_id not in self._operations:
+                raise ShimError(
+                    Reason.UNKNOWN_OPERATION,
+                    f"no operation {operation_id!r} is known",
+                    f"the last {ENDED_KEPT} that ended are remembered; another boot id means that all are gone",
+                )
+            return self._operations[operation_id]
+
+    def feed(self, feed_id: str) -> Feed:
+        """Finds the feed that an operation reads, or read before it ended; raises INVALID_REQUEST."""
+        with self._lock:
+            operation = self._feeds.get(feed_id)
+        if operation is None or operation.feed is None:
+            raise ShimError(
+                Reason.INVALID_REQUEST, f"no operation reads a feed {feed_id!r}", "start the operation first"
+            )
+        return operation.feed
+
+    def shut_down(self, seconds: float) -> bool:
+        """Refuses new work, cancels all there is and waits for its end; False where that does not come in time."""
+        with self._lock:
+            self._closing = True
+            operations = list(self._operations.values())
+        for operation in operations:
+            operation.cancel()
+        deadline = time.monotonic() + seconds
+        return all(operation.wait(max(0.0, deadline - time.monotonic())) for operation in operations)
+
+    def _new_feed(self, kind: str, work: Any) -> Feed:
+        if not work.feed_id:
+            raise ShimError(
+                Reason.INVALID_REQUEST, f"{kind} names no feed", "choose a feed_id and send its batches after Start"
+            )
+        reader = self._feeds.get(work.feed_id)
+        if reader is not None and not reader.ended:
+            raise ShimError(Reason.INVALID_REQUEST, f"feed {work.feed_id!r} belongs to operation {reader.id}")
+        return Feed(work.feed_id)
+
+    def _run_all(self) -> None:
+        while True:
+            request_id, operation = self._queue.get()
+            if operation.begin():
+                log.info("%s %s begins", operation.kind, operation.id)
+                try:
+                    self._worker.run(operation)
+                except BaseException as error:  # noqa: BLE001 the thread outlives every operation
+                    operation.fail(error)
+                log.info("%s %s ended", operation.kind, operation.id)
+            self._remember(request_id, operation)
+
+    def _remember(self, request_id: str, operation: Operation) -> None:
+        with self._lock:
+            self._ended.append((request_id, operation))
+            if len(self._ended) > RESULTS_KEPT:
+                self._ended[-RESULTS_KEPT - 1][1].drop_tensors()
+            if len(self._ended) > ENDED_KEPT:
+                self._forget(*self._ended.popleft())
+
+    def _forget(self, request_id: str, operation: Operation) -> None:
+        del self._operations[operation.id], self._by_request[request_id]
+        if operation.feed is not None and self._feeds.get(operation.feed.id) is operation:
+            del self._feeds[operation.feed.id]

@@ -1,0 +1,57 @@
+"""Parts of requests in the words of those who do the work."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+from prunebridge_shim.rpc.feeds import Feed
+from prunebridge_shim.rpc.wire import dtype_of
+from prunebridge_shim.slicing.request import Indices, OutputShard, TensorSlice, index_sets_of
+
+Measure = Literal["mean_abs_square_in", "mean_abs_square_out", "cosine_distance"]
+
+MEASURES: Mapping[tuple[Any, Any], Measure] = {
+    (work_pb2.REDUCTION_MEAN_ABS_SQUARE, work_pb2.HOOK_SIDE_INPUT): "mean_abs_square_in",
+    (work_pb2.REDUCTION_MEAN_ABS_SQUARE, work_pb2.HOOK_SIDE_OUTPUT): "mean_abs_square_out",
+    (work_pb2.REDUCTION_COSINE_DISTANCE, work_pb2.HOOK_SIDE_UNSPECIFIED): "cosine_distance",
+}
+
+
+def measure_of(point: work_pb2.HookPoint) -> Measure:
+    """What a hook point measures; raises INVALID_REQUEST for a reduction that cannot be on that side."""
+    measure = MEASURES.get((point.reduction, point.side))
+    if measure is None:
+        raise ShimError(
+            Reason.INVALID_REQUEST,
+            f"hook {point.key!r} has reduction {point.reduction} on side {point.side}",
+            "a mean-abs-square takes the input or the output, a cosine distance leaves the side out",
+        )
+    return measure
+
+
+def tensor_slice(wire: work_pb2.TensorSlice) -> TensorSlice:
+    """A slice as the slicer knows it; raises BAD_TENSOR for an unknown dtype."""
+    return TensorSlice(
+        name=wire.name,
+        source_file=wire.source_file,
+        source_name=wire.source.name,
+        dtype=dtype_of(wire.source.dtype, wire.source.name),
+        shape=tuple(wire.source.shape),
+        axes=tuple(wire.axes),
+    )
+
+
+def output_shards(wire: Iterable[work_pb2.OutputShard]) -> list[OutputShard]:
+    """Shards as the slicer knows them; raises BAD_TENSOR for an unknown dtype."""
+    return [OutputShard(shard.file, dict(shard.metadata), tuple(map(tensor_slice, shard.tensors))) for shard in wire]
+
+
+def read_index_sets(feed: Feed) -> dict[str, Indices]:
+    """Takes a feed's only batch; raises INVALID_REQUEST where there is none or another."""
+    batches = list(feed)
+    if len(batches) != 1:
+        raise ShimError(
+            Reason.INVALID_REQUEST, f"feed {feed.id!r} brought {len(batches)} batches; index sets come in one"
+        )
+    return index_sets_of(batches[0])

@@ -1,0 +1,59 @@
+"""Runs operations: from the request's words to the work's and back."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
+from prunebridge_shim.rpc.operations import Operation
+from prunebridge_shim.rpc.requests import output_shards, read_index_sets
+from prunebridge_shim.rpc.wire import info_of
+from prunebridge_shim.slicing.run import slice_shards
+from prunebridge_shim.tensors import HostTensor
+
+if TYPE_CHECKING:
+    from prunebridge_shim.rpc.model_work import ModelWork
+
+
+class ShimWorker:
+    """Does all kinds of work. torch is imported with the first that needs it, so that the rest need not wait for it."""
+
+    def run(self, operation: Operation) -> None:
+        """Runs an operation to its success; raises what went wrong."""
+        tensors: Mapping[str, HostTensor] = {}
+        if operation.kind == "slice":
+            result = self._slice(operation)
+        elif operation.kind == "tokenize":
+            result, tensors = self._tokenize(operation)
+        else:
+            result, tensors = self._models.run(operation)
+        result.tensors.extend(info_of(name, tensor) for name, tensor in tensors.items())
+        operation.succeed(result, tensors)
+
+    @cached_property
+    def _models(self) -> "ModelWork":
+        from prunebridge_shim.rpc.model_work import ModelWork
+
+        return ModelWork()
+
+    def _slice(self, operation: Operation) -> operation_pb2.Succeeded:
+        work, feed = operation.work, operation.feed
+        assert feed is not None
+        written = slice_shards(
+            Path(work.source_dir),
+            Path(work.target_dir),
+            output_shards(work.shards),
+            read_index_sets(feed),
+            operation.ticker("slicing", "bytes"),
+        )
+        shards = [work_pb2.ShardWritten(file=shard.file, bytes=shard.bytes, crc32=shard.crc32) for shard in written]
+        return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards))
+
+    def _tokenize(self, operation: Operation) -> tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]:
+        from prunebridge_shim.models.tokenizing import tokenize
+
+        assert operation.feed is not None
+        ids, texts = tokenize(operation.work.path, operation.feed, operation.ticker("tokenizing", "texts"))
+        result = work_pb2.Tokenized(texts=texts, tokens=len(ids))
+        return operation_pb2.Succeeded(tokenized=result), {"input_ids": HostTensor("I64", ids)}
