@@ -13,7 +13,7 @@ import { closeModel, collect, cutModel, evaluateLoss, forward, openModel } from 
 import type { ShimSession } from "./shim/session.js";
 import { tokenize } from "./shim/storageWork.js";
 import { type Cutter, slice } from "./slice.js";
-import { asFloat32, type Batch, type Tensor } from "./tensor.js";
+import { asFloat32, type Batch, type Batches, type Tensor } from "./tensor.js";
 
 /** How a model is opened. */
 export interface OpenOptions extends RunOptions {
@@ -60,18 +60,14 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   }
 
   /** Runs batches through the model and measures at hook points. */
-  async collect(
-    hooks: readonly HookPoint[],
-    batches: AsyncIterable<Batch> | Iterable<Batch>,
-    options: RunOptions = {},
-  ): Promise<Collection> {
+  async collect(hooks: readonly HookPoint[], batches: Batches, options: RunOptions = {}): Promise<Collection> {
     const { tensors, collected } = await collect(this.#session, await this.#modelId(options), hooks, batches, options);
     const accumulators = new Map([...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: asFloat32(tensor) }]));
     return { accumulators, ...collected };
   }
 
   /** The mean next-token cross entropy over batches, in nats per token. */
-  async loss(batches: AsyncIterable<Batch> | Iterable<Batch>, options: RunOptions = {}): Promise<number> {
+  async loss(batches: Batches, options: RunOptions = {}): Promise<number> {
     return evaluateLoss(this.#session, await this.#modelId(options), batches, options);
   }
 

@@ -10,7 +10,7 @@ import { planMinitron, type ScorableModel } from "./policy/modes/minitron.js";
 import { type MinitronOptions, type ParsedMode, parseModes } from "./policy/modes/modes.js";
 import type { Progress } from "./progress.js";
 import { score } from "./score.js";
-import type { Batch } from "./tensor.js";
+import { type Batch, type Batches, countOf } from "./tensor.js";
 
 /** A mode's name; a list of names or of [name, options] pairs; or an object of options by name. */
 export type Mode =
@@ -21,7 +21,7 @@ export type Mode =
 /** Options of {@link prune}. */
 export interface PruneConfig {
   /** Calibration batches. Needed unless the checkpoint folder or `scores` has stored scores. */
-  readonly dataLoader?: AsyncIterable<Batch> | Iterable<Batch> | undefined;
+  readonly dataLoader?: Batches | undefined;
   /** At most this many batches. Default: all. */
   readonly maxIterDataLoader?: number | undefined;
   /** A folder that keeps `scores.safetensors` and `plan.json`: scores that are there are used, and calibration is skipped. */
@@ -49,7 +49,7 @@ const SCORES_FILE = "scores.safetensors";
 
 const pruneConfig = z.strictObject({
   dataLoader: z
-    .custom<AsyncIterable<Batch> | Iterable<Batch>>(
+    .custom<Batches>(
       (value) => typeof value === "object" && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value),
       "dataLoader must be an iterable or async iterable of batches",
     )
@@ -120,13 +120,21 @@ async function obtainScores(model: Model, config: PruneConfig): Promise<ScoreFil
   return scores;
 }
 
-async function* limit(batches: AsyncIterable<Batch> | Iterable<Batch>, most = Number.POSITIVE_INFINITY): AsyncGenerator<Batch, void, void> {
-  let drawn = 0;
-  for await (const batch of batches) {
-    yield batch;
-    drawn += 1;
-    if (drawn >= most) return;
-  }
+function limit(batches: Batches, most = Number.POSITIVE_INFINITY): Batches {
+  return {
+    get size() {
+      const count = countOf(batches);
+      return count === undefined ? undefined : Math.min(count, most);
+    },
+    async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
+      let drawn = 0;
+      for await (const batch of batches) {
+        yield batch;
+        drawn += 1;
+        if (drawn >= most) return;
+      }
+    },
+  };
 }
 
 function onlyMode(modes: readonly ParsedMode[]): ParsedMode {

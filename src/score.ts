@@ -3,11 +3,11 @@ import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { type Accumulators, type HookPoint, hookPoints, stackLayerScores } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
-import type { Batch } from "./tensor.js";
+import type { Batches } from "./tensor.js";
 
 /** What can run a model and measure at hook points: a model that a shim holds, or a stand-in. */
 export interface Collector {
-  collect(hooks: readonly HookPoint[], batches: AsyncIterable<Batch> | Iterable<Batch>, options?: RunOptions): Promise<Collection>;
+  collect(hooks: readonly HookPoint[], batches: Batches, options?: RunOptions): Promise<Collection>;
 }
 
 /** Raw accumulators, and what they were summed over. */
@@ -25,12 +25,7 @@ export interface Collection {
  *
  * @throws PruneError BAD_SCORES where an accumulator is not finite, and what the collector throws
  */
-export async function score(
-  collector: Collector,
-  parent: Parent,
-  batches: AsyncIterable<Batch> | Iterable<Batch>,
-  options: RunOptions = {},
-): Promise<ScoreFile> {
+export async function score(collector: Collector, parent: Parent, batches: Batches, options: RunOptions = {}): Promise<ScoreFile> {
   const collected = await collector.collect(hookPoints(parent.architecture), batches, options);
   const accumulators = stackLayerScores(parent.architecture, collected.accumulators);
   for (const [name, { data }] of accumulators) {

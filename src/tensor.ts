@@ -30,6 +30,14 @@ export interface Tensor {
 /** What one forward pass takes, by the model's argument names. A causal language model takes `input_ids`, I64 [B, S]. */
 export type Batch = Readonly<Record<string, Tensor>>;
 
+/** Batches to run, drawn one after the other. `size` says how many there will be, once that is known: it makes progress tell the time left. */
+export type Batches = (AsyncIterable<Batch> | Iterable<Batch>) & { readonly size?: number | undefined };
+
+/** How many batches there will be, if that is known. */
+export function countOf(batches: Batches): number | undefined {
+  return Array.isArray(batches) ? batches.length : batches.size;
+}
+
 /** The bytes that a dtype and a shape make. */
 export function byteLength({ dtype, shape }: Pick<Tensor, "dtype" | "shape">): number {
   return shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);

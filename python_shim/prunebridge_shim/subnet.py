@@ -11,7 +11,7 @@ from torch import nn
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.dtypes import SPELLING
-from prunebridge_shim.slicing.request import Indices, IndexSets, TensorSlice, kept_axes, kept_shape
+from prunebridge_shim.slicing.request import IndexSets, Indices, TensorSlice, kept_axes, kept_shape
 from prunebridge_shim.tensors import describe
 
 Kept = tuple[Indices | None, ...]

@@ -44,7 +44,7 @@ NUMPY_DTYPES: Mapping[str, str] = {
 """numpy's spelling of an element type. Those that it lacks are kept as unsigned integers of their width."""
 
 Tick = Callable[[float, float], None]
-"""Says how far a piece of work is, `tick(done, total)`, at a place where it can be ended; raises where its end was asked for."""
+"""`tick(done, total)` says how far work is, at a place where it can end; it raises where its end was asked for."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { extname } from "node:path";
 import { PruneError } from "../errors.js";
 import type { RunOptions } from "../progress.js";
-import type { Batch } from "../tensor.js";
+import type { Batch, Batches } from "../tensor.js";
 import { type BatchShape, packTokens } from "./pack.js";
 import { readTexts } from "./textFile.js";
 import { checkTokenIds, readTokenFile } from "./tokenFile.js";
@@ -46,23 +46,39 @@ export async function readCalibrationData(path: string, vocabSize: number, shape
   }
 }
 
-/** The batches of data that was read; texts are tokenized when the first batch is drawn. */
-export async function* batchesOf(data: CalibrationData, tokenizer: Tokenizer, shape: BatchShape): AsyncGenerator<Batch, void, void> {
-  if (data.kind === "tokens") return yield* data.batches;
-  const batches = packTokens(await tokenizer.tokenize(data.texts), shape);
-  if (batches.length === 0) throw new PruneError("BAD_DATA", "the texts have no tokens");
-  yield* batches;
+/** The batches of data that was read; texts are tokenized when the first batch is drawn, and their number is known from then on. */
+export function batchesOf(data: CalibrationData, tokenizer: Tokenizer, shape: BatchShape): Batches {
+  let packed = data.kind === "tokens" ? data.batches : undefined;
+  return {
+    get size() {
+      return packed?.length;
+    },
+    async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
+      if (data.kind === "texts") packed ??= packTokens(await tokenizer.tokenize(data.texts), shape);
+      if (!packed || packed.length === 0) throw new PruneError("BAD_DATA", "the texts have no tokens");
+      yield* packed;
+    },
+  };
 }
 
 /**
  * Calibration batches from a data file, tokenized with the model's tokenizer where it holds text. Texts are joined and cut into sequences of
- * `seqLength` tokens.
+ * `seqLength` tokens. The file is read when the first batch is drawn.
  */
-export async function* textBatches(
+export function textBatches(
   path: string,
   model: Tokenizer & { readonly hyperparameters: { readonly vocab_size: number } },
   options: Partial<BatchShape> = {},
-): AsyncGenerator<Batch, void, void> {
+): Batches {
   const shape = { ...BATCH_DEFAULTS, ...options };
-  yield* batchesOf(await readCalibrationData(path, model.hyperparameters.vocab_size, shape), model, shape);
+  let batches: Batches | undefined;
+  return {
+    get size() {
+      return batches?.size;
+    },
+    async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
+      batches ??= batchesOf(await readCalibrationData(path, model.hyperparameters.vocab_size, shape), model, shape);
+      yield* batches;
+    },
+  };
 }

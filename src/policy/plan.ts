@@ -37,7 +37,7 @@ export function outlinePlan(architecture: Architecture, target: unknown): PlanOu
     exportConfig,
     parent: describeSide(architecture),
     child: describeSide(withHyperparameters(architecture, hyperparameters)),
-    warnings,
+    warnings: [...warnings, ...loaderWarnings(architecture, hyperparameters)],
   };
 }
 
@@ -61,4 +61,12 @@ function describeSide(architecture: Architecture): PlanSide {
     params: countParams(architecture),
     activeParams: countActiveParams(architecture),
   };
+}
+
+// https://github.com/huggingface/transformers/pull/46211
+function loaderWarnings({ table }: Architecture, { hidden_size, num_attention_heads: heads }: Hyperparameters): string[] {
+  if (table.loaderDemands !== "hidden_size_multiple_of_heads" || hidden_size % heads === 0) return [];
+  return [
+    `transformers 5 refuses to load ${table.family} with hidden_size ${hidden_size}, no multiple of its ${heads} heads, though head_dim is explicit; other loaders, this one included, take it`,
+  ];
 }

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { FeedServiceClient } from "../gen/prunebridge/v1/operation.js";
-import type { Batch } from "../tensor.js";
+import type { Batches } from "../tensor.js";
 import { batchMessages } from "./tensors.js";
 import { fromCallError } from "./translate.js";
 
@@ -10,7 +10,7 @@ import { fromCallError } from "./translate.js";
  *
  * @throws PruneError FEED_LOST where the operation ended first; what `batches` throws, as it is
  */
-export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches: AsyncIterable<Batch> | Iterable<Batch>): Promise<number> {
+export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches: Batches): Promise<number> {
   let settled = false;
   let call: ReturnType<FeedServiceClient["feed"]> | undefined;
   const taken = new Promise<number>((resolve, reject) => {

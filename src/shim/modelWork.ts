@@ -2,11 +2,9 @@ import { PruneError } from "../errors.js";
 import type { Collected } from "../gen/prunebridge/v1/work.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { RunOptions } from "../progress.js";
-import type { Batch, Tensor } from "../tensor.js";
+import type { Batch, Batches, Tensor } from "../tensor.js";
 import type { ShimSession } from "./session.js";
 import { feedOf, type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireHook, toWireSlice } from "./wire.js";
-
-type Batches = AsyncIterable<Batch> | Iterable<Batch>;
 
 /** Loads a checkpoint folder; gives the id that the shim knows it by. */
 export async function openModel(

@@ -54,7 +54,7 @@ export class ShimProcess {
    * @throws PruneError SHIM_START_FAILED or MISSING_DEPENDENCY
    */
   static async start(options: SpawnOptions = {}): Promise<ShimProcess> {
-    const folder = await mkdtemp(join(tmpdir(), "prunebridge-")); // mode 0700
+    const folder = await mkdtemp(join(tmpdir(), `prunebridge-${process.pid}-`)); // mode 0700
     const child = startChild(findPython(options.python), join(folder, "shim.sock"), options);
     try {
       return new ShimProcess(child, folder, await awaitReadiness(child));

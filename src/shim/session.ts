@@ -6,10 +6,11 @@ import { PruneError } from "../errors.js";
 import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 import type { HandshakeResponse } from "../gen/prunebridge/v1/session.js";
 import type { RunOptions } from "../progress.js";
-import type { Batch, Tensor } from "../tensor.js";
+import { type Batches, countOf, type Tensor } from "../tensor.js";
 import { sendFeed } from "./feed.js";
 import { PROTOCOL, RETRY_PAUSES, TIMEOUTS } from "./options.js";
 import type { ShimProcess } from "./process.js";
+import { withTotal } from "./progress.js";
 import { callUnary, connect, disconnect, readStream, type Stubs } from "./rpc.js";
 import { TensorAssembler } from "./tensors.js";
 import { fromCallError, fromDetail, isUnavailable } from "./translate.js";
@@ -28,7 +29,7 @@ export type Lifeline = Pick<ShimProcess, "died">;
 /** What an operation reads, where it reads batches. */
 export interface FeedSource {
   readonly id: string;
-  readonly batches: AsyncIterable<Batch> | Iterable<Batch>;
+  readonly batches: Batches;
 }
 
 /** A connection to one shim, after its handshake. */
@@ -98,7 +99,7 @@ export class ShimSession {
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
     try {
-      const done = await this.#watch(operationId, onProgress);
+      const done = await this.#watch(operationId, onProgress && feed ? withTotal(onProgress, () => countOf(feed.batches)) : onProgress);
       await feeding;
       return { operationId, done };
     } catch (error) {

@@ -4,7 +4,7 @@ import type { Succeeded } from "../gen/prunebridge/v1/operation.js";
 import { HookSide, Reduction, type HookPoint as WireHook, type TensorSlice as WireSlice } from "../gen/prunebridge/v1/work.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { TensorSlice } from "../policy/slices.js";
-import { type Batch, bytesOf, type Dtype } from "../tensor.js";
+import { type Batches, bytesOf, type Dtype } from "../tensor.js";
 import type { FeedSource } from "./session.js";
 import { toTensorInfo } from "./tensors.js";
 
@@ -24,7 +24,7 @@ export function resultOf<Case extends Result["$case"]>(done: Succeeded, kind: Ca
 }
 
 /** A feed of batches under a new id. */
-export function feedOf(batches: AsyncIterable<Batch> | Iterable<Batch>): FeedSource {
+export function feedOf(batches: Batches): FeedSource {
   return { id: randomUUID(), batches };
 }
 

@@ -16,13 +16,15 @@ EPSILON = 1e-8
 
 def mean_abs_square(x_BSC: torch.Tensor) -> torch.Tensor:
     """Sums over samples the square of the mean over S of |x|. Gives F32 [C]."""
-    return (sum_abs(x_BSC) / x_BSC.shape[1]).square_().sum(0)
+    mean_BC = sum_abs(x_BSC).div_(x_BSC.shape[1])
+    return mean_BC.square_().sum(0)
 
 
 def sum_abs(x_BSC: torch.Tensor) -> torch.Tensor:
     """Sums |x| over S in float32. Gives F32 [B, C]."""
     if x_BSC.device.type != "cpu":
-        return torch.linalg.vector_norm(x_BSC, ord=1, dim=1, dtype=torch.float32)
+        norm_BC: torch.Tensor = torch.linalg.vector_norm(x_BSC, ord=1, dim=1, dtype=torch.float32)
+        return norm_BC
     # The same in slabs: torch's CPU kernel for a norm over any axis but the last is scalar, and 6 times slower.
     batch, _, channels = x_BSC.shape
     total_BC = torch.zeros(batch, channels)

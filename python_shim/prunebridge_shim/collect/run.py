@@ -38,8 +38,8 @@ def collect(model: Any, points: Sequence[HookPoint], feed: Iterable[Batch], tick
     """Runs the model over a feed's batches with hooks that accumulate in float32.
 
     Raises:
-        ShimError: UNKNOWN_MODULE for a hook point that the model lacks or never runs, BAD_DATA for a batch that does not
-            fit the model, BAD_TENSOR for an activation that is not [batch, sequence, channel].
+        ShimError: UNKNOWN_MODULE for a hook point that the model lacks or never runs, BAD_DATA for a batch that does
+            not fit the model, BAD_TENSOR for an activation that is not [batch, sequence, channel].
     """
     modules = find_modules(model, points)
     runner = _smallest_runner(model, modules)

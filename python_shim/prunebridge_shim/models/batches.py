@@ -8,7 +8,7 @@ import torch
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.tensors import Batch, HostTensor
 
-TOKEN_NAME = "input_ids"
+INPUT_IDS = "input_ids"
 
 
 def token_batches(feed: Iterable[Batch], model: Any) -> Iterator[torch.Tensor]:
@@ -27,11 +27,11 @@ def token_batches(feed: Iterable[Batch], model: Any) -> Iterator[torch.Tensor]:
 
 
 def _checked(batch: Batch, index: int, vocab_size: int) -> HostTensor:
-    if batch.keys() != {TOKEN_NAME}:
-        raise _bad(f"batch {index} holds {', '.join(sorted(batch)) or 'nothing'} where one tensor {TOKEN_NAME} belongs")
-    ids = batch[TOKEN_NAME]
+    if batch.keys() != {INPUT_IDS}:
+        raise _bad(f"batch {index} holds {', '.join(sorted(batch)) or 'nothing'} where one tensor {INPUT_IDS} belongs")
+    ids = batch[INPUT_IDS]
     if ids.dtype not in {"I64", "I32"} or ids.array.ndim != 2 or ids.array.size == 0:  # noqa: PLR2004 [B, S]
-        raise _bad(f"{TOKEN_NAME} of batch {index} is {ids}; token ids are I64 [batch, sequence], neither of them 0")
+        raise _bad(f"{INPUT_IDS} of batch {index} is {ids}; token ids are I64 [batch, sequence], neither of them 0")
     lowest, highest = int(ids.array.min()), int(ids.array.max())
     if lowest < 0 or highest >= vocab_size:
         wrong = lowest if lowest < 0 else highest

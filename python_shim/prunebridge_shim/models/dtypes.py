@@ -21,5 +21,5 @@ SPELLING: Mapping[torch.dtype, str] = {
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """torch's own name without its prefix, for example `bfloat16`."""
+    """Torch's own name without its prefix, for example `bfloat16`."""
     return str(dtype).removeprefix("torch.")

@@ -64,7 +64,7 @@ def _installed(package: str) -> bool:
 
 
 def _may_have_cuda() -> bool:
-    """Whether torch could find a GPU. Importing it to ask takes seconds, which a CPU build or a missing driver saves."""
+    """Whether torch could find a GPU: asking it takes seconds, which a CPU build or a missing driver saves."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return False

@@ -1,6 +1,7 @@
 """grpc.health.v1, answered from cached state.
 
-Its messages are built in a pool of their own: a host may bring its own copy of health.proto, and the default pool bears one.
+Its messages are built in a pool of their own: a host may bring its own copy of health.proto,
+and the default pool bears only one.
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 

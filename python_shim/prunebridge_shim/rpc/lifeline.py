@@ -14,7 +14,8 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent(parent_pid: int) -> None:
     """Ends this process with its parent, by the kernel's signal and by the end of stdin.
 
-    The signal comes through where a computation holds the interpreter; the end of stdin, where the kernel has no such signal.
+    The signal comes through where a computation holds the interpreter; the end of stdin, where the kernel has no such
+    signal.
 
     Raises:
         ShimError: INVALID_REQUEST where the parent is another, or has died before the signal was asked for.

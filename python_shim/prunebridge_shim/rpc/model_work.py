@@ -57,7 +57,6 @@ class ModelWork:
     def _collect(self, work: work_pb2.Collect, operation: Operation) -> Outcome:
         points = [HookPoint(point.key, point.module, measure_of(point)) for point in work.hooks]
         model = self._models.get(work.model_id)
-        assert operation.feed is not None
         done = collect(model, points, operation.feed, operation.ticker("collecting", "batches"))
         collected = work_pb2.Collected(
             batches=done.batches, samples=done.samples, tokens=done.tokens, forward_seconds=done.forward_seconds
@@ -66,20 +65,17 @@ class ModelWork:
 
     def _evaluate_loss(self, work: work_pb2.EvaluateLoss, operation: Operation) -> Outcome:
         model = self._models.get(work.model_id)
-        assert operation.feed is not None
         loss, tokens = evaluate_loss(model, operation.feed, operation.ticker("evaluating", "batches"))
         return operation_pb2.Succeeded(loss_evaluated=work_pb2.LossEvaluated(loss=loss, tokens=tokens)), {}
 
     def _forward(self, work: work_pb2.Forward, operation: Operation) -> Outcome:
         model = self._models.get(work.model_id)
-        assert operation.feed is not None
         logits = forward(model, operation.feed, operation.ticker("running", "batches"))
         return operation_pb2.Succeeded(forwarded=work_pb2.Forwarded(batches=len(logits))), logits
 
     def _cut(self, work: work_pb2.CutModel, operation: Operation) -> Outcome:
         tensors = [tensor_slice(tensor) for tensor in work.tensors]
         model = self._models.get(work.model_id)
-        assert operation.feed is not None
         sets = read_index_sets(operation.feed)
         prepared = prepare_cut(model, work.config_json, tensors, sets)
         operation.ticker("cutting", "tensors")(0, len(tensors))

@@ -24,7 +24,7 @@ class Operation:
         self.id = uuid4().hex
         self.kind = kind
         self.work = work
-        self.feed = feed
+        self._feed = feed
         self._changed = Condition()
         self._events: list[operation_pb2.WatchResponse] = []
         self._running = False
@@ -32,6 +32,12 @@ class Operation:
         self._ended = False
         self._tensors: Mapping[str, HostTensor] | None = {}
         self._last_progress = 0.0
+
+    @property
+    def feed(self) -> Feed:
+        """The feed of work that reads one."""
+        assert self._feed is not None
+        return self._feed
 
     def begin(self) -> bool:
         """Claims the operation for running; False where it was cancelled before."""
@@ -51,8 +57,8 @@ class Operation:
         """Ends the operation where it has not begun, else asks it to end at its next tick."""
         with self._changed:
             self._cancelled = True
-            if self._running and self.feed is not None:
-                self.feed.cancel()
+            if self._running and self._feed is not None:
+                self._feed.cancel()
             if not self._running:
                 self._end(operation_pb2.WatchResponse(failed=to_detail(cancelled())), {})
 
@@ -136,8 +142,8 @@ class Operation:
             self._ended = True
             self.work = None  # a plan of many tensors is large
             self._append(event)
-        if self.feed is not None:
-            self.feed.close()
+        if self._feed is not None:
+            self._feed.close()
 
     def _append(self, event: operation_pb2.WatchResponse) -> None:
         with self._changed:

@@ -1,4 +1,4 @@
-"""All operations: queued, running and lately ended, and the one thread that runs them."""
+"""All operations: queued, running and lately ended, and the threads that run them."""
 
 import logging
 import threading
@@ -11,6 +11,9 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.operations import Operation
 
+LANES = {"slice": "storage", "tokenize": "storage"}
+"""Kinds that touch no model have a thread of their own: a loss may wait for batches that wait for being tokenized."""
+
 ENDED_KEPT = 256
 """Operations that are remembered after their end."""
 
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """Does the work of operations, one after the other on one thread."""
+    """Does the work of operations: what touches models one after the other on one thread, the rest on another."""
 
     def run(self, operation: Operation) -> None:
         """Runs an operation to its success; raises what went wrong."""
@@ -37,9 +40,11 @@ class Registry:
         self._by_request: dict[str, Operation] = {}
         self._feeds: dict[str, Operation] = {}
         self._ended: deque[tuple[str, Operation]] = deque()
-        self._queue: SimpleQueue[tuple[str, Operation]] = SimpleQueue()
+        self._queues: dict[str, SimpleQueue[tuple[str, Operation]]] = {}
         self._closing = False
-        threading.Thread(target=self._run_all, name="operations", daemon=True).start()
+        for lane in ("models", *sorted(set(LANES.values()))):
+            self._queues[lane] = SimpleQueue()
+            threading.Thread(target=self._run_all, args=(lane,), name=lane, daemon=True).start()
 
     def start(self, request_id: str, kind: str, work: Any) -> Operation:
         """Queues work under a request id; the same id again gives the same operation.
@@ -57,7 +62,7 @@ class Registry:
             self._operations[operation.id] = self._by_request[request_id] = operation
             if feed is not None:
                 self._feeds[feed.id] = operation
-        self._queue.put((request_id, operation))
+        self._queues[LANES.get(kind, "models")].put((request_id, operation))
         return operation
 
     def get(self, operation_id: str) -> Operation:
@@ -75,7 +80,7 @@ class Registry:
         """Finds the feed that an operation reads, or read before it ended; raises INVALID_REQUEST."""
         with self._lock:
             operation = self._feeds.get(feed_id)
-        if operation is None or operation.feed is None:
+        if operation is None:
             raise ShimError(
                 Reason.INVALID_REQUEST, f"no operation reads a feed {feed_id!r}", "start the operation first"
             )
@@ -101,9 +106,9 @@ class Registry:
             raise ShimError(Reason.INVALID_REQUEST, f"feed {work.feed_id!r} belongs to operation {reader.id}")
         return Feed(work.feed_id)
 
-    def _run_all(self) -> None:
+    def _run_all(self, lane: str) -> None:
         while True:
-            request_id, operation = self._queue.get()
+            request_id, operation = self._queues[lane].get()
             if operation.begin():
                 log.info("%s %s begins", operation.kind, operation.id)
                 try:
@@ -123,5 +128,4 @@ class Registry:
 
     def _forget(self, request_id: str, operation: Operation) -> None:
         del self._operations[operation.id], self._by_request[request_id]
-        if operation.feed is not None and self._feeds.get(operation.feed.id) is operation:
-            del self._feeds[operation.feed.id]
+        self._feeds = {feed_id: reader for feed_id, reader in self._feeds.items() if reader is not operation}

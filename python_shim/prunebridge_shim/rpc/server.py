@@ -7,10 +7,11 @@ import grpc
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2_grpc, session_pb2_grpc
+from prunebridge_shim.rpc.feed_service import FeedService
 from prunebridge_shim.rpc.health import Health
 from prunebridge_shim.rpc.options import RPC_THREADS, SERVER_OPTIONS
 from prunebridge_shim.rpc.registry import Registry
-from prunebridge_shim.rpc.services import FeedService, OperationService, SessionService
+from prunebridge_shim.rpc.services import OperationService, SessionService
 from prunebridge_shim.rpc.worker import ShimWorker
 
 CANCEL_SECONDS = 15.0

@@ -38,7 +38,7 @@ def serve(path: Path, ready_fd: int, parent_pid: int) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ending.set())
         server.start()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 told to the parent
         tell_failed(ready_fd, to_shim_error(error))
         return 1
     tell_ready(

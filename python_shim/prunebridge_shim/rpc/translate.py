@@ -66,7 +66,7 @@ def to_detail(error: BaseException) -> error_pb2.ErrorDetail:
     named = to_shim_error(error)
     hint = _cut(named.hint, DETAIL_BYTES // 4)
     message = _cut(named.message, DETAIL_BYTES - len(hint.encode()))
-    return error_pb2.ErrorDetail(reason=error_pb2.ErrorReason.ValueType(named.reason), message=message, hint=hint)
+    return error_pb2.ErrorDetail(reason=error_pb2.ErrorReason.Name(named.reason), message=message, hint=hint)
 
 
 def abort(context: grpc.ServicerContext, error: BaseException) -> None:

@@ -12,7 +12,7 @@ MAX_TENSOR_BYTES = 1 << 32
 """A batch or an index set comes nowhere near; a length that was garbled does."""
 
 
-def dtype_of(wire: tensor_pb2.Dtype.ValueType, name: str) -> str:
+def dtype_of(wire: int, name: str) -> str:
     """The safetensors spelling of a wire dtype; raises BAD_TENSOR for one that is unknown."""
     if wire == tensor_pb2.DTYPE_UNSPECIFIED or wire not in tensor_pb2.Dtype.values():
         raise ShimError(Reason.BAD_TENSOR, f"tensor {name!r} has the unknown dtype {wire}")
@@ -21,12 +21,12 @@ def dtype_of(wire: tensor_pb2.Dtype.ValueType, name: str) -> str:
 
 def info_of(name: str, tensor: HostTensor) -> tensor_pb2.TensorInfo:
     """Describes a tensor for the wire."""
-    return tensor_pb2.TensorInfo(name=name, dtype=tensor_pb2.Dtype.Value(f"DTYPE_{tensor.dtype}"), shape=tensor.shape)
+    return tensor_pb2.TensorInfo(name=name, dtype=f"DTYPE_{tensor.dtype}", shape=tensor.shape)
 
 
 def chunks_of(name: str, tensor: HostTensor) -> Iterator[tensor_pb2.TensorChunk]:
     """Cuts a tensor's bytes into chunks: at least one, the first of which describes it."""
-    data = memoryview(tensor.array.reshape(-1).view("u1"))
+    data = tensor.array.reshape(-1).view("u1").data
     yield tensor_pb2.TensorChunk(info=info_of(name, tensor), data=bytes(data[:CHUNK_BYTES]))
     for offset in range(CHUNK_BYTES, len(data), CHUNK_BYTES):
         yield tensor_pb2.TensorChunk(offset=offset, data=bytes(data[offset : offset + CHUNK_BYTES]))

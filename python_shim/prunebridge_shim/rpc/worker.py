@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 class ShimWorker:
     """Does all kinds of work. torch is imported with the first that needs it, so that the rest need not wait for it."""
 
+    def __init__(self) -> None:
+        # Two threads that import torch at once can each see half of it.
+        self._importing = Lock()
+
     def run(self, operation: Operation) -> None:
         """Runs an operation to its success; raises what went wrong."""
         tensors: Mapping[str, HostTensor] = {}
@@ -33,27 +38,27 @@ class ShimWorker:
 
     @cached_property
     def _models(self) -> "ModelWork":
-        from prunebridge_shim.rpc.model_work import ModelWork
+        with self._importing:
+            from prunebridge_shim.rpc.model_work import ModelWork
 
         return ModelWork()
 
     def _slice(self, operation: Operation) -> operation_pb2.Succeeded:
-        work, feed = operation.work, operation.feed
-        assert feed is not None
+        work = operation.work
         written = slice_shards(
             Path(work.source_dir),
             Path(work.target_dir),
             output_shards(work.shards),
-            read_index_sets(feed),
+            read_index_sets(operation.feed),
             operation.ticker("slicing", "bytes"),
         )
         shards = [work_pb2.ShardWritten(file=shard.file, bytes=shard.bytes, crc32=shard.crc32) for shard in written]
         return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards))
 
     def _tokenize(self, operation: Operation) -> tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]:
-        from prunebridge_shim.models.tokenizing import tokenize
+        with self._importing:
+            from prunebridge_shim.models.tokenizing import tokenize
 
-        assert operation.feed is not None
         ids, texts = tokenize(operation.work.path, operation.feed, operation.ticker("tokenizing", "texts"))
         result = work_pb2.Tokenized(texts=texts, tokens=len(ids))
         return operation_pb2.Succeeded(tokenized=result), {"input_ids": HostTensor("I64", ids)}

@@ -1,7 +1,7 @@
 """The kernel: reads a stored tensor in blocks and gathers what is kept, in a few blocks of memory.
 
-A tensor is seen as bytes: axes of which positions are kept, around items of consecutive bytes that stay together. Bits pass
-through as they are, whatever the element type.
+A tensor is seen as bytes: axes of which positions are kept, around items of consecutive bytes that stay together. Bits
+pass through as they are, whatever the element type.
 """
 
 import math
@@ -140,7 +140,7 @@ def _row_blocks(positions: Indices, row_bytes: int) -> Iterator[Indices]:
 
 
 def _fill(fd: int, block: Bytes, offset: int) -> None:
-    view = memoryview(block)
+    view = block.data
     while view:
         count = os.preadv(fd, [view], offset)
         if count == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.headers import StoredTensor, build_header, read_header
-from prunebridge_shim.slicing.request import Indices, IndexSets, OutputShard, TensorSlice, kept_axes, kept_shape
+from prunebridge_shim.slicing.request import IndexSets, Indices, OutputShard, TensorSlice, kept_axes, kept_shape
 from prunebridge_shim.tensors import ITEM_BYTES, byte_length, describe
 
 

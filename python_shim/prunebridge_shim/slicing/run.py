@@ -154,7 +154,7 @@ class _Run:
             if self._stop.is_set():
                 break
             file.write(block, offset)
-            crc = zlib.crc32(block, crc)
+            crc = zlib.crc32(block.data, crc)
             offset += block.nbytes
             with self._lock:
                 self._done += block.nbytes

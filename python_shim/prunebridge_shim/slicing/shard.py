@@ -4,6 +4,7 @@ import os
 import zlib
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import NDArray
 
 from prunebridge_shim.errors import Reason, ShimError
@@ -32,9 +33,9 @@ class ShardFile:
             ) from None
         _write_fully(self._fd, UNFINISHED + header[LENGTH_BYTES:], 0)
 
-    def write(self, block: NDArray, offset: int) -> None:
+    def write(self, block: NDArray[np.uint8], offset: int) -> None:
         """Writes a block at its offset behind the header. Threads may write side by side."""
-        _write_fully(self._fd, memoryview(block), len(self._header) + offset)
+        _write_fully(self._fd, block.data, len(self._header) + offset)
 
     def commit(self) -> None:
         """Makes the file valid, once all of its data are on the disk."""

@@ -17,5 +17,6 @@ export const llama: FamilyTable = {
   hooks: decoderHooks,
   perLayerLists: ["layer_types"],
   layerThresholds: [],
+  loaderDemands: "hidden_size_multiple_of_heads",
   obsolete: storedRotaryFrequencies,
 };

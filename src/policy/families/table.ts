@@ -16,6 +16,8 @@ export interface FamilyTable {
   readonly perLayerLists: readonly string[];
   /** Config fields that split the layers at a number: layers below it are of one kind, the rest of another. */
   readonly layerThresholds: readonly string[];
+  /** A check of transformers' config class that a legal child can fail: worth a warning, since only that loader minds. */
+  readonly loaderDemands?: "hidden_size_multiple_of_heads";
   /** Tensors that old checkpoints carry and that nothing reads: left out of the child. */
   readonly obsolete: readonly string[];
 }

@@ -64,14 +64,20 @@ describe("a data file", () => {
       },
     };
     const batches: Batch[] = [];
-    for await (const batch of textBatches(path, model, { seqLength: 4, batchSize: 2 })) batches.push(batch);
+    const source = textBatches(path, model, { seqLength: 4, batchSize: 2 });
+    expect(source.size).toBeUndefined();
+    for await (const batch of source) batches.push(batch);
+    expect(source.size).toBe(1);
     expect(seen).toEqual(["ab", "c"]);
     expect(content(batches)).toEqual([{ shape: [2, 4], first: 0n }]);
   });
 
   it("whose texts have no tokens is refused", async () => {
     const none = batchesOf({ kind: "texts", texts: ["x"] }, { tokenize: async () => ids(0) }, BATCH_DEFAULTS);
-    await expect(none.next()).rejects.toThrow(/no tokens/);
+    const draw = async (): Promise<void> => {
+      for await (const batch of none) expect(batch).toBeUndefined();
+    };
+    await expect(draw()).rejects.toThrow(/no tokens/);
   });
 
   it.each([

@@ -1,5 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { readArchitecture } from "../../../src/policy/architecture.js";
 import { resolveExportConfig } from "../../../src/policy/exportConfig.js";
+import { outlinePlan } from "../../../src/policy/plan.js";
+import { TINY_LLAMA } from "../../fixtures/checkpoints.js";
 
 const PARENT = {
   num_layers: 4,
@@ -10,6 +13,18 @@ const PARENT = {
   kv_channels: 16,
   vocab_size: 100,
 };
+
+describe("outlinePlan", () => {
+  it("warns where transformers' own config class refuses a legal child", () => {
+    const llama = readArchitecture({ ...TINY_LLAMA, hidden_size: 24 });
+    expect(outlinePlan(llama, { hidden_size: 20 }).warnings).toContainEqual(
+      expect.stringMatching(/transformers 5 refuses .* hidden_size 20, no multiple of its 6 heads/),
+    );
+    expect(outlinePlan(llama, { hidden_size: 18 }).warnings).not.toContainEqual(expect.stringMatching(/transformers/));
+    const mistral = readArchitecture({ ...TINY_LLAMA, architectures: ["MistralForCausalLM"] });
+    expect(outlinePlan(mistral, { hidden_size: 20 }).warnings).not.toContainEqual(expect.stringMatching(/transformers/));
+  });
+});
 
 describe("resolveExportConfig", () => {
   it("keeps all groups when heads are given alone", () => {

@@ -1,0 +1,67 @@
+"""Batches on their way in: the third service of the protocol."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, operation_pb2_grpc
+from prunebridge_shim.rpc.calls import unary
+from prunebridge_shim.rpc.feeds import Feed
+from prunebridge_shim.rpc.registry import Registry
+from prunebridge_shim.rpc.translate import to_shim_error
+from prunebridge_shim.rpc.wire import BatchAssembler
+
+BREAK_SECONDS = 0.02
+"""A stream that breaks off can look like one that ended, until the news of its break is in."""
+
+
+class FeedService(operation_pb2_grpc.FeedServiceServicer):
+    """Takes batches for operations."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @unary
+    def Feed(  # noqa: N802
+        self, requests: Iterator[operation_pb2.FeedRequest], context: grpc.ServicerContext
+    ) -> operation_pb2.FeedResponse:
+        """Takes batches until the operation has all of them, or has ended."""
+        first = next(requests, None)
+        feed = self._registry.feed(first.feed_id if first else "")
+        feed.attach()
+        # Only the end of the call interrupts reading: a thread reads, this one ends the call with the operation.
+        everything = itertools.chain([first], requests)
+        threading.Thread(target=_pump, args=(feed, everything, context), name="feed", daemon=True).start()
+        return operation_pb2.FeedResponse(batches=feed.wait_until_taken())
+
+
+def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest], context: grpc.ServicerContext) -> None:
+    assembler = BatchAssembler()
+    try:
+        for request in requests:
+            if request.feed_id not in {"", feed.id}:
+                raise ShimError(Reason.INVALID_REQUEST, f"feed {feed.id!r} turns into {request.feed_id!r} midway")
+            part = request.WhichOneof("part")
+            if part == "chunk":
+                assembler.add(request.chunk)
+            elif part == "batch_end":
+                feed.put(assembler.end_batch())
+        time.sleep(BREAK_SECONDS)
+        if not context.is_active():
+            raise _sender_gone(feed)
+        assembler.end_stream()
+        feed.complete()
+    except grpc.RpcError:
+        feed.break_off(_sender_gone(feed))
+    except Exception as error:  # noqa: BLE001 translated
+        feed.break_off(to_shim_error(error))
+
+
+def _sender_gone(feed: Feed) -> ShimError:
+    return ShimError(
+        Reason.FEED_LOST, f"the client broke off feed {feed.id!r} before its end", "start the operation again"
+    )

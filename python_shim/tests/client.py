@@ -1,0 +1,141 @@
+"""A client for tests: a spawned shim, and the calls that a stranger would make."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from prunebridge_shim.gen.prunebridge.v1 import (
+    error_pb2,
+    operation_pb2,
+    operation_pb2_grpc,
+    session_pb2_grpc,
+    tensor_pb2,
+)
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+DTYPES = {"int64": "DTYPE_I64", "int32": "DTYPE_I32", "uint8": "DTYPE_U8", "float32": "DTYPE_F32"}
+
+
+def spawn(folder, *, prelude=None, stdin=subprocess.PIPE, parent=None, socket="shim.sock"):
+    """Starts a shim; gives the process and its readiness line. `prelude` is Python that runs before it."""
+    read_fd, write_fd = os.pipe()
+    flags = ["serve", "--socket", f"{folder}/{socket}", "--ready-fd", str(write_fd)]
+    flags += ["--parent-pid", str(os.getpid() if parent is None else parent)]
+    start = ["-m", "prunebridge_shim"]
+    if prelude is not None:
+        run = "import runpy, sys; runpy.run_module('prunebridge_shim', run_name='__main__')"
+        start = ["-c", f"{prelude}\n{run}"]
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *start, *flags], stdin=stdin, stderr=subprocess.PIPE, pass_fds=[write_fd], env=env, text=True
+    )
+    os.close(write_fd)
+    with os.fdopen(read_fd) as stream:
+        line = stream.read()
+    return process, json.loads(line) if line else None
+
+
+class Client:
+    """Stubs on one channel."""
+
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 16 << 20)])
+        self.session = session_pb2_grpc.SessionServiceStub(self.channel)
+        self.operations = operation_pb2_grpc.OperationServiceStub(self.channel)
+        self.feeds = operation_pb2_grpc.FeedServiceStub(self.channel)
+
+    def start(self, request_id=None, **work):
+        request = operation_pb2.StartRequest(request_id=request_id or uuid.uuid4().hex, **work)
+        return self.operations.Start(request, timeout=20).operation_id
+
+    def watch(self, operation_id, after_seq=0):
+        request = operation_pb2.WatchRequest(operation_id=operation_id, after_seq=after_seq)
+        return list(self.operations.Watch(request, timeout=60))
+
+    def cancel(self, operation_id):
+        self.operations.Cancel(operation_pb2.CancelRequest(operation_id=operation_id), timeout=20)
+
+    def feed(self, feed_id, batches):
+        return self.feeds.Feed(feed_messages(feed_id, batches), timeout=60).batches
+
+    def read(self, operation_id):
+        """The tensors that an operation left, as numpy arrays."""
+        infos, data = {}, {}
+        request = operation_pb2.ReadResultRequest(operation_id=operation_id)
+        for response in self.operations.ReadResult(request, timeout=60):
+            chunk = response.chunk
+            if chunk.HasField("info"):
+                name = chunk.info.name
+                infos[name], data[name] = chunk.info, bytearray()
+            assert chunk.offset == len(data[name])
+            data[name] += chunk.data
+        names = {wire: name for name, wire in DTYPES.items()}
+        kinds = {name: names[tensor_pb2.Dtype.Name(info.dtype)] for name, info in infos.items()}
+        return {n: np.frombuffer(data[n], kinds[n]).reshape(infos[n].shape) for n in infos}
+
+    def run(self, batches=None, **work):
+        """Runs work to its end; gives the last event and the tensors."""
+        ((_, request),) = work.items()
+        if batches is not None:
+            request.feed_id = uuid.uuid4().hex
+        operation_id = self.start(**work)
+        if batches is not None:
+            with contextlib.suppress(grpc.RpcError):
+                self.feed(request.feed_id, batches)
+        last = self.watch(operation_id)[-1]
+        return last, self.read(operation_id) if last.HasField("succeeded") else {}
+
+    def fail(self, batches=None, **work):
+        """Runs work that fails; gives the reason's name and the message."""
+        last, _ = self.run(batches, **work)
+        assert last.HasField("failed"), last
+        return reason_of(last.failed), last.failed.message
+
+
+def reason_of(detail):
+    return error_pb2.ErrorReason.Name(detail.reason).removeprefix("ERROR_REASON_")
+
+
+def detail_of(error):
+    """The detail that a failed call carries."""
+    packed = dict(error.trailing_metadata())["prunebridge-error-bin"]
+    return error_pb2.ErrorDetail.FromString(packed)
+
+
+def chunk(name, array, offset=0, data=None):
+    info = tensor_pb2.TensorInfo(name=name, dtype=DTYPES[array.dtype.name], shape=array.shape)
+    return tensor_pb2.TensorChunk(info=info, offset=offset, data=array.tobytes() if data is None else data)
+
+
+def feed_messages(feed_id, batches):
+    yield operation_pb2.FeedRequest(feed_id=feed_id)
+    for batch in batches:
+        for name, array in batch.items():
+            yield operation_pb2.FeedRequest(chunk=chunk(name, array))
+        yield operation_pb2.FeedRequest(batch_end=operation_pb2.BatchEnd())
+
+
+class Valve:
+    """Batches that a test lets through one at a time."""
+
+    def __init__(self, batches):
+        self._batches = iter(batches)
+        self._open = threading.Semaphore(0)
+        self.sent = 0
+
+    def let(self, count=1):
+        self._open.release(count)
+
+    def __iter__(self):
+        for batch in self._batches:
+            self._open.acquire()
+            self.sent += 1
+            yield batch

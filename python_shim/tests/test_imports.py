@@ -1,0 +1,68 @@
+"""Who may import whom, and what: the arrows of the design."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "prunebridge_shim"
+BASE = {"errors", "tensors", ""}
+ALLOWED = {
+    "errors": set(),
+    "tensors": set(),
+    "slicing": {"slicing"},
+    "models": {"models"},
+    "collect": {"collect", "models"},
+    "subnet": {"models", "slicing"},
+    "rpc": {"rpc", "gen", "models", "collect", "subnet", "slicing"},
+    "__main__": {"rpc"},
+    "": set(),
+}
+FOREIGN = {
+    "slicing": {"numpy"},
+    "models": {"numpy", "torch", "transformers"},
+    "collect": {"numpy", "torch"},
+    "subnet": {"torch"},
+    "errors": set(),
+    "tensors": {"numpy"},
+    "rpc": {"grpc", "google", "torch"},
+    "__main__": {"safetensors"},
+    "": set(),
+}
+FILES = [path for path in PACKAGE.rglob("*.py") if "gen" not in path.parts]
+
+
+def part_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_what_it_may(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py").replace("__init__", "")
+    for module in imported(path):
+        root = module.split(".")[0]
+        if root == "prunebridge_shim":
+            name = part_of(module)
+            assert name in ALLOWED[part] | BASE or name == "__version__", f"{part} must not import {module}"
+        else:
+            assert root in sys.stdlib_module_names or root in FOREIGN[part], f"{part} must not import {module}"
+
+
+def test_slicing_and_serving_leave_torch_alone():
+    code = (
+        "import sys; import prunebridge_shim.slicing.run, prunebridge_shim.rpc.spawned, prunebridge_shim.__main__;"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

@@ -1,0 +1,46 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.gen.prunebridge.v1 import error_pb2
+from prunebridge_shim.rpc.translate import CODES, to_detail, to_shim_error
+
+
+def test_reasons_are_the_protocols():
+    wire = {name.removeprefix("ERROR_REASON_"): number for name, number in error_pb2.ErrorReason.items()}
+    del wire["UNSPECIFIED"]
+    assert wire == {reason.name: reason.value for reason in Reason}
+    assert set(CODES) == set(Reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "says"),
+    [
+        (ShimError(Reason.BAD_DATA, "x"), Reason.BAD_DATA, "x"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/p/q"), Reason.STORAGE_FULL, "/p/q: No space left"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), Reason.STORAGE_FULL, "quota"),
+        (OSError(errno.EIO, os.strerror(errno.EIO), "/p"), Reason.STORAGE_FAILED, "/p: Input/output error"),
+        (FileNotFoundError(errno.ENOENT, "no", "/p"), Reason.PATH_NOT_FOUND, "/p does not exist"),
+        (torch.cuda.OutOfMemoryError("tried 2 GiB"), Reason.GPU_OOM, "tried 2 GiB"),
+        (ZeroDivisionError("oops"), Reason.INTERNAL, "ZeroDivisionError: oops"),
+    ],
+)
+def test_exceptions_are_named(error, reason, says):
+    named = to_shim_error(error)
+    assert named.reason is reason
+    assert says in named.message
+
+
+def test_a_detail_stays_under_4_kib_and_is_whole_text():
+    detail = to_detail(ShimError(Reason.BAD_DATA, "ä" * 50_000, "ö" * 50_000))
+    assert len(detail.SerializeToString()) < 4096
+    assert detail.message.endswith("ä...")
+    assert detail.hint.endswith("ö...")
+
+
+def test_a_short_detail_is_kept_as_it_is():
+    detail = to_detail(ShimError(Reason.BAD_DATA, "what", "next"))
+    assert (detail.message, detail.hint) == ("what", "next")
