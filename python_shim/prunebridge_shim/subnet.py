@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.models.dtypes import SPELLING
+from prunebridge_shim.models.strictness import explicit_head_dim
 from prunebridge_shim.slicing.request import IndexSets, Indices, TensorSlice, kept_axes, kept_shape
-from prunebridge_shim.tensors import describe
 
 Kept = tuple[Indices | None, ...]
 
@@ -21,6 +20,7 @@ Kept = tuple[Indices | None, ...]
 class PreparedCut:
     """A cut that was checked in full; the model is as it was until `apply`."""
 
+    parent: Any
     child: Any
     sources: Mapping[str, nn.Parameter]
     kept: Mapping[str, Kept]
@@ -28,6 +28,9 @@ class PreparedCut:
     def apply(self) -> Any:
         """Moves the model's parameters into the child, which it gives back. The model is empty afterwards."""
         uses = Counter(id(source) for source in self.sources.values())
+        for parameter in self.parent.parameters():
+            if id(parameter) not in uses:
+                _release(parameter)
         twins = _tied_names(self.child)
         for name, source in self.sources.items():
             cut = nn.Parameter(_select(source.data, self.kept[name]), requires_grad=False)
@@ -36,7 +39,7 @@ class PreparedCut:
                 self.child.get_submodule(owner).register_parameter(leaf, cut)
             uses[id(source)] -= 1
             if uses[id(source)] == 0:
-                source.data = source.data.new_empty(0)
+                _release(source)
         return self.child
 
 
@@ -70,7 +73,7 @@ def prepare_cut(model: Any, config_json: str, tensors: Sequence[TensorSlice], se
             Reason.INVALID_REQUEST, f"{len(missing)} parameters of the child have no slice, {missing[0]} for one"
         )
     _keep_other_tensors(model, child)
-    return PreparedCut(child, sources, kept)
+    return PreparedCut(model, child, sources, kept)
 
 
 def _build_empty(model: Any, config_json: str) -> Any:
@@ -81,7 +84,8 @@ def _build_empty(model: Any, config_json: str) -> Any:
             raise ValueError(
                 f"its model_type is {values['model_type']!r} where the open model's is {parent.model_type!r}"
             )
-        config = type(parent).from_dict(values)
+        with explicit_head_dim():
+            config = type(parent).from_dict(values)
         config._attn_implementation = parent._attn_implementation  # noqa: SLF001 transformers' own switch
         with torch.device("meta"):
             child = type(model)(config)
@@ -97,12 +101,11 @@ def _find_source(tensor: TensorSlice, parameters: Mapping[str, nn.Parameter]) ->
     source = parameters.get(tensor.source_name)
     if source is None:
         raise ShimError(Reason.BAD_TENSOR, f"the open model has no parameter {tensor.source_name}")
-    found = (SPELLING[source.dtype], tuple(source.shape))
-    if found != (tensor.dtype, tensor.shape):
+    if tuple(source.shape) != tensor.shape:
         raise ShimError(
             Reason.BAD_TENSOR,
-            f"{tensor.source_name} of the open model is {describe(*found)}"
-            f" where the request says {describe(tensor.dtype, tensor.shape)}",
+            f"{tensor.source_name} of the open model has shape {list(source.shape)}"
+            f" where the request says {list(tensor.shape)}",
         )
     return source
 
@@ -150,6 +153,10 @@ def _keep_other_tensors(model: nn.Module, child: nn.Module) -> None:
 def _other_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
     for held in (module._buffers, vars(module)):  # noqa: SLF001 there is no public way to replace either
         yield from ((held, name, value) for name, value in held.items() if isinstance(value, torch.Tensor))
+
+
+def _release(parameter: nn.Parameter) -> None:
+    parameter.data = parameter.data.new_empty(0)
 
 
 def _select(source: torch.Tensor, kept: Kept) -> torch.Tensor:

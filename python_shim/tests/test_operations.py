@@ -151,7 +151,7 @@ def test_cancel_after_its_end_changes_nothing(shim, loss_work, batches):
 def test_the_sender_is_held_back(shim, loss_work, model_id, rng):
     blocker = work_pb2.EvaluateLoss(model_id=model_id, feed_id="blocker")
     first = shim.start(evaluate_loss=blocker)
-    shim.start(evaluate_loss=loss_work)
+    held = shim.start(evaluate_loss=loss_work)
     big = [{"input_ids": np.zeros((1, 1 << 18), np.int64)}] * 40
     sent = 0
 
@@ -165,7 +165,8 @@ def test_the_sender_is_held_back(shim, loss_work, model_id, rng):
     time.sleep(1.0)
     in_flight = 10  # batches of 2 MiB in the window and in gRPC's buffers on both sides
     assert FEED_DEPTH <= sent < FEED_DEPTH + in_flight
-    call.cancel()
+    shim.cancel(held)
+    assert failed_call(call) == "FEED_LOST"
     shim.cancel(first)
     shim.watch(first)
 

@@ -74,13 +74,26 @@ def docstrings(path: Path) -> list[str]:
 
 
 def rank_by_weight(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
-    """Squared L2 norms of the weights that read each channel: what one would rank by without any data."""
+    """Squared L2 norms of all weights that write or read a channel: what one would rank by without any data."""
     scores = {}
     for layer in range(layers):
-        for name, module in (("mlp", "mlp.down_proj"), ("self_attention", "self_attn.o_proj")):
-            readers = weights[f"model.layers.{layer}.{module}.weight"].float()
-            scores[f"decoder.layers.{layer}.{name}"] = readers.square().sum(dim=0)
+        mlp, attention = f"model.layers.{layer}.mlp", f"model.layers.{layer}.self_attn"
+        ffn = [weights[f"{mlp}.gate_proj.weight"], weights[f"{mlp}.up_proj.weight"], weights[f"{mlp}.down_proj.weight"].T]
+        heads = [weights[f"{attention}.q_proj.weight"], weights[f"{attention}.o_proj.weight"].T]
+        # A group's keys and values serve each of its heads.
+        key_value = [weights[f"{attention}.{name}_proj.weight"] for name in ("k", "v")]
+        scores[f"decoder.layers.{layer}.mlp"] = squared_rows(ffn)
+        scores[f"decoder.layers.{layer}.self_attention"] = squared_rows(heads) + repeat_groups(squared_rows(key_value), heads[0].shape[0])
     return scores
+
+
+def squared_rows(parts: list[torch.Tensor]) -> torch.Tensor:
+    return sum(part.float().square().sum(dim=1) for part in parts)
+
+
+def repeat_groups(channels: torch.Tensor, length: int, head_dim: int = 64) -> torch.Tensor:
+    by_group = channels.unflatten(0, (-1, 1, head_dim))
+    return by_group.expand(-1, length // channels.shape[0], -1).flatten().contiguous()
 
 
 def rank_at_random(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@ const REQUIREMENTS = join(ROOT, "scripts", "requirements");
 export function setUpNode() {
   once(join(ROOT, "node_modules"), [join(ROOT, "package-lock.json")], () => {
     log("installing node packages");
-    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+    // Not "npm ci": it wants the packages of every platform in the lock, and mirrors often lack those of others.
+    run("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"]);
   });
 }
 

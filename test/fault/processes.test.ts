@@ -160,3 +160,17 @@ describe("calibration in the shim", () => {
     expect(stateDict.scores?.provenance).toEqual({ batches: "3", samples: "6", tokens: "48" });
   });
 });
+
+describe("a child that transformers' config class refuses", () => {
+  it("runs all the same, in place and from storage", async () => {
+    await using bridge = await Bridge.spawn();
+    const dir = await temporaryFolder();
+    const model = await bridge.open(await writeCheckpoint(dir), { dtype: "bfloat16" });
+    // 20 is no multiple of the 6 heads.
+    const { subnet } = await prune(model, "mcore_gpt_minitron", { export_config: { hidden_size: 20 } }, null, { dataLoader: [batch()] });
+    await subnet.save(join(dir, "child"));
+    const inPlace = await subnet.loss([batch()]);
+    const child = await bridge.open(join(dir, "child"), { dtype: "bfloat16" });
+    expect(await child.loss([batch()])).toBe(inPlace);
+  });
+});

@@ -7,7 +7,6 @@ from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import collect
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.models.checkpoint import load_model
-from prunebridge_shim.models.dtypes import dtype_name
 from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
@@ -45,7 +44,7 @@ class ModelWork:
         opened = work_pb2.ModelOpened(
             model_id=self._models.add(model),
             device=str(model.device),
-            dtype=dtype_name(model.dtype),
+            dtype=str(model.dtype).removeprefix("torch."),
             parameters=count_parameters(model),
         )
         return operation_pb2.Succeeded(model_opened=opened), {}

@@ -1008,7 +1008,10 @@ export const FeedResponse: MessageFns<FeedResponse> = {
   },
 };
 
-/** Everything that takes longer than a moment. Operations run one after the other on the thread that owns the models. */
+/**
+ * Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
+ * run beside it, so that an operation may wait for batches that are still being tokenized.
+ */
 export type OperationServiceService = typeof OperationServiceService;
 export const OperationServiceService = {
   /** Queues work. The same request id again returns the same operation and starts nothing. */

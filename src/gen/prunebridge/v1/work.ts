@@ -121,7 +121,10 @@ export interface CutModel {
   modelId: string;
   /** As in Slice. */
   feedId: string;
-  /** Every parameter of the child; `source_file` is left out, and source names are the open model's. */
+  /**
+   * Every parameter of the child. Source names and shapes are the open model's; `source_file` and the dtype do not matter, since a model
+   * may be open in another dtype than it is stored in.
+   */
   tensors: TensorSlice[];
   /** The child's config.json. */
   configJson: string;

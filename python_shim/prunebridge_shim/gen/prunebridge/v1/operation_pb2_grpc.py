@@ -6,7 +6,8 @@ from prunebridge_shim.gen.prunebridge.v1 import operation_pb2 as prunebridge_dot
 
 
 class OperationServiceStub(object):
-    """Everything that takes longer than a moment. Operations run one after the other on the thread that owns the models.
+    """Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
+    run beside it, so that an operation may wait for batches that are still being tokenized.
     """
 
     def __init__(self, channel):
@@ -38,7 +39,8 @@ class OperationServiceStub(object):
 
 
 class OperationServiceServicer(object):
-    """Everything that takes longer than a moment. Operations run one after the other on the thread that owns the models.
+    """Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
+    run beside it, so that an operation may wait for batches that are still being tokenized.
     """
 
     def Start(self, request, context):
@@ -100,7 +102,8 @@ def add_OperationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationService(object):
-    """Everything that takes longer than a moment. Operations run one after the other on the thread that owns the models.
+    """Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
+    run beside it, so that an operation may wait for batches that are still being tokenized.
     """
 
     @staticmethod

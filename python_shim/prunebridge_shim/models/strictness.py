@@ -1,0 +1,38 @@
+"""Lets transformers load networks that are well defined and that its config classes refuse."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import transformers
+
+CHECK = "validate_architecture"
+
+
+@contextmanager
+def explicit_head_dim() -> Iterator[None]:
+    """Takes a llama config whose hidden size is no multiple of its heads where it states a head_dim.
+
+    transformers 5 refuses it (huggingface/transformers#46211), though its own llama is built from head_dim: pruning
+    hidden channels or heads makes many such networks. Releases before 5 do not check.
+    """
+    validators = getattr(transformers.LlamaConfig, "__class_validators__", None)
+    if validators is None:
+        yield
+        return
+    lenient = [_unless_explicit(check) if check.__name__ == CHECK else check for check in validators]
+    transformers.LlamaConfig.__class_validators__ = lenient
+    try:
+        yield
+    finally:
+        transformers.LlamaConfig.__class_validators__ = validators
+
+
+def _unless_explicit(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    def lenient(config: Any) -> None:
+        # transformers fills in an absent head_dim before it checks, with the quotient rounded down.
+        if config.head_dim == config.hidden_size // config.num_attention_heads:
+            check(config)
+
+    lenient.__name__ = check.__name__
+    return lenient

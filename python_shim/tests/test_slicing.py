@@ -1,0 +1,339 @@
+import json
+import os
+import zlib
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from prunebridge_shim.errors import Reason, ShimError, cancelled
+from prunebridge_shim.slicing import blocks
+from prunebridge_shim.slicing.crc import combine_crc32
+from prunebridge_shim.slicing.headers import build_header
+from prunebridge_shim.slicing.request import OutputShard, TensorSlice, index_sets_of
+from prunebridge_shim.slicing.run import slice_shards
+from prunebridge_shim.slicing.shard import UNFINISHED, ShardFile
+from prunebridge_shim.tensors import ITEM_BYTES, HostTensor
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of a few rows, so that small tensors take every path."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(blocks, "SKIP_BYTES", 512)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    return source, target
+
+
+def write_raw(path, tensors, metadata=None):
+    """Writes tensors given as (dtype, shape, bytes)."""
+    header = build_header({name: (dtype, shape) for name, (dtype, shape, _) in tensors.items()}, metadata or {})
+    path.write_bytes(header + b"".join(data for _, _, data in tensors.values()))
+
+
+def read_raw(path):
+    """A file's header as an object, and each tensor's bytes."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(raw[8 : 8 + length])
+    data = raw[8 + length :]
+    return header, {n: data[slice(*e["data_offsets"])] for n, e in header.items() if n != "__metadata__"}
+
+
+def cut(folders, tensors, sets=None, tick=lambda *_: None, file="out.safetensors"):
+    return slice_shards(*folders, [OutputShard(file, {"format": "pt"}, tuple(tensors))], sets or {}, tick)
+
+
+def whole(name, dtype, shape, file="in.safetensors"):
+    return TensorSlice(name, file, name, dtype, tuple(shape), ("",) * len(shape))
+
+
+def random_kept(rng, size):
+    """All, scattered, or runs: what heads, channels, layers and experts look like."""
+    kind = rng.integers(4)
+    if kind == 0 or size == 0:
+        return None
+    if kind == 1:
+        return np.sort(rng.choice(size, rng.integers(1, size + 1), replace=False))
+    run = int(rng.choice([d for d in range(1, size + 1) if size % d == 0]))
+    groups = np.sort(rng.choice(size // run, rng.integers(1, size // run + 1), replace=False))
+    return (groups[:, None] * run + np.arange(run)).ravel()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_axes_of_any_type_match_numpy(folders, seed):
+    rng = np.random.default_rng(seed)
+    stored, slices, sets, expected = {}, [], {}, {}
+    for index in range(4):
+        dtype = str(rng.choice(list(ITEM_BYTES)))
+        shape = tuple(int(size) for size in rng.integers(1, 40, rng.integers(0, 4)))
+        items = rng.integers(0, 256, (*shape, ITEM_BYTES[dtype]), dtype=np.uint8)
+        stored[f"t{index}"] = (dtype, shape, items.tobytes())
+        axes = []
+        for axis, size in enumerate(shape):
+            kept = random_kept(rng, size)
+            axes.append("" if kept is None else f"{index}.{axis}")
+            if kept is not None:
+                sets[axes[-1]] = kept
+                items = np.take(items, kept, axis)
+        slices.append(TensorSlice(f"out{index}", "in.safetensors", f"t{index}", dtype, shape, tuple(axes)))
+        expected[f"out{index}"] = (dtype, list(items.shape[:-1]), items.tobytes())
+    write_raw(folders[0] / "in.safetensors", stored)
+    (written,) = cut(folders, slices, sets)
+    out = folders[1] / "out.safetensors"
+    header, data = read_raw(out)
+    assert header.pop("__metadata__") == {"format": "pt"}
+    assert {n: (e["dtype"], e["shape"], data[n]) for n, e in header.items()} == expected
+    assert (written.bytes, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
+
+
+def test_the_reference_library_reads_what_is_written(folders, rng):
+    parent = {"w": rng.standard_normal((30, 20)).astype(np.float32), "b": rng.standard_normal(30).astype(np.float16)}
+    save_file(parent, folders[0] / "in.safetensors")
+    kept = np.array([0, 3, 4, 5, 29])
+    slices = [
+        TensorSlice("w2", "in.safetensors", "w", "F32", (30, 20), ("k", "")),
+        TensorSlice("b2", "in.safetensors", "b", "F16", (30,), ("k",)),
+    ]
+    cut(folders, slices, {"k": kept})
+    child = load_file(folders[1] / "out.safetensors")
+    assert np.array_equal(child["w2"], parent["w"][kept])
+    assert np.array_equal(child["b2"], parent["b"][kept])
+
+
+def test_payloads_of_nan_survive(folders):
+    bits = np.array([0x7F800001, 0xFFC0DEAD, 0x7FFFFFFF, 0x80000000], np.uint32)
+    write_raw(folders[0] / "in.safetensors", {"x": ("F32", (4,), bits.tobytes())})
+    cut(folders, [TensorSlice("x", "in.safetensors", "x", "F32", (4,), ("k",))], {"k": np.array([0, 1, 3])})
+    assert read_raw(folders[1] / "out.safetensors")[1]["x"] == bits[[0, 1, 3]].tobytes()
+
+
+def test_long_dropped_stretches_are_not_read(folders, monkeypatch, rng):
+    rows = rng.integers(0, 256, (100, 256), dtype=np.uint8)
+    write_raw(folders[0] / "in.safetensors", {"x": ("U8", rows.shape, rows.tobytes())})
+    read = 0
+    real = os.preadv
+
+    def counted(fd, buffers, offset):
+        nonlocal read
+        count = real(fd, buffers, offset)
+        read += count
+        return count
+
+    monkeypatch.setattr(os, "preadv", counted)
+    kept = np.array([0, 1, 50, 99])
+    cut(folders, [TensorSlice("x", "in.safetensors", "x", "U8", rows.shape, ("k", ""))], {"k": kept})
+    assert read == 4 * 256
+    assert read_raw(folders[1] / "out.safetensors")[1]["x"] == rows[kept].tobytes()
+
+
+def test_memory_is_a_few_blocks(monkeypatch, folders):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 16)
+    size = 1 << 22
+    write_raw(folders[0] / "in.safetensors", {"x": ("U8", (2, size), bytes(2 * size))})
+    reader = blocks.BlockReader()
+    with (folders[0] / "in.safetensors").open("rb") as file:
+        kept = (np.array([1]), np.arange(0, size, 2))
+        assert sum(block.size for block in reader.read(file.fileno(), 8, (2, size), kept, 1)) == size // 2
+    assert sum(buffer.size for buffer in reader._buffers.values()) <= 3 << 16
+
+
+def header_of(raw):
+    text = json.dumps(raw).encode() if not isinstance(raw, bytes) else raw
+    return len(text).to_bytes(8, "little") + text
+
+
+def entry(dtype="U8", shape=(4,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x01\x02", "ends at byte 2"),
+        (UNFINISHED + b"{}", "declares a header of 18446744073709551615 bytes"),
+        ((200_000_000).to_bytes(8, "little") + b"{}", "declares a header of 200000000 bytes"),
+        (header_of(b"{nonsense"), "cannot be read"),
+        (header_of(b'{"x": \xff}'), "cannot be read"),
+        (header_of(b"[" * 100_000), "cannot be read"),
+        (header_of(b'{"x": {}, "x": {}}'), "a name occurs twice"),
+        (header_of([]), "no JSON object"),
+        (header_of({"x": {**entry(), "more": 1}}) + b"1234", "other fields"),
+        (header_of({"x": entry("U7")}) + b"1234", "holds x as U7"),
+        (header_of({"x": entry(shape=(-4,))}) + b"1234", "whole numbers"),
+        (header_of({"x": entry(shape=(4.0,))}) + b"1234", "whole numbers"),
+        (header_of({"x": entry(shape=(True, 4))}) + b"1234", "whole numbers"),
+        (header_of({"x": entry(offsets=(0, 4, 8))}) + b"1234", "whole numbers"),
+        (header_of({"x": entry(shape=(5,))}) + b"1234", "gives x 4 bytes where its shape needs 5"),
+        (header_of({"x": entry(offsets=(1, 5))}) + b"12345", "a gap or an overlap before x"),
+        (header_of({"x": entry(), "y": entry(offsets=(2, 6))}) + b"123456", "a gap or an overlap before y"),
+        (header_of({"x": entry()}) + b"123", "where its header describes"),
+        (header_of({"x": entry()}) + b"12345", "where its header describes"),
+    ],
+)
+def test_a_header_that_lies_is_refused(folders, content, says):
+    (folders[0] / "in.safetensors").write_bytes(content)
+    with pytest.raises(ShimError, match=says) as caught:
+        cut(folders, [whole("x", "U8", (4,))])
+    assert caught.value.reason is Reason.BAD_TENSOR
+    assert list(folders[1].iterdir()) == []
+
+
+@pytest.fixture
+def source(folders):
+    write_raw(folders[0] / "in.safetensors", {"x": ("U8", (4, 2), bytes(range(8)))})
+    return folders
+
+
+def x(axes=("", ""), dtype="U8", shape=(4, 2), name="x", file="in.safetensors"):
+    return TensorSlice("out", file, name, dtype, shape, axes)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "file", "reason", "says"),
+    [
+        ([x(name="y")], "o", Reason.BAD_TENSOR, "in.safetensors has no tensor y"),
+        ([x(dtype="I8")], "o", Reason.BAD_TENSOR, r"is U8 \[4, 2\] where the request says I8"),
+        ([x(shape=(2, 4))], "o", Reason.BAD_TENSOR, r"where the request says U8 \[2, 4\]"),
+        ([x(("far", ""))], "o", Reason.BAD_TENSOR, "keeps position 4 of axis 0 of x, which has 4"),
+        ([x(("none", ""))], "o", Reason.INVALID_REQUEST, "index set 'none', which was not sent"),
+        ([x(("",))], "o", Reason.INVALID_REQUEST, "1 axis entries for the 2 axes"),
+        ([x(), x()], "o", Reason.INVALID_REQUEST, "two tensors of the name out"),
+        ([], "o", Reason.INVALID_REQUEST, "shard o has no tensors"),
+        ([x(file="../in.safetensors")], "o", Reason.PATH_DENIED, "no plain file name"),
+        ([x(file="/etc/passwd")], "o", Reason.PATH_DENIED, "no plain file name"),
+        ([x()], "../o", Reason.PATH_DENIED, "no plain file name"),
+        ([x()], "..", Reason.PATH_DENIED, "no plain file name"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(source, tensors, file, reason, says):
+    with pytest.raises(ShimError, match=says) as caught:
+        cut(source, tensors, {"far": np.array([0, 4])}, file=file)
+    assert caught.value.reason is reason
+    assert list(source[1].iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tensor", "says"),
+    [
+        (HostTensor("I64", np.array([0, 2, 1])), "1 follows 2 at position 2"),
+        (HostTensor("I64", np.array([0, 1, 1])), "1 follows 1"),
+        (HostTensor("I64", np.array([-1, 1])), "negative position -1"),
+        (HostTensor("I64", np.array([[0, 1]])), "an I64 vector"),
+        (HostTensor("I32", np.array([0, 1], np.int32)), "an I64 vector"),
+    ],
+)
+def test_index_sets_are_checked(tensor, says):
+    with pytest.raises(ShimError, match=says) as caught:
+        index_sets_of({"k": tensor})
+    assert caught.value.reason is Reason.BAD_TENSOR
+
+
+def test_a_target_that_exists_is_left_alone(source):
+    os.link(source[0] / "in.safetensors", source[1] / "out.safetensors")
+    before = (source[0] / "in.safetensors").read_bytes()
+    with pytest.raises(ShimError, match="exists") as caught:
+        cut(source, [x()])
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert (source[0] / "in.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_is_not_there(source, tmp_path):
+    with pytest.raises(ShimError) as caught:
+        cut((source[0], tmp_path / "nothing"), [x()])
+    assert caught.value.reason is Reason.PATH_NOT_FOUND
+    with pytest.raises(FileNotFoundError):
+        cut((tmp_path / "nothing", source[1]), [x()])
+
+
+def test_a_full_disk_is_told_before_anything_is_written(source, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 7}))
+    with pytest.raises(ShimError, match="7 free") as caught:
+        cut(source, [x()])
+    assert caught.value.reason is Reason.STORAGE_FULL
+
+
+def big_source(folders, size=1 << 20):
+    write_raw(folders[0] / "in.safetensors", {"x": ("U8", (size,), bytes(size)), "y": ("U8", (size,), bytes(size))})
+    return [whole("x", "U8", (size,)), whole("y", "U8", (size,))]
+
+
+def test_a_source_that_shrinks_underneath_leaves_nothing(folders):
+    slices = big_source(folders)
+
+    def shrink(_done, _total):
+        os.truncate(folders[0] / "in.safetensors", 1000)
+
+    with pytest.raises(ShimError, match="too soon") as caught:
+        cut(folders, slices, tick=shrink)
+    assert caught.value.reason is Reason.BAD_TENSOR
+    assert list(folders[1].iterdir()) == []
+
+
+def test_a_run_that_is_cancelled_leaves_nothing(folders):
+    slices = big_source(folders)
+    (folders[1] / "theirs").write_text("kept")
+
+    def cancel(_done, _total):
+        raise cancelled()
+
+    with pytest.raises(ShimError) as caught:
+        cut(folders, slices, tick=cancel)
+    assert caught.value.reason is Reason.CANCELLED
+    assert [path.name for path in folders[1].iterdir()] == ["theirs"]
+
+
+def test_progress_ends_with_all_bytes(folders):
+    told = []
+    cut(folders, big_source(folders), tick=lambda *at: told.append(at))
+    assert told[-1] == (2 << 20, 2 << 20)
+    assert told == sorted(told)
+
+
+def test_many_shards_of_many_tensors(folders, rng):
+    arrays = {f"t{i}": rng.integers(0, 256, (i + 1, 33), dtype=np.uint8) for i in range(40)}
+    write_raw(folders[0] / "in.safetensors", {n: ("U8", a.shape, a.tobytes()) for n, a in arrays.items()})
+    names = list(arrays)
+    shards = [OutputShard(f"s{i}", {}, tuple(whole(n, "U8", arrays[n].shape) for n in names[i::7])) for i in range(7)]
+    written = slice_shards(*folders, shards, {}, lambda *_: None)
+    assert [shard.file for shard in written] == [shard.file for shard in shards]
+    for shard, out in zip(shards, written, strict=True):
+        raw = (folders[1] / shard.file).read_bytes()
+        assert (out.bytes, out.crc32) == (len(raw), zlib.crc32(raw))
+        header, data = read_raw(folders[1] / shard.file)
+        assert list(header) == [tensor.name for tensor in shard.tensors]
+        assert all(data[name] == arrays[name].tobytes() for name in header)
+
+
+def test_a_shard_is_invalid_until_it_is_committed(tmp_path):
+    header = build_header({"x": ("U8", (4,))}, {})
+    shard = ShardFile(tmp_path / "s", header)
+    shard.write(np.frombuffer(b"abcd", np.uint8), 0)
+    raw = (tmp_path / "s").read_bytes()
+    assert raw == UNFINISHED + header[8:] + b"abcd"
+    with pytest.raises(Exception, match=r"(?i)header"):
+        load_file(tmp_path / "s")
+    shard.commit()
+    assert load_file(tmp_path / "s")["x"].tobytes() == b"abcd"
+
+
+def test_a_new_file_heeds_the_umask(source):
+    before = os.umask(0o027)
+    try:
+        cut(source, [x()])
+    finally:
+        os.umask(before)
+    assert (source[1] / "out.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("lengths", [(0, 0), (1, 0), (0, 5), (3, 4), (1000, 1), (1, 70_000), (12345, 54321)])
+def test_crcs_join(rng, lengths):
+    first, second = (rng.bytes(length) for length in lengths)
+    assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)

@@ -1,0 +1,143 @@
+"""A model that is cut open gives what the sliced checkpoint gives."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny import as_feed, no_tick, token_ids
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.models.checkpoint import load_model
+from prunebridge_shim.models.forward import forward
+from prunebridge_shim.models.store import count_parameters
+from prunebridge_shim.slicing.request import OutputShard, TensorSlice
+from prunebridge_shim.slicing.run import slice_shards
+from prunebridge_shim.subnet import prepare_cut
+
+HIDDEN, FFN, LAYERS = np.array([0, 3, 5, 8, 9, 14, 20, 31]), np.arange(1, 48, 3), [0, 2]
+SETS = {"h": HIDDEN, "f": FFN}
+CPU = torch.device("cpu")
+
+
+def axes_of(name, shape):
+    """Hidden and FFN axes by their place in a name; heads stay whole."""
+    if "mlp" in name:
+        return ("h", "f") if "down" in name else ("f", "h")
+    if "embed" in name or "lm_head" in name:
+        return ("", "h")
+    if "o_proj" in name:
+        return ("h", "")
+    if "_proj" in name:
+        return ("", "h") if len(shape) == 2 else ("",)
+    return ("h",)
+
+
+def slices_of(folder):
+    slices = []
+    with safe_open(folder / "model.safetensors", "numpy") as file:
+        for name in file.keys():  # noqa: SIM118 no mapping
+            view = file.get_slice(name)
+            parts = name.split(".")
+            if parts[1] == "layers":
+                if int(parts[2]) not in LAYERS:
+                    continue
+                parts[2] = str(LAYERS.index(int(parts[2])))
+            shape = tuple(view.get_shape())
+            slices.append(
+                TensorSlice(".".join(parts), "model.safetensors", name, view.get_dtype(), shape, axes_of(name, shape))
+            )
+    return slices
+
+
+def config_of(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "hidden_size": len(HIDDEN),
+        "intermediate_size": len(FFN),
+        "num_hidden_layers": len(LAYERS),
+        "head_dim": 8,
+    }
+    config.pop("layer_types", None)
+    return json.dumps(config)
+
+
+def cut(model, folder, slices=None, config=None, sets=SETS):
+    return prepare_cut(model, config or config_of(folder), slices or slices_of(folder), sets)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen2", "nemotron"])
+def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rng, name):
+    folder = checkpoints(name)
+    model = load_model(str(folder), CPU, "auto")
+    child = cut(model, folder).apply()
+    assert count_parameters(model) == 0
+    assert not child.training
+    assert not any(parameter.requires_grad for parameter in child.parameters())
+    assert not any(tensor.is_meta for tensor in [*child.parameters(), *child.buffers()])
+
+    slice_shards(
+        folder, tmp_path, [OutputShard("model.safetensors", {"format": "pt"}, tuple(slices_of(folder)))], SETS, no_tick
+    )
+    (tmp_path / "config.json").write_text(config_of(folder))
+    stored = load_model(str(tmp_path), CPU, "auto")
+    assert child.dtype is stored.dtype
+    assert count_parameters(child) == count_parameters(stored)
+    feed = as_feed(token_ids(rng))
+    ours, theirs = forward(child, feed, no_tick), forward(stored, feed, no_tick)
+    assert all(np.array_equal(ours[key].array, theirs[key].array) for key in theirs)
+    if name == "llama-tied":
+        assert child.lm_head.weight is child.model.embed_tokens.weight
+
+
+def changed(slices, index, **fields):
+    slices[index] = TensorSlice(**{**vars(slices[index]), **fields})
+    return slices
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "says"),
+    [
+        (lambda s: s[1:], Reason.INVALID_REQUEST, "1 parameters of the child have no slice, lm_head.weight"),
+        (lambda s: changed(s, 0, name="no.such"), Reason.INVALID_REQUEST, "has no parameter no.such"),
+        (lambda s: changed(s, 0, source_name="no.such"), Reason.BAD_TENSOR, "the open model has no parameter no.such"),
+        (lambda s: changed(s, 0, shape=(50, 31)), Reason.BAD_TENSOR, r"where the request says \[50, 31\]"),
+        (lambda s: changed(s, 0, axes=("", "")), Reason.BAD_TENSOR, r"lm_head.weight is cut to \[50, 32\] where"),
+        (lambda s: changed(s, 0, axes=("", "x")), Reason.INVALID_REQUEST, "'x', which was not sent"),
+    ],
+)
+def test_slices_that_make_no_child_leave_the_model_as_it_was(checkpoints, rng, spoil, reason, says):
+    folder = checkpoints("llama")
+    model = load_model(str(folder), CPU, "auto")
+    with pytest.raises(ShimError, match=says) as caught:
+        cut(model, folder, spoil(slices_of(folder)))
+    assert caught.value.reason is reason
+    stored = load_file(folder / "model.safetensors")
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in stored.items())
+
+
+@pytest.mark.parametrize(
+    "config", ["{", "[]", "{}", '{"model_type": "gpt2"}', '{"model_type": "llama", "hidden_size": "x"}']
+)
+def test_a_config_that_makes_no_model(checkpoints, config):
+    folder = checkpoints("llama")
+    with pytest.raises(ShimError, match="makes no model") as caught:
+        cut(load_model(str(folder), CPU, "auto"), folder, config=config)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+
+
+def test_buffers_stay(checkpoints):
+    folder = checkpoints("llama")
+    model = load_model(str(folder), CPU, "auto")
+    frequencies = model.model.rotary_emb.inv_freq
+    assert cut(model, folder).apply().model.rotary_emb.inv_freq is frequencies
+
+
+def test_a_config_that_changes_a_buffer_is_refused(checkpoints):
+    folder = checkpoints("llama")
+    model = load_model(str(folder), CPU, "auto")
+    config = json.loads(config_of(folder)) | {"head_dim": 4, "num_attention_heads": 8, "num_key_value_heads": 4}
+    with pytest.raises(ShimError, match=r"buffer model.rotary_emb.inv_freq is \[4\]"):
+        cut(model, folder, config=json.dumps(config))

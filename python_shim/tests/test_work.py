@@ -1,0 +1,120 @@
+"""Each kind of work once over the wire; what it computes is tested where it is computed."""
+
+import numpy as np
+import pytest
+from client import reason_of
+from safetensors.numpy import load_file, save_file
+from test_subnet import SETS, config_of, slices_of
+from tiny import token_ids
+
+from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2, work_pb2
+
+
+def wire_slice(tensor):
+    source = tensor_pb2.TensorInfo(name=tensor.source_name, dtype=f"DTYPE_{tensor.dtype}", shape=tensor.shape)
+    return work_pb2.TensorSlice(name=tensor.name, source_file=tensor.source_file, source=source, axes=tensor.axes)
+
+
+def open_model(shim, folder):
+    last, _ = shim.run(open_model=work_pb2.OpenModel(path=str(folder), device="auto", dtype="auto"))
+    return last.succeeded.model_opened
+
+
+def hook(key, module, reduction, side="HOOK_SIDE_UNSPECIFIED"):
+    return work_pb2.HookPoint(key=key, module=module, reduction=f"REDUCTION_{reduction}", side=side)
+
+
+def test_open_and_close(shim, checkpoints):
+    opened = open_model(shim, checkpoints("qwen2"))
+    assert opened.dtype == "bfloat16"
+    assert opened.parameters == sum(t.size for t in stored_items(checkpoints("qwen2")))
+    shim.run(close_model=work_pb2.CloseModel(model_id=opened.model_id))
+    assert shim.fail(close_model=work_pb2.CloseModel(model_id=opened.model_id))[0] == "UNKNOWN_MODEL"
+
+
+def stored_items(folder):
+    from safetensors.torch import load_file as load_torch
+
+    return [tensor.float().numpy() for tensor in load_torch(folder / "model.safetensors").values()]
+
+
+def test_collect(shim, checkpoints, rng):
+    model_id = open_model(shim, checkpoints("llama")).model_id
+    hooks = [
+        hook("ffn", "model.layers.0.mlp.down_proj", "MEAN_ABS_SQUARE", "HOOK_SIDE_INPUT"),
+        hook("norm", "model.layers.0.input_layernorm", "MEAN_ABS_SQUARE", "HOOK_SIDE_OUTPUT"),
+        hook("layer", "model.layers.0", "COSINE_DISTANCE"),
+    ]
+    batches = [{"input_ids": ids} for ids in token_ids(rng)]
+    last, tensors = shim.run(batches, collect=work_pb2.Collect(model_id=model_id, hooks=hooks))
+    done = last.succeeded.collected
+    assert (done.batches, done.samples, done.tokens) == (3, 6, 54)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {"ffn": (48,), "norm": (32,), "layer": ()}
+
+
+@pytest.mark.parametrize(
+    ("reduction", "side"),
+    [
+        ("UNSPECIFIED", "HOOK_SIDE_INPUT"),
+        ("MEAN_ABS_SQUARE", "HOOK_SIDE_UNSPECIFIED"),
+        ("COSINE_DISTANCE", "HOOK_SIDE_INPUT"),
+    ],
+)
+def test_a_hook_that_contradicts_itself(shim, checkpoints, reduction, side):
+    model_id = open_model(shim, checkpoints("llama")).model_id
+    work = work_pb2.Collect(model_id=model_id, hooks=[hook("k", "model.norm", reduction, side)])
+    assert shim.fail([], collect=work)[0] == "INVALID_REQUEST"
+
+
+def test_cut(shim, checkpoints, rng):
+    folder = checkpoints("llama")
+    model_id = open_model(shim, folder).model_id
+    tensors = [wire_slice(tensor) for tensor in slices_of(folder)]
+    work = work_pb2.CutModel(model_id=model_id, tensors=tensors, config_json=config_of(folder))
+    reason, message = shim.fail([{"h": np.array([0, 99]), "f": SETS["f"]}], cut_model=work)
+    assert (reason, "keeps position 99" in message) == ("BAD_TENSOR", True)
+    last, _ = shim.run([SETS], cut_model=work)
+    assert last.succeeded.model_cut.parameters < 10_000
+    batches = [{"input_ids": ids} for ids in token_ids(rng)]
+    last, _ = shim.run(batches, evaluate_loss=work_pb2.EvaluateLoss(model_id=model_id))
+    assert last.succeeded.loss_evaluated.tokens == 48
+
+
+@pytest.fixture
+def slice_work(tmp_path, rng):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    save_file({"w": rng.standard_normal((8, 6)).astype(np.float32)}, source / "a.safetensors")
+    info = tensor_pb2.TensorInfo(name="w", dtype="DTYPE_F32", shape=(8, 6))
+    tensor = work_pb2.TensorSlice(name="w", source_file="a.safetensors", source=info, axes=["k", ""])
+    shard = work_pb2.OutputShard(file="b.safetensors", metadata={"format": "pt"}, tensors=[tensor])
+    return work_pb2.Slice(source_dir=str(source), target_dir=str(target), shards=[shard])
+
+
+def test_slice(shim, slice_work, tmp_path):
+    kept = np.array([1, 2, 7])
+    last, _ = shim.run([{"k": kept}], slice=slice_work)
+    (shard,) = last.succeeded.sliced.shards
+    child = tmp_path / "target" / "b.safetensors"
+    assert (shard.file, shard.bytes) == ("b.safetensors", child.stat().st_size)
+    assert np.array_equal(load_file(child)["w"], load_file(tmp_path / "source" / "a.safetensors")["w"][kept])
+
+
+@pytest.mark.parametrize("batches", [[], [{"k": np.array([0])}, {}]])
+def test_index_sets_come_in_one_batch(shim, slice_work, batches):
+    assert shim.fail(batches, slice=slice_work)[0] == "INVALID_REQUEST"
+
+
+def test_storage_work_goes_on_beside_models(shim, checkpoints, slice_work):
+    model_id = open_model(shim, checkpoints("llama")).model_id
+    waiting = shim.start(evaluate_loss=work_pb2.EvaluateLoss(model_id=model_id, feed_id="waits"))
+    last, _ = shim.run([{"k": np.array([0])}], slice=slice_work)
+    assert last.HasField("succeeded")
+    shim.cancel(waiting)
+    assert reason_of(shim.watch(waiting)[-1].failed) == "CANCELLED"
+
+
+def test_tokenize_a_folder_without_a_tokenizer(shim, checkpoints):
+    batches = [{"text": np.frombuffer(b"hi", np.uint8)}]
+    assert shim.fail(batches, tokenize=work_pb2.Tokenize(path=str(checkpoints("llama"))))[0] == "BAD_CHECKPOINT"
