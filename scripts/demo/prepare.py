@@ -16,6 +16,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 SHORTEST_DOCSTRING = 200
 HELD_OUT_EVERY = 5
