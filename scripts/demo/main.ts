@@ -8,8 +8,8 @@ import { Bridge, inspect, type PruneConfig, prune, textBatches, verify } from ".
 const [folder = ".demo"] = process.argv.slice(2);
 const parentDir = join(folder, "smollm2-135m");
 const exportConfig = { ffn_hidden_size: 1152, num_query_groups: 2 };
-const calibration = { seqLength: 256, samples: 128, batchSize: 8 };
-const heldOut = { seqLength: 256, samples: 48, batchSize: 8 };
+const calibration = { seqLength: 256, samples: 96, batchSize: 8 };
+const heldOut = { seqLength: 256, samples: 32, batchSize: 8 };
 
 const started = performance.now();
 using bar = new ProgressBar();
