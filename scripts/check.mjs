@@ -10,7 +10,7 @@ await main(() => {
   const shim = { cwd: join(ROOT, "python_shim") };
   const npx = (...args) => run("npx", ["--no-install", ...args]);
 
-  step("format, lint and import arrows", () => npx("biome", "ci", "--error-on-warnings"));
+  step("format, lint and import arrows", () => npx("biome", "ci", "--error-on-warnings", "--colors=off"));
   step("types", () => npx("tsc", "-p", "."));
   step("proto", () => npx("buf", "lint"));
   step("proto against the last release", () => {

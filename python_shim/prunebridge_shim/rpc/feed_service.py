@@ -15,7 +15,7 @@ from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.translate import to_shim_error
 from prunebridge_shim.rpc.wire import BatchAssembler
 
-BREAK_SECONDS = 0.02
+BREAK_SECONDS = 0.05
 """A stream that breaks off can look like one that ended, until the news of its break is in."""
 
 
