@@ -11,7 +11,7 @@ await main(async () => {
   const env = { ...process.env, PRUNEBRIDGE_PYTHON: python, HF_HUB_OFFLINE: "1" };
   const suites = [{ name: "TypeScript", command: join(ROOT, "node_modules", ".bin", "vitest"), args: ["run", ...args], cwd: ROOT }];
   // Arguments choose among the TypeScript tests.
-  if (args.length === 0) suites.push({ name: "Python", command: python, args: ["-m", "pytest", "-q"], cwd: join(ROOT, "python_shim") });
+  if (args.length === 0) suites.push({ name: "Python", command: python, args: ["-m", "pytest"], cwd: join(ROOT, "python_shim") });
 
   const totals = { passed: 0, failed: 0 };
   for (const suite of suites) {

@@ -1,7 +1,6 @@
 import contextlib
 import itertools
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -63,16 +62,6 @@ def test_sigterm_ends_it_cleanly(socket_folder):
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
         assert list(socket_folder.iterdir()) == []
-
-
-def test_sigterm_cancels_what_runs_and_tells_its_watch(socket_folder):
-    with running(socket_folder) as (process, ready):
-        client = Client(ready["address"])
-        operation = client.start(slice=work_pb2.Slice(source_dir="/", target_dir="/", feed_id="never"))
-        process.send_signal(signal.SIGTERM)
-        last = client.watch(operation)[-1]
-        assert reason_of(last.failed) == "CANCELLED"
-        assert process.wait(20) == 0
 
 
 def test_the_end_of_stdin_ends_it(socket_folder):
