@@ -117,10 +117,13 @@ def chunk(name, array, offset=0, data=None):
 
 def feed_messages(feed_id, batches):
     yield operation_pb2.FeedRequest(feed_id=feed_id)
+    sent = 0
     for batch in batches:
         for name, array in batch.items():
             yield operation_pb2.FeedRequest(chunk=chunk(name, array))
         yield operation_pb2.FeedRequest(batch_end=operation_pb2.BatchEnd())
+        sent += 1
+    yield operation_pb2.FeedRequest(feed_end=operation_pb2.FeedEnd(batches=sent))
 
 
 class Valve:

@@ -19,6 +19,8 @@ export interface ArchitectureRow {
   readonly perLayer: boolean;
   /** The checkpoint may lack it, and it is not counted: its storage is another tensor's. */
   readonly shared: boolean;
+  /** The forward pass picks rows of it and multiplies by none. */
+  readonly lookup: boolean;
 }
 
 /** A stored tensor with the row that it is an instance of. */
@@ -41,6 +43,7 @@ export function architectureRows({ table, flags }: Architecture): ArchitectureRo
       axisTexts: row.axes,
       perLayer: row.name.includes(LAYER),
       shared: row.tiedTo !== undefined && flags.tied,
+      lookup: row.lookup ?? false,
     }));
 }
 

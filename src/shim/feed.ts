@@ -25,6 +25,7 @@ export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches
     () => undefined,
   );
   try {
+    let sent = 0;
     let first = true;
     for await (const batch of batches) {
       for (const message of batchMessages(batch)) {
@@ -32,10 +33,9 @@ export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches
         if (!stream.write(first ? { ...message, feedId } : message)) await Promise.race([once(stream, "drain"), ended]);
         first = false;
       }
+      sent += 1;
     }
-    // A feed without batches still has to say which it is.
-    if (first) stream.write({ feedId, part: undefined });
-    stream.end();
+    stream.end({ feedId, part: { $case: "feedEnd", value: { batches: sent } } });
     return await taken;
   } catch (error) {
     stream.cancel();

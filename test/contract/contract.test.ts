@@ -194,13 +194,14 @@ describe("a feed", () => {
     ["a chunk that leaves a gap", { ...tokens([1n, 2n], [1, 2]), offset: 8 }],
     ["more bytes than its shape has", tokens([1n, 2n, 3n], [1, 2])],
     ["a batch that ends early", tokens([1n], [1, 2])],
+    ["no word of its end", tokens([1n, 2n], [1, 2])],
   ])("with %s is refused, and its operation fails", async (_what, chunk) => {
     const opened = last(await watch((await start(await openWork()))["operation_id"]));
     const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
     const feed_id = randomUUID();
     const { operation_id } = await start({ evaluate_loss: { model_id, feed_id } });
     const refused = await refusal(feed([{ feed_id, chunk }, { batch_end: {} }]));
-    expect(refused.reason).toMatch(/INVALID_REQUEST|BAD_TENSOR/);
+    expect(refused.reason).toMatch(/INVALID_REQUEST|BAD_TENSOR|FEED_LOST/);
     expect(last(await watch(operation_id))).toMatchObject({ event: "failed" });
   });
 
@@ -209,7 +210,9 @@ describe("a feed", () => {
     const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
     const feed_id = randomUUID();
     const { operation_id } = await start({ evaluate_loss: { model_id, feed_id } });
-    expect(await feed([{ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) }, { batch_end: {} }])).toEqual({ batches: 1 });
+    expect(await feed([{ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) }, { batch_end: {} }, { feed_end: { batches: 1 } }])).toEqual({
+      batches: 1,
+    });
     const { succeeded } = last(await watch(operation_id)) as { succeeded: { loss_evaluated: { loss: number; tokens: number } } };
     expect(succeeded.loss_evaluated.tokens).toBe(2);
     // Random weights know nothing: near the logarithm of the vocabulary.

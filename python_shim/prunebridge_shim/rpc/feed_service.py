@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -15,9 +14,6 @@ from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.translate import to_shim_error
 from prunebridge_shim.rpc.wire import BatchAssembler
 
-BREAK_SECONDS = 0.05
-"""A stream that breaks off can look like one that ended, until the news of its break is in."""
-
 
 class FeedService(operation_pb2_grpc.FeedServiceServicer):
     """Takes batches for operations."""
@@ -27,7 +23,7 @@ class FeedService(operation_pb2_grpc.FeedServiceServicer):
 
     @unary
     def Feed(  # noqa: N802
-        self, requests: Iterator[operation_pb2.FeedRequest], context: grpc.ServicerContext
+        self, requests: Iterator[operation_pb2.FeedRequest], _context: grpc.ServicerContext
     ) -> operation_pb2.FeedResponse:
         """Takes batches until the operation has all of them, or has ended."""
         first = next(requests, None)
@@ -35,12 +31,13 @@ class FeedService(operation_pb2_grpc.FeedServiceServicer):
         feed.attach()
         # Only the end of the call interrupts reading: a thread reads, this one ends the call with the operation.
         everything = itertools.chain([first], requests)
-        threading.Thread(target=_pump, args=(feed, everything, context), name="feed", daemon=True).start()
+        threading.Thread(target=_pump, args=(feed, everything), name="feed", daemon=True).start()
         return operation_pb2.FeedResponse(batches=feed.wait_until_taken())
 
 
-def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest], context: grpc.ServicerContext) -> None:
+def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest]) -> None:
     assembler = BatchAssembler()
+    sent, stated = 0, None
     try:
         for request in requests:
             if request.feed_id not in {"", feed.id}:
@@ -50,10 +47,15 @@ def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest], context: gr
                 assembler.add(request.chunk)
             elif part == "batch_end":
                 feed.put(assembler.end_batch())
-        time.sleep(BREAK_SECONDS)
-        if not context.is_active():
+                sent += 1
+            elif part == "feed_end":
+                stated = request.feed_end.batches
+        # A stream that breaks off can look like one that ended: only the sender's own word is believed.
+        if stated is None:
             raise _sender_gone(feed)
         assembler.end_stream()
+        if stated != sent:
+            raise ShimError(Reason.INVALID_REQUEST, f"feed {feed.id!r} brought {sent} batches and states {stated}")
         feed.complete()
     except grpc.RpcError:
         feed.break_off(_sender_gone(feed))

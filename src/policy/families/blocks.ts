@@ -42,7 +42,7 @@ export const tied: FlagField = flag("tie_word_embeddings", false);
 
 /** Token embedding and output layer, one tensor when tied. */
 export const embeddings: readonly TensorRow[] = [
-  { name: "model.embed_tokens.weight", axes: ["vocab", "hidden"] },
+  { name: "model.embed_tokens.weight", axes: ["vocab", "hidden"], lookup: true },
   { name: "lm_head.weight", axes: ["vocab", "hidden"], tiedTo: "model.embed_tokens.weight" },
 ];
 

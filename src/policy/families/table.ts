@@ -51,6 +51,8 @@ export interface TensorRow {
   readonly when?: FlagName;
   /** The tensor that this one shares its storage with when embeddings are tied: then it may be absent, and is not counted. */
   readonly tiedTo?: string;
+  /** The forward pass picks rows of it and multiplies by none. */
+  readonly lookup?: boolean;
 }
 
 /** Which importance a hook point measures. */

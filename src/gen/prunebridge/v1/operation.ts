@@ -127,10 +127,20 @@ export interface FeedRequest {
   feedId: string;
   part?: { $case: "chunk"; value: TensorChunk } | //
   /** Closes the batch that the chunks since the last end make up. */
-  { $case: "batchEnd"; value: BatchEnd } | undefined;
+  { $case: "batchEnd"; value: BatchEnd } | //
+  /**
+   * Ends the feed. A stream that closes without it is taken for broken off, and its operation fails with FEED_LOST: scores must never
+   * come from fewer batches than were meant.
+   */
+  { $case: "feedEnd"; value: FeedEnd } | undefined;
 }
 
 export interface BatchEnd {
+}
+
+export interface FeedEnd {
+  /** How many batches were sent. */
+  batches: number;
 }
 
 export interface FeedResponse {
@@ -873,6 +883,9 @@ export const FeedRequest: MessageFns<FeedRequest> = {
       case "batchEnd":
         BatchEnd.encode(message.part.value, writer.uint32(26).fork()).join();
         break;
+      case "feedEnd":
+        FeedEnd.encode(message.part.value, writer.uint32(34).fork()).join();
+        break;
     }
     return writer;
   },
@@ -914,6 +927,14 @@ export const FeedRequest: MessageFns<FeedRequest> = {
             message.part = { $case: "batchEnd", value: BatchEnd.decode(reader, reader.uint32()) };
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.part = { $case: "feedEnd", value: FeedEnd.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -949,6 +970,52 @@ export const BatchEnd: MessageFns<BatchEnd> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseFeedEnd(): FeedEnd {
+  return { batches: 0 };
+}
+
+export const FeedEnd: MessageFns<FeedEnd> = {
+  encode(message: FeedEnd, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.batches !== 0) {
+      writer.uint32(8).uint64(message.batches);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FeedEnd {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFeedEnd();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.batches = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;

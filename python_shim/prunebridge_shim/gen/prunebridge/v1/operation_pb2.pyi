@@ -115,18 +115,26 @@ class ReadResultResponse(_message.Message):
     def __init__(self, chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ...) -> None: ...
 
 class FeedRequest(_message.Message):
-    __slots__ = ("feed_id", "chunk", "batch_end")
+    __slots__ = ("feed_id", "chunk", "batch_end", "feed_end")
     FEED_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     BATCH_END_FIELD_NUMBER: _ClassVar[int]
+    FEED_END_FIELD_NUMBER: _ClassVar[int]
     feed_id: str
     chunk: _tensor_pb2.TensorChunk
     batch_end: BatchEnd
-    def __init__(self, feed_id: _Optional[str] = ..., chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ..., batch_end: _Optional[_Union[BatchEnd, _Mapping]] = ...) -> None: ...
+    feed_end: FeedEnd
+    def __init__(self, feed_id: _Optional[str] = ..., chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ..., batch_end: _Optional[_Union[BatchEnd, _Mapping]] = ..., feed_end: _Optional[_Union[FeedEnd, _Mapping]] = ...) -> None: ...
 
 class BatchEnd(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class FeedEnd(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    def __init__(self, batches: _Optional[int] = ...) -> None: ...
 
 class FeedResponse(_message.Message):
     __slots__ = ("batches",)
