@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.models.strictness import explicit_head_dim
 from prunebridge_shim.slicing.request import IndexSets, Indices, TensorSlice, kept_axes, kept_shape
 
 Kept = tuple[Indices | None, ...]
@@ -84,8 +83,7 @@ def _build_empty(model: Any, config_json: str) -> Any:
             raise ValueError(
                 f"its model_type is {values['model_type']!r} where the open model's is {parent.model_type!r}"
             )
-        with explicit_head_dim():
-            config = type(parent).from_dict(values)
+        config = type(parent).from_dict(values)
         config._attn_implementation = parent._attn_implementation  # noqa: SLF001 transformers' own switch
         with torch.device("meta"):
             child = type(model)(config)

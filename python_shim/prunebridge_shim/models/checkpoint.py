@@ -7,7 +7,7 @@ import transformers
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.folder import bad_checkpoint, existing_folder
-from prunebridge_shim.models.strictness import explicit_head_dim
+from prunebridge_shim.models.strictness import allow_explicit_head_dim
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KEYS_NAMED = 5
@@ -37,18 +37,18 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
     folder = existing_folder(path)
     if not (folder / "config.json").is_file():
         raise ShimError(Reason.BAD_CHECKPOINT, f"{path} has no config.json", "name a Hugging Face checkpoint folder")
+    allow_explicit_head_dim()
     try:
-        with explicit_head_dim():
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                **{_dtype_argument(): DTYPES[dtype]},
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                # Reported with the missing and the left over below.
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            **{_dtype_argument(): DTYPES[dtype]},
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # Reported with the missing and the left over below.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # transformers has no error type of its own

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError
 
+CAUSE_CHARACTERS = 400
+"""transformers explains itself at length."""
+
 
 def existing_folder(path: str) -> Path:
     """Gives back a folder that is there; raises PATH_NOT_FOUND."""
@@ -14,7 +17,6 @@ def existing_folder(path: str) -> Path:
 
 
 def bad_checkpoint(path: str, error: Exception) -> ShimError:
-    """The error for a folder that transformers will not load: the first line of its cause."""
-    lines = str(error).strip().splitlines()
-    cause = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """The error for a folder that transformers will not load: its cause on one line."""
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())}"[:CAUSE_CHARACTERS]
     return ShimError(Reason.BAD_CHECKPOINT, f"{path} cannot be loaded: {cause}", "check that its files are complete")

@@ -1,7 +1,7 @@
 """Lets transformers load networks that are well defined and that its config classes refuse."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import transformers
@@ -9,23 +9,17 @@ import transformers
 CHECK = "validate_architecture"
 
 
-@contextmanager
-def explicit_head_dim() -> Iterator[None]:
-    """Takes a llama config whose hidden size is no multiple of its heads where it states a head_dim.
+@cache
+def allow_explicit_head_dim() -> None:
+    """Has transformers take a llama config whose hidden size is no multiple of its heads where it states a head_dim.
 
     transformers 5 refuses it (huggingface/transformers#46211), though its own llama is built from head_dim: pruning
-    hidden channels or heads makes many such networks. Releases before 5 do not check.
+    hidden channels or heads makes many such networks. Releases before 5 do not check. Lasts for the process, since
+    configs are read on more than one thread: only what loads checkpoints in a shim of its own calls this, never a guest.
     """
-    validators = getattr(transformers.LlamaConfig, "__class_validators__", None)
-    if validators is None:
-        yield
-        return
+    validators = getattr(transformers.LlamaConfig, "__class_validators__", [])
     lenient = [_unless_explicit(check) if check.__name__ == CHECK else check for check in validators]
     transformers.LlamaConfig.__class_validators__ = lenient
-    try:
-        yield
-    finally:
-        transformers.LlamaConfig.__class_validators__ = validators
 
 
 def _unless_explicit(check: Callable[[Any], None]) -> Callable[[Any], None]:

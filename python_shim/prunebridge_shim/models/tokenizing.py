@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.folder import bad_checkpoint, existing_folder
+from prunebridge_shim.models.strictness import allow_explicit_head_dim
 from prunebridge_shim.tensors import Batch, Tick
 
 TEXT_NAME = "text"
@@ -38,6 +39,7 @@ def tokenize(path: str, feed: Iterable[Batch], tick: Tick) -> tuple[NDArray[np.i
 
 def _load(path: str) -> Any:
     folder = existing_folder(path)
+    allow_explicit_head_dim()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers has no error type of its own
