@@ -11,9 +11,11 @@ export { type Inspection, inspect, type Parent, readParent } from "./inspect.js"
 export type { Model, OpenOptions } from "./model.js";
 export { outline, plan, type RankBy, readPlanFor } from "./plan.js";
 export type { Hyperparameters } from "./policy/hyperparameters.js";
+export type { Candidate, SearchResult } from "./policy/search/search.js";
 export type { Progress, RunOptions } from "./progress.js";
 export { type Mode, type PruneConfig, type PruneResult, prune } from "./prune.js";
 export { score } from "./score.js";
+export { type SearchOptions, search } from "./search.js";
 export type { SpawnOptions } from "./shim/process.js";
 export { slice } from "./slice.js";
 export type { Batch, Dtype, Tensor } from "./tensor.js";

@@ -51,7 +51,8 @@ export async function readExportConfig(given: string): Promise<unknown> {
   return parseJsonObject(text, "--export-config", "BAD_EXPORT_CONFIG");
 }
 
-function positiveInteger(text: string): number {
+/** A flag's value that has to be a positive integer. */
+export function positiveInteger(text: string): number {
   if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
   throw new InvalidArgumentError("it must be a positive integer.");
 }

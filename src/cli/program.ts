@@ -4,6 +4,7 @@ import { inspectCommand } from "./commands/inspect.js";
 import { planCommand } from "./commands/plan.js";
 import { pruneCommand } from "./commands/prune.js";
 import { scoreCommand } from "./commands/score.js";
+import { searchCommand } from "./commands/search.js";
 import { sliceCommand } from "./commands/slice.js";
 import { verifyCommand } from "./commands/verify.js";
 
@@ -13,7 +14,15 @@ export function buildProgram(): Command {
     .description("prune large language models: score activations, plan, and slice safetensors checkpoints")
     .version(VERSION)
     .showHelpAfterError("(--help tells more)");
-  for (const command of [inspectCommand(), scoreCommand(), planCommand(), sliceCommand(), pruneCommand(), verifyCommand()]) {
+  for (const command of [
+    inspectCommand(),
+    searchCommand(),
+    scoreCommand(),
+    planCommand(),
+    sliceCommand(),
+    pruneCommand(),
+    verifyCommand(),
+  ]) {
     program.addCommand(command.exitOverride().showHelpAfterError("(--help tells more)"));
   }
   return program.exitOverride();

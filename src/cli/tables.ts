@@ -1,5 +1,5 @@
 import Table from "cli-table3";
-import type { Inspection, Manifest } from "../index.js";
+import type { Inspection, Manifest, SearchResult } from "../index.js";
 import type { PlanOutline } from "../policy/plan.js";
 
 const PLAIN = {
@@ -65,4 +65,35 @@ export function formatOutline({ parent, child, warnings }: Pick<PlanOutline, "pa
 export function formatManifest(out: string, manifest: Manifest): string {
   const bytes = manifest.shards.reduce((sum, shard) => sum + shard.bytes, 0);
   return `wrote ${out}: ${manifest.params.child.toLocaleString("en-US")} of ${manifest.params.parent.toLocaleString("en-US")} parameters, ${(bytes / 1e9).toFixed(2)} GB in ${manifest.shards.length} file${manifest.shards.length === 1 ? "" : "s"}`;
+}
+
+/** A search's space and its best candidates. */
+export function formatSearch({ parent, space, spaceSize, primary, feasible, candidates }: SearchResult): string {
+  const names = Object.keys(space) as (keyof typeof space)[];
+  const choices = names.map((name) => `${name} ${space[name].join(" ")}`).join("\n");
+  const row = (label: string, sizes: readonly number[], costs: SearchResult["parent"]): (string | number)[] => [
+    label,
+    ...sizes,
+    costs.params,
+    ((100 * costs.params) / parent.params).toFixed(1),
+    Math.round(costs.memory_mb),
+    costs.flops.toExponential(3),
+  ];
+  const table = formatTable([
+    ["", ...names, "params", "%", "memory_mb", "flops"],
+    row(
+      "parent",
+      names.map((name) => space[name].at(-1) ?? 0),
+      parent,
+    ),
+    ...candidates.map(({ exportConfig, costs }, i) =>
+      row(
+        `${i + 1}`,
+        names.map((name) => exportConfig[name]),
+        costs,
+      ),
+    ),
+  ]);
+  const counts = `${spaceSize.toLocaleString("en-US")} subnets, ${feasible.toLocaleString("en-US")} within the bounds; the largest by ${primary}:`;
+  return `${choices}\n${counts}\n\n${table}`;
 }

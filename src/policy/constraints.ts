@@ -23,8 +23,8 @@ export function parseConstraints(given: unknown): Constraints {
   if (metric !== undefined && "export_config" in given) throw bad(`export_config stands alone; it cannot be combined with ${metric}`);
   if (metric !== undefined) {
     throw bad(
-      `this version does not search: ${metric} cannot be met by itself`,
-      "give the sizes to keep as export_config; `prunebridge plan` counts their parameters",
+      `this version does not choose among candidates by score: ${metric} cannot be given to prune()`,
+      "`prunebridge search` lists sizes that meet it; give the one you choose as export_config",
     );
   }
   if (!("export_config" in given)) throw bad("constraints are empty", 'give {"export_config": {...}}');

@@ -15,7 +15,7 @@ def allow_explicit_head_dim() -> None:
 
     transformers 5 refuses it (huggingface/transformers#46211), though its own llama is built from head_dim: pruning
     hidden channels or heads makes many such networks. Releases before 5 do not check. Lasts for the process, since
-    configs are read on more than one thread: only what loads checkpoints in a shim of its own calls this, never a guest.
+    configs are read on more than one thread: only a shim of its own calls this, never a guest.
     """
     validators = getattr(transformers.LlamaConfig, "__class_validators__", [])
     lenient = [_unless_explicit(check) if check.__name__ == CHECK else check for check in validators]

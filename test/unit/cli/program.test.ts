@@ -13,6 +13,9 @@ it("has exactly these commands and flags", () => {
   const device = "--device --dtype";
   expect(surface).toEqual({
     "inspect <path>": "--json",
+    "search <path>":
+      "--json --params --active-params --memory-mb --flops --top-k --seq-length --batch-size --hidden-size-divisor " +
+      "--ffn-hidden-size-divisor --num-layers-divisor --max-width-pruning --max-depth-pruning --hparams-to-skip",
     "score <dir>": `--json --data! --out! ${batches} ${device}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
     "slice <dir>": "--json --plan! --out!",
