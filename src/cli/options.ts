@@ -1,8 +1,6 @@
+import { readFile } from "node:fs/promises";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { parseJsonObject, readText } from "../checkpoint/json.js";
-import { BATCH_DEFAULTS } from "../data/batches.js";
-import type { BatchShape } from "../data/pack.js";
-import type { OpenOptions } from "../index.js";
+import { BATCH_DEFAULTS, type BatchShape, type OpenOptions, PruneError } from "../index.js";
 
 /** Flags that choose how a model runs. */
 export type DeviceFlags = Required<Pick<OpenOptions, "device" | "dtype">>;
@@ -45,10 +43,26 @@ export function batchShape(
   return { seqLength: flags.seqLength ?? fitting, samples: flags.samples, batchSize: flags.batchSize };
 }
 
-/** An export_config given as JSON or as the path of a JSON file. */
+/** An export_config given as JSON or as the path of a JSON file. Throws BAD_EXPORT_CONFIG or PATH_NOT_FOUND. */
 export async function readExportConfig(given: string): Promise<unknown> {
-  const text = given.trimStart().startsWith("{") ? given : await readText(given);
-  return parseJsonObject(text, "--export-config", "BAD_EXPORT_CONFIG");
+  const inline = given.trimStart().startsWith("{");
+  const text = inline ? given : await readConfigFile(given);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new PruneError("BAD_EXPORT_CONFIG", `${inline ? "--export-config" : given} is not JSON: ${String(cause)}`, { cause });
+  }
+}
+
+async function readConfigFile(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    throw new PruneError("PATH_NOT_FOUND", `cannot read ${path}`, {
+      hint: `--export-config takes a file, or JSON such as '{"ffn_hidden_size": 9216}'`,
+      cause,
+    });
+  }
 }
 
 /** A flag's value that has to be a positive integer. */

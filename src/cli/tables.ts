@@ -1,6 +1,5 @@
 import Table from "cli-table3";
-import type { Inspection, Manifest, SearchResult } from "../index.js";
-import type { PlanOutline } from "../policy/plan.js";
+import type { Inspection, Manifest, PlanOutline, SearchResult } from "../index.js";
 
 const PLAIN = {
   top: "",

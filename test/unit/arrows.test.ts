@@ -17,6 +17,7 @@ const FORBIDDEN = [
   ["src/data", "../shim/session.js"],
   ["src/shim", "../checkpoint/folder.js"],
   ["src/cli", "../shim/session.js"],
+  ["src/cli/commands", "../../checkpoint/staging.js"],
   ["src", "./gen/prunebridge/v1/tensor.js"],
   ["src", "./cli/run.js"],
 ] as const;

@@ -1,10 +1,20 @@
 import type { Command } from "commander";
-import { checkTarget } from "../../checkpoint/staging.js";
-import { batchesOf, type CalibrationData, readCalibrationData } from "../../data/batches.js";
-import type { BatchShape } from "../../data/pack.js";
-import { outline, PruneError, plan, prune, type RunOptions, readScoreFile } from "../../index.js";
-import { type Parent, readWeightedParent } from "../../inspect.js";
-import { parseModes } from "../../policy/modes/modes.js";
+import {
+  type BatchShape,
+  batchesOf,
+  type CalibrationData,
+  checkTarget,
+  outline,
+  type Parent,
+  PruneError,
+  parseModes,
+  plan,
+  prune,
+  type RunOptions,
+  readCalibrationData,
+  readScoreFile,
+  readWeightedParent,
+} from "../../index.js";
 import { batchShape, command, type DeviceFlags, readExportConfig, withBatchFlags, withDeviceFlags } from "../options.js";
 import { type Output, runCommand, withBridge } from "../run.js";
 import { formatManifest, formatOutline } from "../tables.js";

@@ -1,7 +1,5 @@
 import type { Command } from "commander";
-import { batchesOf, readCalibrationData } from "../../data/batches.js";
-import { type OpenOptions, score, writeScoreFile } from "../../index.js";
-import { readWeightedParent } from "../../inspect.js";
+import { batchesOf, type OpenOptions, readCalibrationData, readWeightedParent, score, writeScoreFile } from "../../index.js";
 import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 

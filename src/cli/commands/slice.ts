@@ -1,7 +1,5 @@
 import type { Command } from "commander";
-import { checkTarget } from "../../checkpoint/staging.js";
-import { readPlanFor, slice } from "../../index.js";
-import { readWeightedParent } from "../../inspect.js";
+import { checkTarget, readPlanFor, readWeightedParent, slice } from "../../index.js";
 import { command } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 import { formatManifest } from "../tables.js";

@@ -1,7 +1,5 @@
 import type { Command } from "commander";
-import { batchesOf, readCalibrationData } from "../../data/batches.js";
-import { verify } from "../../index.js";
-import type { RunOptions } from "../../progress.js";
+import { batchesOf, type RunOptions, readCalibrationData, verify } from "../../index.js";
 import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 
