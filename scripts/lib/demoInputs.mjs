@@ -11,7 +11,7 @@ export function makeDemoInputs() {
   // Written last.
   if (!existsSync(join(folder, "scores-random.safetensors"))) {
     process.stderr.write("making the checkpoint and its calibration data ...\n");
-    run(python, [join(ROOT, "scripts", "demo", "prepare.py"), folder], { env: { ...process.env, HF_HUB_OFFLINE: "1" } });
+    run(python, [join(ROOT, "scripts", "demo", "prepare.py"), folder], { env: { ...process.env, HF_HUB_OFFLINE: "1", TQDM_DISABLE: "1" } });
   }
   return { python, folder };
 }
