@@ -3,7 +3,7 @@ export type { Manifest } from "./checkpoint/manifest.js";
 export type { PlanFile } from "./checkpoint/planFile.js";
 export { readPlanFile, writePlanFile } from "./checkpoint/planFile.js";
 export { readScoreFile, type ScoreFile, writeScoreFile } from "./checkpoint/scoreFile.js";
-export { checkTarget } from "./checkpoint/staging.js";
+export { checkTarget, checkWritable } from "./checkpoint/staging.js";
 export { BATCH_DEFAULTS, batchesOf, type CalibrationData, readCalibrationData, textBatches } from "./data/batches.js";
 export { type BatchShape, packTokens, tokenBatch } from "./data/pack.js";
 export { readTokenFile } from "./data/tokenFile.js";

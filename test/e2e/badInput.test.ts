@@ -2,6 +2,7 @@ import { chmod, mkdir, readdir, readFile, truncate, writeFile } from "node:fs/pr
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { encodeSafetensors } from "../../src/checkpoint/writeSafetensors.js";
+import { findPython } from "../../src/shim/python.js";
 import { type Config, TINY_LLAMA, temporaryFolder, tensorsOf, writeCheckpoint, writeScores, writeTokens } from "../fixtures/checkpoints.js";
 import { runCli } from "../fixtures/cli.js";
 
@@ -190,6 +191,10 @@ describe("a target that is wrong", () => {
   });
   it("is the parent", () =>
     expectRefused({ code: "TARGET_EXISTS", says: /is the parent checkpoint itself/, args: { "--out": join(dir, "x", "..", "parent") } }));
+  it("lies where no folder can be", async () => {
+    await writeFile(join(dir, "notes.txt"), "mine");
+    await expectRefused({ code: "PATH_DENIED", says: /notes.txt/, args: { "--out": join(dir, "notes.txt", "child") } });
+  });
   it("is in a mode to come", () => expectRefused({ code: "BAD_MODE", says: /fastnas is not implemented/, args: { "--mode": "fastnas" } }));
 });
 
@@ -230,7 +235,7 @@ describe("an interpreter that is wrong", () => {
     const python = join(dir, "python-without-torch");
     await writeFile(
       python,
-      `#!/bin/sh\nexec "${process.env["PRUNEBRIDGE_PYTHON"] ?? "python3"}" -c 'import importlib.util as u, runpy, sys
+      `#!/bin/sh\nexec "${findPython()}" -c 'import importlib.util as u, runpy, sys
 real = u.find_spec
 u.find_spec = lambda name, package=None: None if name in ("torch", "transformers") else real(name, package)
 sys.argv = ["prunebridge_shim", *sys.argv[3:]]
@@ -251,7 +256,7 @@ runpy.run_module("prunebridge_shim", run_name="__main__")' "$@"\n`,
     const python = join(dir, "python-that-dies-later");
     await writeFile(
       python,
-      `#!/bin/sh\nexec "${process.env["PRUNEBRIDGE_PYTHON"] ?? "python3"}" -c 'import os, runpy, signal, sys
+      `#!/bin/sh\nexec "${findPython()}" -c 'import os, runpy, signal, sys
 import transformers
 def die(*args, **kwargs):
     print("loading shards", file=sys.stderr, flush=True)

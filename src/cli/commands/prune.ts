@@ -1,9 +1,11 @@
+import { join } from "node:path";
 import type { Command } from "commander";
 import {
   type BatchShape,
   batchesOf,
   type CalibrationData,
   checkTarget,
+  checkWritable,
   outline,
   type Parent,
   PruneError,
@@ -53,6 +55,7 @@ async function pruneCheckpoint(dir: string, flags: Flags, options: RunOptions): 
   const exportConfig = await readExportConfig(flags.exportConfig);
   const outlined = outline(parent, exportConfig);
   await checkTarget(flags.out, parent.checkpoint.dir);
+  if (flags.checkpoint !== undefined) await checkWritable(join(flags.checkpoint, "scores.safetensors"));
   const { data, shape } = await checkInputs(parent, exportConfig, flags);
   if (!flags.json) process.stderr.write(`${formatOutline(outlined)}\n`);
 

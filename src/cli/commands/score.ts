@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { batchesOf, type OpenOptions, readCalibrationData, readWeightedParent, score, writeScoreFile } from "../../index.js";
+import { batchesOf, checkWritable, type OpenOptions, readCalibrationData, readWeightedParent, score, writeScoreFile } from "../../index.js";
 import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 
@@ -21,6 +21,7 @@ export function scoreCommand(): Command {
   return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) =>
     runCommand(flags, async (options) => {
       const parent = await readWeightedParent(dir);
+      await checkWritable(flags.out);
       const shape = batchShape(flags, parent.checkpoint.config);
       const data = await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
       const scores = await withBridge(async (bridge) => {
