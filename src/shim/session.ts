@@ -7,6 +7,7 @@ import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/
 import type { HandshakeResponse } from "../gen/prunebridge/v1/session.js";
 import type { RunOptions } from "../progress.js";
 import { type Batches, countOf, type Tensor } from "../tensor.js";
+import { DeathWatch } from "./deathWatch.js";
 import { sendFeed } from "./feed.js";
 import { PROTOCOL, RETRY_PAUSES, TIMEOUTS } from "./options.js";
 import type { ShimProcess } from "./process.js";
@@ -35,29 +36,26 @@ export interface FeedSource {
 /** A connection to one shim, after its handshake. */
 export class ShimSession {
   readonly #stubs: Stubs;
-  readonly #death: Promise<never>;
+  readonly #deathWatch: DeathWatch;
   readonly shim: HandshakeResponse;
 
-  private constructor(stubs: Stubs, death: Promise<never>, shim: HandshakeResponse) {
+  private constructor(stubs: Stubs, deathWatch: DeathWatch, shim: HandshakeResponse) {
     this.#stubs = stubs;
-    this.#death = death;
+    this.#deathWatch = deathWatch;
     this.shim = shim;
   }
 
   /** Connects and shakes hands. Throws PROTOCOL_MISMATCH, SHIM_UNREACHABLE or SHIM_DIED. */
   static async open(address: string, client: string, lifeline: Lifeline): Promise<ShimSession> {
     const stubs = connect(address);
-    const death = lifeline.died.then((error) => {
-      throw error;
-    });
-    death.catch(() => {}); // told to whoever waits
+    const deathWatch = new DeathWatch(lifeline.died);
     const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
     try {
       const answer = callUnary<HandshakeResponse>(
         (options, done) => stubs.session.handshake(request, META, options, done),
         TIMEOUTS.handshake,
       );
-      return new ShimSession(stubs, death, await preferDeath(answer, death));
+      return new ShimSession(stubs, deathWatch, await deathWatch.guard(answer));
     } catch (error) {
       disconnect(stubs);
       throw error;
@@ -75,7 +73,7 @@ export class ShimSession {
    * @throws PruneError as the operation failed; CANCELLED where the signal ended it; SHIM_DIED with the tail of the log
    */
   async run(work: Work, options: RunOptions = {}, feed?: FeedSource): Promise<Succeeded> {
-    return (await preferDeath(this.#runToEnd(work, options, feed), this.#death)).done;
+    return (await this.#deathWatch.guard(this.#runToEnd(work, options, feed))).done;
   }
 
   /** Runs one operation and fetches the tensors that it leaves. */
@@ -84,8 +82,8 @@ export class ShimSession {
     options: RunOptions = {},
     feed?: FeedSource,
   ): Promise<{ done: Succeeded; tensors: ReadonlyMap<string, Tensor> }> {
-    const { operationId, done } = await preferDeath(this.#runToEnd(work, options, feed), this.#death);
-    return { done, tensors: await preferDeath(this.#readResult(operationId), this.#death) };
+    const { operationId, done } = await this.#deathWatch.guard(this.#runToEnd(work, options, feed));
+    return { done, tensors: await this.#deathWatch.guard(this.#readResult(operationId)) };
   }
 
   async #runToEnd(work: Work, { signal, onProgress }: RunOptions, feed?: FeedSource): Promise<{ operationId: string; done: Succeeded }> {
@@ -155,17 +153,6 @@ function settleEvent(event: Event, onProgress: RunOptions["onProgress"]): Succee
       return event.value;
     case "failed":
       throw fromDetail(event.value);
-  }
-}
-
-// When the process dies, its connection breaks first: wait a moment for the news that explains it.
-async function preferDeath<T>(work: Promise<T>, death: Promise<never>): Promise<T> {
-  try {
-    return await Promise.race([work, death]);
-  } catch (error) {
-    if (!(error instanceof PruneError) || !["SHIM_UNREACHABLE", "INTERNAL", "SHIM_STALLED"].includes(error.code)) throw error;
-    await Promise.race([death, sleep(TIMEOUTS.exitNews)]);
-    throw error;
   }
 }
 
