@@ -11,7 +11,7 @@ await main(() => {
   const [name, ...args] = process.argv.slice(2);
   const file = join(FOLDER, `${name}.ts`);
   if (!name || !existsSync(file)) {
-    const names = readdirSync(FOLDER).map((entry) => entry.replace(/\.ts$/, ""));
+    const names = readdirSync(FOLDER).flatMap((entry) => (entry.endsWith(".ts") ? [entry.slice(0, -3)] : []));
     throw new Error(`npm run bench -- <name>, one of: ${names.join(", ")}`);
   }
   setUpNode();
