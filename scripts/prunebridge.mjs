@@ -1,16 +1,14 @@
 // npm run -s prunebridge -- <args>: the command line from a clone, in the folder that npm was called from.
-import { spawnSync } from "node:child_process";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { setUpNode } from "./lib/setup.mjs";
 import { main, ROOT } from "./lib/tools.mjs";
 
-await main(() => {
+await main(async () => {
   setUpNode();
-  const tsx = join(ROOT, "node_modules", "tsx", "dist", "loader.mjs");
-  const cli = join(ROOT, "src", "cli", "main.ts");
-  const { status } = spawnSync(process.execPath, ["--import", tsx, cli, ...process.argv.slice(2)], {
-    cwd: process.env.INIT_CWD ?? process.cwd(),
-    stdio: "inherit",
-  });
-  process.exitCode = status ?? 1;
+  // In this process: whoever kills it kills the command line, and its shim with it.
+  const { register } = await import("tsx/esm/api");
+  register();
+  process.chdir(process.env.INIT_CWD ?? process.cwd());
+  await import(pathToFileURL(join(ROOT, "src", "cli", "main.ts")).href);
 });
