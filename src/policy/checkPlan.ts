@@ -2,7 +2,7 @@ import { PruneError } from "../errors.js";
 import type { Architecture, ModelConfig } from "./architecture.js";
 import { patchConfig } from "./childConfig.js";
 import { DIMENSION_SCOPES, dimensionSizes, type Hyperparameters, type PrunableDimension } from "./hyperparameters.js";
-import type { Kept, KeptTree } from "./kept.js";
+import { isPositions, type Kept, type KeptTree } from "./kept.js";
 import { keptLayers, outlinePlan, type Plan } from "./plan.js";
 
 /**
@@ -100,8 +100,4 @@ function keptGroups({ kept, groups }: TreeCheck, layer: number): readonly number
   const tree = kept.group;
   const chosen = tree === undefined || isPositions(tree) ? undefined : tree[String(layer)];
   return chosen !== undefined && isPositions(chosen) ? chosen : Array.from({ length: groups }, (_, group) => group);
-}
-
-function isPositions(tree: KeptTree): tree is readonly number[] {
-  return Array.isArray(tree);
 }

@@ -4,7 +4,7 @@ import { type ConfigPatch, patchConfig } from "./childConfig.js";
 import { countActiveParams, countParams } from "./cost.js";
 import { type ExportConfig, resolveExportConfig } from "./exportConfig.js";
 import type { Hyperparameters } from "./hyperparameters.js";
-import type { Kept } from "./kept.js";
+import { isPositions, type Kept } from "./kept.js";
 import { chooseKept, type Ranking } from "./rank.js";
 
 /** What one side of a plan amounts to. */
@@ -52,7 +52,7 @@ export function makePlan(architecture: Architecture, config: ModelConfig, target
 
 /** The parent's layers that a child keeps, in order. */
 export function keptLayers(kept: Kept, layers: number): readonly number[] {
-  return Array.isArray(kept.layer) ? (kept.layer as readonly number[]) : Array.from({ length: layers }, (_, layer) => layer);
+  return kept.layer && isPositions(kept.layer) ? kept.layer : Array.from({ length: layers }, (_, layer) => layer);
 }
 
 function describeSide(architecture: Architecture): PlanSide {
