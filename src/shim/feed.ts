@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type { FeedServiceClient } from "../gen/prunebridge/v1/operation.js";
 import type { Batches } from "../tensor.js";
 import { batchMessages } from "./tensors.js";
@@ -30,7 +29,7 @@ export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches
     for await (const batch of batches) {
       for (const message of batchMessages(batch)) {
         if (settled) return await taken;
-        if (!stream.write(first ? { ...message, feedId } : message)) await Promise.race([once(stream, "drain"), ended]);
+        if (!stream.write(first ? { ...message, feedId } : message)) await Promise.race([drained(stream), ended]);
         first = false;
       }
       sent += 1;
@@ -42,4 +41,9 @@ export async function sendFeed(feeds: FeedServiceClient, feedId: string, batches
     await ended;
     throw error;
   }
+}
+
+// Not events.once(), which would reject with gRPC's own error: what ended the call is told by its callback.
+function drained(stream: NodeJS.EventEmitter): Promise<void> {
+  return new Promise((resolve) => stream.once("drain", resolve));
 }

@@ -101,6 +101,26 @@ describe("a shim that is killed", () => {
   });
 });
 
+describe("a shim that is killed while it holds a feed back", () => {
+  it("gives the caller the same error", async () => {
+    await using bridge = await Bridge.spawn();
+    const model = await bridge.open(await writeCheckpoint(await temporaryFolder()));
+    // Attention over sequences this long keeps the shim behind, so that the sender waits for room.
+    const long = tokenBatch(
+      BigInt64Array.from({ length: 8 * 4096 }, (_, i) => BigInt(i % 50)),
+      8,
+    );
+    const dataLoader = (async function* () {
+      for (let n = 1; ; n++) {
+        if (n === 6) setTimeout(() => process.kill(bridge.pid, "SIGKILL"), 300);
+        yield long;
+      }
+    })();
+    const { error } = await failureOf(prune(model, "mcore_gpt_minitron", TARGET, null, { dataLoader }));
+    expect(error).toMatchObject({ name: "PruneError", code: "SHIM_DIED" });
+  });
+});
+
 describe("a caller that changes its mind", () => {
   it("cancels scoring, and the bridge goes on", async () => {
     await using bridge = await Bridge.spawn();
