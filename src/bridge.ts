@@ -1,4 +1,4 @@
-import { readWeightedParent } from "./inspect.js";
+import { type Parent, readWeightedParent } from "./inspect.js";
 import { Model, type OpenOptions } from "./model.js";
 import type { RunOptions } from "./progress.js";
 import { ShimProcess, type SpawnOptions } from "./shim/process.js";
@@ -43,12 +43,13 @@ export class Bridge implements Cutter, AsyncDisposable {
   }
 
   /**
-   * Opens a checkpoint folder. Its config, index and every tensor's shape are checked at once; its weights are loaded when they are needed.
+   * Opens a checkpoint folder, or one that was read already. Its config, index and every tensor's shape are checked at once; its weights are loaded when they are needed.
    *
    * @throws PruneError as {@link inspect} does
    */
-  async open(path: string, options: OpenOptions = {}): Promise<Model> {
-    return new Model(this.#session, this, await readWeightedParent(path), options);
+  async open(checkpoint: string | Parent, options: OpenOptions = {}): Promise<Model> {
+    const parent = typeof checkpoint === "string" ? await readWeightedParent(checkpoint) : checkpoint;
+    return new Model(this.#session, this, parent, options);
   }
 
   /** Cuts shards on storage. No weights are loaded, and no torch is needed. */

@@ -60,7 +60,7 @@ async function pruneCheckpoint(dir: string, flags: Flags, options: RunOptions): 
   if (!flags.json) process.stderr.write(`${formatOutline(outlined)}\n`);
 
   const manifest = await withBridge(async (bridge) => {
-    const model = await bridge.open(dir, { device: flags.device, dtype: flags.dtype });
+    const model = await bridge.open(parent, { device: flags.device, dtype: flags.dtype });
     const dataLoader = data && batchesOf(data, model, shape);
     const { scores, checkpoint } = flags;
     const { subnet } = await prune(model, flags.mode, { export_config: exportConfig }, null, {

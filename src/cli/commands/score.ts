@@ -26,7 +26,7 @@ export function scoreCommand(): Command {
       const data = await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
       const scores = await withBridge(async (bridge) => {
         const opened: OpenOptions = { device: flags.device, dtype: flags.dtype };
-        const model = await bridge.open(dir, opened);
+        const model = await bridge.open(parent, opened);
         return score(model, model.parent, batchesOf(data, model, shape), options);
       });
       await writeScoreFile(flags.out, scores);
