@@ -44,6 +44,10 @@ export enum ErrorReason {
   /** ERROR_REASON_FEED_LOST - The client stopped feeding a batch stream that an operation was reading. */
   ERROR_REASON_FEED_LOST = 18,
   ERROR_REASON_SHUTTING_DOWN = 19,
+  /** ERROR_REASON_PYTHON_DENIED - A Python function that the shim's operator did not allow. */
+  ERROR_REASON_PYTHON_DENIED = 20,
+  /** ERROR_REASON_PYTHON_FAILED - A Python function that cannot be imported, raised, or gave what it must not. */
+  ERROR_REASON_PYTHON_FAILED = 21,
   UNRECOGNIZED = -1,
 }
 

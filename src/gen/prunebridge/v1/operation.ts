@@ -10,11 +10,11 @@ import {
   type CallOptions,
   type ChannelCredentials,
   Client,
+  type ClientDuplexStream,
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
-  type ClientWritableStream,
-  type handleClientStreamingCall,
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
@@ -36,9 +36,13 @@ import {
   ModelClosed,
   ModelCut,
   ModelOpened,
+  ModelScored,
   OpenModel,
+  OpenSubnet,
+  ScoreModel,
   Slice,
   Sliced,
+  SubnetOpened,
   Tokenize,
   Tokenized,
 } from "./work.js";
@@ -46,6 +50,19 @@ import {
 export const protobufPackage = "prunebridge.v1";
 
 export const protobufFileName = "prunebridge/v1/operation.proto";
+
+/** What a batch gives back, for work that runs the model on it. */
+export enum Returns {
+  /** RETURNS_UNSPECIFIED - Nothing. */
+  RETURNS_UNSPECIFIED = 0,
+  /** RETURNS_LOSS - F64 `loss` []: the mean next-token cross entropy of the batch in nats, computed in float32. */
+  RETURNS_LOSS = 1,
+  /** RETURNS_LAST_LOGITS - F32 `logits` [B, vocab]: those of the last position. */
+  RETURNS_LAST_LOGITS = 2,
+  /** RETURNS_LOGITS - F32 `logits` [B, S, vocab]. */
+  RETURNS_LOGITS = 3,
+  UNRECOGNIZED = -1,
+}
 
 export interface StartRequest {
   /** Chosen by the client, unique to this piece of work. */
@@ -59,6 +76,8 @@ export interface StartRequest {
     | { $case: "forward"; value: Forward }
     | { $case: "cutModel"; value: CutModel }
     | { $case: "slice"; value: Slice }
+    | { $case: "openSubnet"; value: OpenSubnet }
+    | { $case: "scoreModel"; value: ScoreModel }
     | undefined;
 }
 
@@ -102,6 +121,8 @@ export interface Succeeded {
     | { $case: "forwarded"; value: Forwarded }
     | { $case: "modelCut"; value: ModelCut }
     | { $case: "sliced"; value: Sliced }
+    | { $case: "subnetOpened"; value: SubnetOpened }
+    | { $case: "modelScored"; value: ModelScored }
     | undefined;
   /** What ReadResult will stream. */
   tensors: TensorInfo[];
@@ -136,6 +157,7 @@ export interface FeedRequest {
 }
 
 export interface BatchEnd {
+  returns: Returns;
 }
 
 export interface FeedEnd {
@@ -144,7 +166,25 @@ export interface FeedEnd {
 }
 
 export interface FeedResponse {
-  /** Batches that were taken. */
+  part?:
+    | //
+    /** A stretch of a tensor that a batch gives back. */
+    { $case: "chunk"; value: TensorChunk }
+    | //
+    /** Closes what one batch gives back. */
+    { $case: "answerEnd"; value: AnswerEnd }
+    | //
+    /** The last message: the operation has taken every batch. */
+    { $case: "feedTaken"; value: FeedTaken }
+    | undefined;
+}
+
+export interface AnswerEnd {
+  /** The batch that was answered, counted from 0. */
+  batch: number;
+}
+
+export interface FeedTaken {
   batches: number;
 }
 
@@ -181,6 +221,12 @@ export const StartRequest: MessageFns<StartRequest> = {
         break;
       case "slice":
         Slice.encode(message.work.value, writer.uint32(74).fork()).join();
+        break;
+      case "openSubnet":
+        OpenSubnet.encode(message.work.value, writer.uint32(82).fork()).join();
+        break;
+      case "scoreModel":
+        ScoreModel.encode(message.work.value, writer.uint32(90).fork()).join();
         break;
     }
     return writer;
@@ -269,6 +315,22 @@ export const StartRequest: MessageFns<StartRequest> = {
             }
 
             message.work = { $case: "slice", value: Slice.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.work = { $case: "openSubnet", value: OpenSubnet.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.work = { $case: "scoreModel", value: ScoreModel.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -589,6 +651,12 @@ export const Succeeded: MessageFns<Succeeded> = {
       case "sliced":
         Sliced.encode(message.result.value, writer.uint32(66).fork()).join();
         break;
+      case "subnetOpened":
+        SubnetOpened.encode(message.result.value, writer.uint32(82).fork()).join();
+        break;
+      case "modelScored":
+        ModelScored.encode(message.result.value, writer.uint32(90).fork()).join();
+        break;
     }
     for (const v of message.tensors) {
       TensorInfo.encode(v!, writer.uint32(74).fork()).join();
@@ -671,6 +739,22 @@ export const Succeeded: MessageFns<Succeeded> = {
             }
 
             message.result = { $case: "sliced", value: Sliced.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.result = { $case: "subnetOpened", value: SubnetOpened.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.result = { $case: "modelScored", value: ModelScored.decode(reader, reader.uint32()) };
             continue;
           }
           case 9: {
@@ -949,11 +1033,14 @@ export const FeedRequest: MessageFns<FeedRequest> = {
 };
 
 function createBaseBatchEnd(): BatchEnd {
-  return {};
+  return { returns: 0 };
 }
 
 export const BatchEnd: MessageFns<BatchEnd> = {
-  encode(_: BatchEnd, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: BatchEnd, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.returns !== 0) {
+      writer.uint32(8).int32(message.returns);
+    }
     return writer;
   },
 
@@ -970,6 +1057,14 @@ export const BatchEnd: MessageFns<BatchEnd> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.returns = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1030,13 +1125,21 @@ export const FeedEnd: MessageFns<FeedEnd> = {
 };
 
 function createBaseFeedResponse(): FeedResponse {
-  return { batches: 0 };
+  return { part: undefined };
 }
 
 export const FeedResponse: MessageFns<FeedResponse> = {
   encode(message: FeedResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.batches !== 0) {
-      writer.uint32(8).uint64(message.batches);
+    switch (message.part?.$case) {
+      case "chunk":
+        TensorChunk.encode(message.part.value, writer.uint32(10).fork()).join();
+        break;
+      case "answerEnd":
+        AnswerEnd.encode(message.part.value, writer.uint32(18).fork()).join();
+        break;
+      case "feedTaken":
+        FeedTaken.encode(message.part.value, writer.uint32(26).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1051,6 +1154,114 @@ export const FeedResponse: MessageFns<FeedResponse> = {
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseFeedResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.part = { $case: "chunk", value: TensorChunk.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.part = { $case: "answerEnd", value: AnswerEnd.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.part = { $case: "feedTaken", value: FeedTaken.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAnswerEnd(): AnswerEnd {
+  return { batch: 0 };
+}
+
+export const AnswerEnd: MessageFns<AnswerEnd> = {
+  encode(message: AnswerEnd, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.batch !== 0) {
+      writer.uint32(8).uint64(message.batch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AnswerEnd {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAnswerEnd();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.batch = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseFeedTaken(): FeedTaken {
+  return { batches: 0 };
+}
+
+export const FeedTaken: MessageFns<FeedTaken> = {
+  encode(message: FeedTaken, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.batches !== 0) {
+      writer.uint32(8).uint64(message.batches);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FeedTaken {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFeedTaken();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1196,13 +1407,14 @@ export const OperationServiceClient = makeGenericClientConstructor(
 export type FeedServiceService = typeof FeedServiceService;
 export const FeedServiceService = {
   /**
-   * Ends when every batch was taken, or fails with FEED_LOST when the operation has ended before. A stream that breaks off fails the
-   * operation with FEED_LOST. The sender is held back while `Limits.feed_depth` batches wait.
+   * Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
+   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
+   * `Limits.feed_depth` batches wait.
    */
   feed: {
     path: "/prunebridge.v1.FeedService/Feed" as const,
     requestStream: true as const,
-    responseStream: false as const,
+    responseStream: true as const,
     requestSerialize: (value: FeedRequest): Buffer => Buffer.from(FeedRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): FeedRequest => FeedRequest.decode(value),
     responseSerialize: (value: FeedResponse): Buffer => Buffer.from(FeedResponse.encode(value).finish()),
@@ -1212,31 +1424,22 @@ export const FeedServiceService = {
 
 export interface FeedServiceServer extends UntypedServiceImplementation {
   /**
-   * Ends when every batch was taken, or fails with FEED_LOST when the operation has ended before. A stream that breaks off fails the
-   * operation with FEED_LOST. The sender is held back while `Limits.feed_depth` batches wait.
+   * Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
+   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
+   * `Limits.feed_depth` batches wait.
    */
-  feed: handleClientStreamingCall<FeedRequest, FeedResponse>;
+  feed: handleBidiStreamingCall<FeedRequest, FeedResponse>;
 }
 
 export interface FeedServiceClient extends Client {
   /**
-   * Ends when every batch was taken, or fails with FEED_LOST when the operation has ended before. A stream that breaks off fails the
-   * operation with FEED_LOST. The sender is held back while `Limits.feed_depth` batches wait.
+   * Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
+   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
+   * `Limits.feed_depth` batches wait.
    */
-  feed(callback: (error: ServiceError | null, response: FeedResponse) => void): ClientWritableStream<FeedRequest>;
-  feed(
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: FeedResponse) => void,
-  ): ClientWritableStream<FeedRequest>;
-  feed(
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: FeedResponse) => void,
-  ): ClientWritableStream<FeedRequest>;
-  feed(
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: FeedResponse) => void,
-  ): ClientWritableStream<FeedRequest>;
+  feed(): ClientDuplexStream<FeedRequest, FeedResponse>;
+  feed(options: Partial<CallOptions>): ClientDuplexStream<FeedRequest, FeedResponse>;
+  feed(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<FeedRequest, FeedResponse>;
 }
 
 export const FeedServiceClient = makeGenericClientConstructor(

@@ -27,6 +27,16 @@ export enum Reduction {
   REDUCTION_MEAN_ABS_SQUARE = 1,
   /** REDUCTION_COSINE_DISTANCE - For the module's input and output [B, S, C]: += 1 - mean over tokens of cos(in, out), once a batch. Gives F32 []. The side is left out. */
   REDUCTION_COSINE_DISTANCE = 2,
+  /**
+   * REDUCTION_ROUTED_MEAN_ABS_SQUARE - On a module that runs experts, forward(hidden [T, in], top_k_index [T, k], top_k_weights [T, k]): for each expert, over the tokens of a
+   * batch that are routed to it, m[c] = mean of |gated activation times router weight|, and A[c] += m^2. An expert without a token in a
+   * batch adds nothing. Gives F32 [E, C]. The side is left out, as it is for the two that follow.
+   */
+  REDUCTION_ROUTED_MEAN_ABS_SQUARE = 3,
+  /** REDUCTION_ROUTED_OUTPUT_NORM - For each expert += the L2 norms of its outputs, router weight included, over its tokens. Gives F32 [E]. */
+  REDUCTION_ROUTED_OUTPUT_NORM = 4,
+  /** REDUCTION_ROUTED_TOKENS - For each expert += its tokens. Gives F32 [E]. */
+  REDUCTION_ROUTED_TOKENS = 5,
   UNRECOGNIZED = -1,
 }
 
@@ -77,11 +87,33 @@ export interface HookPoint {
   reduction: Reduction;
 }
 
-/** Runs the model over a feed's batches, without gradients, with hooks that accumulate in float32. A batch holds I64 `input_ids` [B, S]. */
+/**
+ * Runs the model over batches, without gradients, with hooks that accumulate in float32. A batch holds I64 `input_ids` [B, S], and may hold
+ * further arguments of the model's forward by their names.
+ */
 export interface Collect {
   modelId: string;
+  /** Where batches come from a client; empty where Python brings them. A batch may ask for what it gives, as in Forward. */
   feedId: string;
   hooks: HookPoint[];
+  python?:
+    | //
+    /** Batches from a Python iterable. */
+    { $case: "data"; value: PythonData }
+    | //
+    /** A Python function that is called with the model, once, and runs it as it likes: `package.module:function`. */
+    { $case: "forwardLoop"; value: string }
+    | undefined;
+}
+
+/** Python functions by name, `package.module:function`. Only what the shim's operator allowed is imported. */
+export interface PythonData {
+  /** Called without arguments; gives an iterable of batches. */
+  dataLoader: string;
+  /** Called with each batch; gives the arguments of forward in the form of torch.onnx.export's `args`. Empty: the batch itself. */
+  collectFunc: string;
+  /** Batches to run at most; 0 for all. */
+  maxBatches: number;
 }
 
 export interface Collected {
@@ -106,7 +138,7 @@ export interface LossEvaluated {
   tokens: number;
 }
 
-/** Runs the model on each batch of a feed and keeps its logits: one F32 tensor `logits.N` [B, S, vocab] for batch N. */
+/** Runs the model on each batch of a feed; what a batch asks for in its BatchEnd comes back on the feed's own stream. */
 export interface Forward {
   modelId: string;
   feedId: string;
@@ -116,13 +148,16 @@ export interface Forwarded {
   batches: number;
 }
 
-/** Cuts an open model where it stands: its parameters, its modules and its config become the child's, buffers that are not parameters stay. */
+/**
+ * Cuts an open model where it stands: its parameters, its persistent buffers, its modules and its config become the child's. Other buffers
+ * stay.
+ */
 export interface CutModel {
   modelId: string;
   /** As in Slice. */
   feedId: string;
   /**
-   * Every parameter of the child. Source names and shapes are the open model's; `source_file` and the dtype do not matter, since a model
+   * Every parameter and persistent buffer of the child. Source names and shapes are the open model's; `source_file` and the dtype do not matter, since a model
    * may be open in another dtype than it is stored in.
    */
   tensors: TensorSlice[];
@@ -160,6 +195,41 @@ export interface OutputShard_MetadataEntry {
   value: string;
 }
 
+/**
+ * Opens a view of an open model as its child by slices, which leaves the model bit for bit as it is: a unit's slices are made when the unit
+ * is about to run and dropped when it has. The view runs, measures and closes as a model does; closing the model closes its views.
+ */
+export interface OpenSubnet {
+  modelId: string;
+  /** As in Slice. */
+  feedId: string;
+  /** As in CutModel. */
+  tensors: TensorSlice[];
+  /** The child's config.json. */
+  configJson: string;
+  /**
+   * Dotted paths of modules of the child, each of which is made and dropped as a whole. What lies outside of them goes by the module that
+   * owns it.
+   */
+  units: string[];
+}
+
+export interface SubnetOpened {
+  modelId: string;
+  /** Elements of all parameters, tied ones counted once. */
+  parameters: number;
+}
+
+/** Calls a Python function with the model, in eval mode and without gradients: `package.module:function`, which gives a number. */
+export interface ScoreModel {
+  modelId: string;
+  scoreFunc: string;
+}
+
+export interface ModelScored {
+  score: number;
+}
+
 export interface TensorSlice {
   name: string;
   /** File within the source folder, and the tensor's name in it. */
@@ -169,6 +239,16 @@ export interface TensorSlice {
     | TensorInfo
     | undefined;
   /** One entry for each axis: an index set's id, or empty to keep the axis whole. */
+  axes: string[];
+  /**
+   * Where the axes behind the first keep other positions at each of its positions, as packed experts do: one entry for each kept position of
+   * the first axis, in order. `axes` then has the first axis only.
+   */
+  blocks: BlockAxes[];
+}
+
+/** The index sets of the axes behind the first, at one position of the first. */
+export interface BlockAxes {
   axes: string[];
 }
 
@@ -605,7 +685,7 @@ export const HookPoint: MessageFns<HookPoint> = {
 };
 
 function createBaseCollect(): Collect {
-  return { modelId: "", feedId: "", hooks: [] };
+  return { modelId: "", feedId: "", hooks: [], python: undefined };
 }
 
 export const Collect: MessageFns<Collect> = {
@@ -618,6 +698,14 @@ export const Collect: MessageFns<Collect> = {
     }
     for (const v of message.hooks) {
       HookPoint.encode(v!, writer.uint32(26).fork()).join();
+    }
+    switch (message.python?.$case) {
+      case "data":
+        PythonData.encode(message.python.value, writer.uint32(34).fork()).join();
+        break;
+      case "forwardLoop":
+        writer.uint32(42).string(message.python.value);
+        break;
     }
     return writer;
   },
@@ -657,6 +745,90 @@ export const Collect: MessageFns<Collect> = {
             }
 
             message.hooks.push(HookPoint.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.python = { $case: "data", value: PythonData.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.python = { $case: "forwardLoop", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePythonData(): PythonData {
+  return { dataLoader: "", collectFunc: "", maxBatches: 0 };
+}
+
+export const PythonData: MessageFns<PythonData> = {
+  encode(message: PythonData, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.dataLoader !== "") {
+      writer.uint32(10).string(message.dataLoader);
+    }
+    if (message.collectFunc !== "") {
+      writer.uint32(18).string(message.collectFunc);
+    }
+    if (message.maxBatches !== 0) {
+      writer.uint32(24).uint64(message.maxBatches);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PythonData {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePythonData();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.dataLoader = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.collectFunc = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxBatches = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1300,8 +1472,258 @@ export const OutputShard_MetadataEntry: MessageFns<OutputShard_MetadataEntry> = 
   },
 };
 
+function createBaseOpenSubnet(): OpenSubnet {
+  return { modelId: "", feedId: "", tensors: [], configJson: "", units: [] };
+}
+
+export const OpenSubnet: MessageFns<OpenSubnet> = {
+  encode(message: OpenSubnet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.feedId !== "") {
+      writer.uint32(18).string(message.feedId);
+    }
+    for (const v of message.tensors) {
+      TensorSlice.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.configJson !== "") {
+      writer.uint32(34).string(message.configJson);
+    }
+    for (const v of message.units) {
+      writer.uint32(42).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OpenSubnet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOpenSubnet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.feedId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.tensors.push(TensorSlice.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.configJson = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.units.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSubnetOpened(): SubnetOpened {
+  return { modelId: "", parameters: 0 };
+}
+
+export const SubnetOpened: MessageFns<SubnetOpened> = {
+  encode(message: SubnetOpened, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.parameters !== 0) {
+      writer.uint32(16).uint64(message.parameters);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SubnetOpened {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSubnetOpened();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.parameters = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseScoreModel(): ScoreModel {
+  return { modelId: "", scoreFunc: "" };
+}
+
+export const ScoreModel: MessageFns<ScoreModel> = {
+  encode(message: ScoreModel, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.scoreFunc !== "") {
+      writer.uint32(18).string(message.scoreFunc);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScoreModel {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScoreModel();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.scoreFunc = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseModelScored(): ModelScored {
+  return { score: 0 };
+}
+
+export const ModelScored: MessageFns<ModelScored> = {
+  encode(message: ModelScored, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.score !== 0) {
+      writer.uint32(9).double(message.score);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ModelScored {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseModelScored();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.score = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseTensorSlice(): TensorSlice {
-  return { name: "", sourceFile: "", source: undefined, axes: [] };
+  return { name: "", sourceFile: "", source: undefined, axes: [], blocks: [] };
 }
 
 export const TensorSlice: MessageFns<TensorSlice> = {
@@ -1317,6 +1739,9 @@ export const TensorSlice: MessageFns<TensorSlice> = {
     }
     for (const v of message.axes) {
       writer.uint32(34).string(v!);
+    }
+    for (const v of message.blocks) {
+      BlockAxes.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -1360,6 +1785,60 @@ export const TensorSlice: MessageFns<TensorSlice> = {
           }
           case 4: {
             if (tag !== 34) {
+              break;
+            }
+
+            message.axes.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.blocks.push(BlockAxes.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseBlockAxes(): BlockAxes {
+  return { axes: [] };
+}
+
+export const BlockAxes: MessageFns<BlockAxes> = {
+  encode(message: BlockAxes, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.axes) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BlockAxes {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBlockAxes();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
               break;
             }
 

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprunebridge/v1/error.proto\x12\x0eprunebridge.v1\"Y\n\x0b\x45rrorDetail\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.prunebridge.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t*\xfc\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x02\x12\"\n\x1e\x45RROR_REASON_PROTOCOL_MISMATCH\x10\x03\x12\"\n\x1e\x45RROR_REASON_UNKNOWN_OPERATION\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_UNKNOWN_MODEL\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_UNKNOWN_MODULE\x10\x06\x12\x1b\n\x17\x45RROR_REASON_BAD_TENSOR\x10\x07\x12\x1f\n\x1b\x45RROR_REASON_BAD_CHECKPOINT\x10\x08\x12\x19\n\x15\x45RROR_REASON_BAD_DATA\x10\t\x12\x1c\n\x18\x45RROR_REASON_PATH_DENIED\x10\n\x12\x1f\n\x1b\x45RROR_REASON_PATH_NOT_FOUND\x10\x0b\x12\x1d\n\x19\x45RROR_REASON_STORAGE_FULL\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_STORAGE_FAILED\x10\r\x12\x18\n\x14\x45RROR_REASON_GPU_OOM\x10\x0e\x12\x1a\n\x16\x45RROR_REASON_RANK_LOST\x10\x0f\x12\x1a\n\x16\x45RROR_REASON_CANCELLED\x10\x10\x12#\n\x1f\x45RROR_REASON_MISSING_DEPENDENCY\x10\x11\x12\x1a\n\x16\x45RROR_REASON_FEED_LOST\x10\x12\x12\x1e\n\x1a\x45RROR_REASON_SHUTTING_DOWN\x10\x13\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprunebridge/v1/error.proto\x12\x0eprunebridge.v1\"Y\n\x0b\x45rrorDetail\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.prunebridge.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t*\xbc\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x02\x12\"\n\x1e\x45RROR_REASON_PROTOCOL_MISMATCH\x10\x03\x12\"\n\x1e\x45RROR_REASON_UNKNOWN_OPERATION\x10\x04\x12\x1e\n\x1a\x45RROR_REASON_UNKNOWN_MODEL\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_UNKNOWN_MODULE\x10\x06\x12\x1b\n\x17\x45RROR_REASON_BAD_TENSOR\x10\x07\x12\x1f\n\x1b\x45RROR_REASON_BAD_CHECKPOINT\x10\x08\x12\x19\n\x15\x45RROR_REASON_BAD_DATA\x10\t\x12\x1c\n\x18\x45RROR_REASON_PATH_DENIED\x10\n\x12\x1f\n\x1b\x45RROR_REASON_PATH_NOT_FOUND\x10\x0b\x12\x1d\n\x19\x45RROR_REASON_STORAGE_FULL\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_STORAGE_FAILED\x10\r\x12\x18\n\x14\x45RROR_REASON_GPU_OOM\x10\x0e\x12\x1a\n\x16\x45RROR_REASON_RANK_LOST\x10\x0f\x12\x1a\n\x16\x45RROR_REASON_CANCELLED\x10\x10\x12#\n\x1f\x45RROR_REASON_MISSING_DEPENDENCY\x10\x11\x12\x1a\n\x16\x45RROR_REASON_FEED_LOST\x10\x12\x12\x1e\n\x1a\x45RROR_REASON_SHUTTING_DOWN\x10\x13\x12\x1e\n\x1a\x45RROR_REASON_PYTHON_DENIED\x10\x14\x12\x1e\n\x1a\x45RROR_REASON_PYTHON_FAILED\x10\x15\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,7 +22,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'prunebridge.v1.error_pb2', 
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_ERRORREASON']._serialized_start=138
-  _globals['_ERRORREASON']._serialized_end=774
+  _globals['_ERRORREASON']._serialized_end=838
   _globals['_ERRORDETAIL']._serialized_start=46
   _globals['_ERRORDETAIL']._serialized_end=135
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_MISSING_DEPENDENCY: _ClassVar[ErrorReason]
     ERROR_REASON_FEED_LOST: _ClassVar[ErrorReason]
     ERROR_REASON_SHUTTING_DOWN: _ClassVar[ErrorReason]
+    ERROR_REASON_PYTHON_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_PYTHON_FAILED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_INVALID_REQUEST: ErrorReason
@@ -47,6 +49,8 @@ ERROR_REASON_CANCELLED: ErrorReason
 ERROR_REASON_MISSING_DEPENDENCY: ErrorReason
 ERROR_REASON_FEED_LOST: ErrorReason
 ERROR_REASON_SHUTTING_DOWN: ErrorReason
+ERROR_REASON_PYTHON_DENIED: ErrorReason
+ERROR_REASON_PYTHON_FAILED: ErrorReason
 
 class ErrorDetail(_message.Message):
     __slots__ = ("reason", "message", "hint")

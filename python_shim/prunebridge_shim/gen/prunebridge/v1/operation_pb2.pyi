@@ -2,14 +2,26 @@ from prunebridge_shim.gen.prunebridge.v1 import error_pb2 as _error_pb2
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2 as _tensor_pb2
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2 as _work_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Returns(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RETURNS_UNSPECIFIED: _ClassVar[Returns]
+    RETURNS_LOSS: _ClassVar[Returns]
+    RETURNS_LAST_LOGITS: _ClassVar[Returns]
+    RETURNS_LOGITS: _ClassVar[Returns]
+RETURNS_UNSPECIFIED: Returns
+RETURNS_LOSS: Returns
+RETURNS_LAST_LOGITS: Returns
+RETURNS_LOGITS: Returns
+
 class StartRequest(_message.Message):
-    __slots__ = ("request_id", "open_model", "close_model", "tokenize", "collect", "evaluate_loss", "forward", "cut_model", "slice")
+    __slots__ = ("request_id", "open_model", "close_model", "tokenize", "collect", "evaluate_loss", "forward", "cut_model", "slice", "open_subnet", "score_model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_MODEL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +31,8 @@ class StartRequest(_message.Message):
     FORWARD_FIELD_NUMBER: _ClassVar[int]
     CUT_MODEL_FIELD_NUMBER: _ClassVar[int]
     SLICE_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SUBNET_FIELD_NUMBER: _ClassVar[int]
+    SCORE_MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     open_model: _work_pb2.OpenModel
     close_model: _work_pb2.CloseModel
@@ -28,7 +42,9 @@ class StartRequest(_message.Message):
     forward: _work_pb2.Forward
     cut_model: _work_pb2.CutModel
     slice: _work_pb2.Slice
-    def __init__(self, request_id: _Optional[str] = ..., open_model: _Optional[_Union[_work_pb2.OpenModel, _Mapping]] = ..., close_model: _Optional[_Union[_work_pb2.CloseModel, _Mapping]] = ..., tokenize: _Optional[_Union[_work_pb2.Tokenize, _Mapping]] = ..., collect: _Optional[_Union[_work_pb2.Collect, _Mapping]] = ..., evaluate_loss: _Optional[_Union[_work_pb2.EvaluateLoss, _Mapping]] = ..., forward: _Optional[_Union[_work_pb2.Forward, _Mapping]] = ..., cut_model: _Optional[_Union[_work_pb2.CutModel, _Mapping]] = ..., slice: _Optional[_Union[_work_pb2.Slice, _Mapping]] = ...) -> None: ...
+    open_subnet: _work_pb2.OpenSubnet
+    score_model: _work_pb2.ScoreModel
+    def __init__(self, request_id: _Optional[str] = ..., open_model: _Optional[_Union[_work_pb2.OpenModel, _Mapping]] = ..., close_model: _Optional[_Union[_work_pb2.CloseModel, _Mapping]] = ..., tokenize: _Optional[_Union[_work_pb2.Tokenize, _Mapping]] = ..., collect: _Optional[_Union[_work_pb2.Collect, _Mapping]] = ..., evaluate_loss: _Optional[_Union[_work_pb2.EvaluateLoss, _Mapping]] = ..., forward: _Optional[_Union[_work_pb2.Forward, _Mapping]] = ..., cut_model: _Optional[_Union[_work_pb2.CutModel, _Mapping]] = ..., slice: _Optional[_Union[_work_pb2.Slice, _Mapping]] = ..., open_subnet: _Optional[_Union[_work_pb2.OpenSubnet, _Mapping]] = ..., score_model: _Optional[_Union[_work_pb2.ScoreModel, _Mapping]] = ...) -> None: ...
 
 class StartResponse(_message.Message):
     __slots__ = ("operation_id",)
@@ -71,7 +87,7 @@ class Progress(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., done: _Optional[float] = ..., total: _Optional[float] = ..., unit: _Optional[str] = ..., eta_seconds: _Optional[float] = ...) -> None: ...
 
 class Succeeded(_message.Message):
-    __slots__ = ("model_opened", "model_closed", "tokenized", "collected", "loss_evaluated", "forwarded", "model_cut", "sliced", "tensors")
+    __slots__ = ("model_opened", "model_closed", "tokenized", "collected", "loss_evaluated", "forwarded", "model_cut", "sliced", "subnet_opened", "model_scored", "tensors")
     MODEL_OPENED_FIELD_NUMBER: _ClassVar[int]
     MODEL_CLOSED_FIELD_NUMBER: _ClassVar[int]
     TOKENIZED_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +96,8 @@ class Succeeded(_message.Message):
     FORWARDED_FIELD_NUMBER: _ClassVar[int]
     MODEL_CUT_FIELD_NUMBER: _ClassVar[int]
     SLICED_FIELD_NUMBER: _ClassVar[int]
+    SUBNET_OPENED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SCORED_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     model_opened: _work_pb2.ModelOpened
     model_closed: _work_pb2.ModelClosed
@@ -89,8 +107,10 @@ class Succeeded(_message.Message):
     forwarded: _work_pb2.Forwarded
     model_cut: _work_pb2.ModelCut
     sliced: _work_pb2.Sliced
+    subnet_opened: _work_pb2.SubnetOpened
+    model_scored: _work_pb2.ModelScored
     tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorInfo]
-    def __init__(self, model_opened: _Optional[_Union[_work_pb2.ModelOpened, _Mapping]] = ..., model_closed: _Optional[_Union[_work_pb2.ModelClosed, _Mapping]] = ..., tokenized: _Optional[_Union[_work_pb2.Tokenized, _Mapping]] = ..., collected: _Optional[_Union[_work_pb2.Collected, _Mapping]] = ..., loss_evaluated: _Optional[_Union[_work_pb2.LossEvaluated, _Mapping]] = ..., forwarded: _Optional[_Union[_work_pb2.Forwarded, _Mapping]] = ..., model_cut: _Optional[_Union[_work_pb2.ModelCut, _Mapping]] = ..., sliced: _Optional[_Union[_work_pb2.Sliced, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorInfo, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model_opened: _Optional[_Union[_work_pb2.ModelOpened, _Mapping]] = ..., model_closed: _Optional[_Union[_work_pb2.ModelClosed, _Mapping]] = ..., tokenized: _Optional[_Union[_work_pb2.Tokenized, _Mapping]] = ..., collected: _Optional[_Union[_work_pb2.Collected, _Mapping]] = ..., loss_evaluated: _Optional[_Union[_work_pb2.LossEvaluated, _Mapping]] = ..., forwarded: _Optional[_Union[_work_pb2.Forwarded, _Mapping]] = ..., model_cut: _Optional[_Union[_work_pb2.ModelCut, _Mapping]] = ..., sliced: _Optional[_Union[_work_pb2.Sliced, _Mapping]] = ..., subnet_opened: _Optional[_Union[_work_pb2.SubnetOpened, _Mapping]] = ..., model_scored: _Optional[_Union[_work_pb2.ModelScored, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorInfo, _Mapping]]] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("operation_id",)
@@ -127,8 +147,10 @@ class FeedRequest(_message.Message):
     def __init__(self, feed_id: _Optional[str] = ..., chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ..., batch_end: _Optional[_Union[BatchEnd, _Mapping]] = ..., feed_end: _Optional[_Union[FeedEnd, _Mapping]] = ...) -> None: ...
 
 class BatchEnd(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("returns",)
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    returns: Returns
+    def __init__(self, returns: _Optional[_Union[Returns, str]] = ...) -> None: ...
 
 class FeedEnd(_message.Message):
     __slots__ = ("batches",)
@@ -137,6 +159,22 @@ class FeedEnd(_message.Message):
     def __init__(self, batches: _Optional[int] = ...) -> None: ...
 
 class FeedResponse(_message.Message):
+    __slots__ = ("chunk", "answer_end", "feed_taken")
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_END_FIELD_NUMBER: _ClassVar[int]
+    FEED_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    chunk: _tensor_pb2.TensorChunk
+    answer_end: AnswerEnd
+    feed_taken: FeedTaken
+    def __init__(self, chunk: _Optional[_Union[_tensor_pb2.TensorChunk, _Mapping]] = ..., answer_end: _Optional[_Union[AnswerEnd, _Mapping]] = ..., feed_taken: _Optional[_Union[FeedTaken, _Mapping]] = ...) -> None: ...
+
+class AnswerEnd(_message.Message):
+    __slots__ = ("batch",)
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    batch: int
+    def __init__(self, batch: _Optional[int] = ...) -> None: ...
+
+class FeedTaken(_message.Message):
     __slots__ = ("batches",)
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     batches: int

@@ -185,7 +185,7 @@ class FeedServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.Feed = channel.stream_unary(
+        self.Feed = channel.stream_stream(
                 '/prunebridge.v1.FeedService/Feed',
                 request_serializer=prunebridge_dot_v1_dot_operation__pb2.FeedRequest.SerializeToString,
                 response_deserializer=prunebridge_dot_v1_dot_operation__pb2.FeedResponse.FromString,
@@ -197,8 +197,9 @@ class FeedServiceServicer(object):
     """
 
     def Feed(self, request_iterator, context):
-        """Ends when every batch was taken, or fails with FEED_LOST when the operation has ended before. A stream that breaks off fails the
-        operation with FEED_LOST. The sender is held back while `Limits.feed_depth` batches wait.
+        """Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
+        operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
+        `Limits.feed_depth` batches wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,7 +208,7 @@ class FeedServiceServicer(object):
 
 def add_FeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Feed': grpc.stream_unary_rpc_method_handler(
+            'Feed': grpc.stream_stream_rpc_method_handler(
                     servicer.Feed,
                     request_deserializer=prunebridge_dot_v1_dot_operation__pb2.FeedRequest.FromString,
                     response_serializer=prunebridge_dot_v1_dot_operation__pb2.FeedResponse.SerializeToString,
@@ -234,7 +235,7 @@ class FeedService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(request_iterator, target, '/prunebridge.v1.FeedService/Feed',
+        return grpc.experimental.stream_stream(request_iterator, target, '/prunebridge.v1.FeedService/Feed',
             prunebridge_dot_v1_dot_operation__pb2.FeedRequest.SerializeToString,
             prunebridge_dot_v1_dot_operation__pb2.FeedResponse.FromString,
             options, channel_credentials,

@@ -18,12 +18,18 @@ class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REDUCTION_UNSPECIFIED: _ClassVar[Reduction]
     REDUCTION_MEAN_ABS_SQUARE: _ClassVar[Reduction]
     REDUCTION_COSINE_DISTANCE: _ClassVar[Reduction]
+    REDUCTION_ROUTED_MEAN_ABS_SQUARE: _ClassVar[Reduction]
+    REDUCTION_ROUTED_OUTPUT_NORM: _ClassVar[Reduction]
+    REDUCTION_ROUTED_TOKENS: _ClassVar[Reduction]
 HOOK_SIDE_UNSPECIFIED: HookSide
 HOOK_SIDE_INPUT: HookSide
 HOOK_SIDE_OUTPUT: HookSide
 REDUCTION_UNSPECIFIED: Reduction
 REDUCTION_MEAN_ABS_SQUARE: Reduction
 REDUCTION_COSINE_DISTANCE: Reduction
+REDUCTION_ROUTED_MEAN_ABS_SQUARE: Reduction
+REDUCTION_ROUTED_OUTPUT_NORM: Reduction
+REDUCTION_ROUTED_TOKENS: Reduction
 
 class OpenModel(_message.Message):
     __slots__ = ("path", "device", "dtype")
@@ -86,14 +92,28 @@ class HookPoint(_message.Message):
     def __init__(self, key: _Optional[str] = ..., module: _Optional[str] = ..., side: _Optional[_Union[HookSide, str]] = ..., reduction: _Optional[_Union[Reduction, str]] = ...) -> None: ...
 
 class Collect(_message.Message):
-    __slots__ = ("model_id", "feed_id", "hooks")
+    __slots__ = ("model_id", "feed_id", "hooks", "data", "forward_loop")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     FEED_ID_FIELD_NUMBER: _ClassVar[int]
     HOOKS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_LOOP_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     feed_id: str
     hooks: _containers.RepeatedCompositeFieldContainer[HookPoint]
-    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., hooks: _Optional[_Iterable[_Union[HookPoint, _Mapping]]] = ...) -> None: ...
+    data: PythonData
+    forward_loop: str
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., hooks: _Optional[_Iterable[_Union[HookPoint, _Mapping]]] = ..., data: _Optional[_Union[PythonData, _Mapping]] = ..., forward_loop: _Optional[str] = ...) -> None: ...
+
+class PythonData(_message.Message):
+    __slots__ = ("data_loader", "collect_func", "max_batches")
+    DATA_LOADER_FIELD_NUMBER: _ClassVar[int]
+    COLLECT_FUNC_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    data_loader: str
+    collect_func: str
+    max_batches: int
+    def __init__(self, data_loader: _Optional[str] = ..., collect_func: _Optional[str] = ..., max_batches: _Optional[int] = ...) -> None: ...
 
 class Collected(_message.Message):
     __slots__ = ("batches", "samples", "tokens", "forward_seconds")
@@ -184,17 +204,61 @@ class OutputShard(_message.Message):
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSlice]
     def __init__(self, file: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ...) -> None: ...
 
+class OpenSubnet(_message.Message):
+    __slots__ = ("model_id", "feed_id", "tensors", "config_json", "units")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorSlice]
+    config_json: str
+    units: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ..., config_json: _Optional[str] = ..., units: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SubnetOpened(_message.Message):
+    __slots__ = ("model_id", "parameters")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    parameters: int
+    def __init__(self, model_id: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+
+class ScoreModel(_message.Message):
+    __slots__ = ("model_id", "score_func")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FUNC_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    score_func: str
+    def __init__(self, model_id: _Optional[str] = ..., score_func: _Optional[str] = ...) -> None: ...
+
+class ModelScored(_message.Message):
+    __slots__ = ("score",)
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    score: float
+    def __init__(self, score: _Optional[float] = ...) -> None: ...
+
 class TensorSlice(_message.Message):
-    __slots__ = ("name", "source_file", "source", "axes")
+    __slots__ = ("name", "source_file", "source", "axes", "blocks")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FILE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     AXES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     name: str
     source_file: str
     source: _tensor_pb2.TensorInfo
     axes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ...) -> None: ...
+    blocks: _containers.RepeatedCompositeFieldContainer[BlockAxes]
+    def __init__(self, name: _Optional[str] = ..., source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[BlockAxes, _Mapping]]] = ...) -> None: ...
+
+class BlockAxes(_message.Message):
+    __slots__ = ("axes",)
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    axes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, axes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Sliced(_message.Message):
     __slots__ = ("shards",)
