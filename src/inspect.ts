@@ -3,14 +3,14 @@ import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedChe
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
-import { type MatchedTensor, matchTensors } from "./policy/tensors.js";
+import { type MatchedTensors, matchTensors } from "./policy/tensors.js";
 
 /** A checkpoint that was read through its family's table, every tensor accounted for. */
 export interface Parent {
   readonly checkpoint: Checkpoint;
   readonly architecture: Architecture;
-  /** Every tensor with its row; empty for a bare config.json. */
-  readonly tensors: readonly MatchedTensor<CheckpointTensor>[];
+  /** Every tensor with its row, and the layout that they are stored in; none for a bare config.json. */
+  readonly matched: MatchedTensors<CheckpointTensor> | undefined;
   /** Undefined for a bare config.json. */
   readonly fingerprint: string | undefined;
 }
@@ -18,7 +18,8 @@ export interface Parent {
 /** What a checkpoint is. */
 export interface Inspection {
   readonly family: string;
-  readonly layout: string;
+  /** How the weights are stored; undefined for a bare config.json. */
+  readonly layout: string | undefined;
   /** Under Megatron's names. */
   readonly hyperparameters: Hyperparameters;
   readonly params: number;
@@ -55,7 +56,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
   const { tensors, headers } = checkpoint;
   return {
     family: architecture.table.family,
-    layout: architecture.table.layout,
+    layout: parent.matched?.layout,
     hyperparameters: architecture.hyperparameters,
     params: countParams(architecture),
     activeParams: countActiveParams(architecture),
@@ -79,7 +80,7 @@ async function understand(checkpoint: Checkpoint): Promise<Parent> {
   return {
     checkpoint,
     architecture,
-    tensors: weighted ? matchTensors(architecture, checkpoint.tensors) : [],
+    matched: weighted ? matchTensors(architecture, checkpoint.tensors) : undefined,
     fingerprint: weighted ? await fingerprint(checkpoint) : undefined,
   };
 }

@@ -3,10 +3,9 @@ import type { PlanFile } from "./checkpoint/planFile.js";
 import type { Tokenizer } from "./data/batches.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
-import { applyPatch } from "./policy/childConfig.js";
+import { liveCut } from "./live.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
 import type { HookPoint } from "./policy/scores.js";
-import { sliceTensors } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
 import type { Collection, Collector } from "./score.js";
 import { closeModel, collect, cutModel, evaluateLoss, forward, openModel } from "./shim/modelWork.js";
@@ -151,9 +150,6 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   }
 
   async #cutBy(plan: PlanFile, modelId: string, options: RunOptions): Promise<void> {
-    const { checkpoint, architecture, tensors } = this.parent;
-    const slices = sliceTensors(architecture, plan.kept, tensors);
-    const configJson = JSON.stringify(applyPatch(checkpoint.config, plan.config));
-    await cutModel(this.#session, modelId, { ...slices, configJson }, options);
+    await cutModel(this.#session, modelId, liveCut(this.parent, plan), options);
   }
 }

@@ -11,7 +11,7 @@ export type RankBy = { readonly scores: ScoreFile; readonly path: string } | "po
 
 /** Counts what a target comes to, without scores. Throws BAD_EXPORT_CONFIG. */
 export function outline(parent: Parent, exportConfig: unknown): PlanOutline {
-  return outlinePlan(parent.architecture, exportConfig);
+  return outlinePlan(parent.architecture, parent.checkpoint.config, exportConfig);
 }
 
 /** Decides what a child keeps. Throws BAD_EXPORT_CONFIG or BAD_SCORES. */

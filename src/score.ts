@@ -1,7 +1,7 @@
 import type { ScoreFile } from "./checkpoint/scoreFile.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
-import { type Accumulators, type HookPoint, hookPoints, stackLayerScores } from "./policy/scores.js";
+import { type Accumulators, arrangeScores, type HookPoint, hookPoints } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
 import type { Batches } from "./tensor.js";
 
@@ -27,7 +27,7 @@ export interface Collection {
  */
 export async function score(collector: Collector, parent: Parent, batches: Batches, options: RunOptions = {}): Promise<ScoreFile> {
   const collected = await collector.collect(hookPoints(parent.architecture), batches, options);
-  const accumulators = stackLayerScores(parent.architecture, collected.accumulators);
+  const accumulators = arrangeScores(parent.architecture, collected.accumulators);
   for (const [name, { data }] of accumulators) {
     if (data.every(Number.isFinite)) continue;
     throw new PruneError("BAD_SCORES", `calibration gave importances at ${name} that are not finite`, {

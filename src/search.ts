@@ -17,6 +17,8 @@ const searchOptions = z.strictObject({
   batch_size: positive.default(1),
   hidden_size_divisor: positive.default(SPACE_DEFAULTS.hidden_size_divisor),
   ffn_hidden_size_divisor: positive.default(SPACE_DEFAULTS.ffn_hidden_size_divisor),
+  mamba_head_dim_divisor: positive.default(SPACE_DEFAULTS.mamba_head_dim_divisor),
+  num_moe_experts_divisor: positive.default(SPACE_DEFAULTS.num_moe_experts_divisor),
   num_layers_divisor: positive.default(SPACE_DEFAULTS.num_layers_divisor),
   max_width_pruning: z.number().default(SPACE_DEFAULTS.max_width_pruning),
   max_depth_pruning: z.number().default(SPACE_DEFAULTS.max_depth_pruning),

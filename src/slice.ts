@@ -1,4 +1,5 @@
 import { CONFIG_FILE, INDEX_FILE } from "./checkpoint/folder.js";
+import { stringifyConfig } from "./checkpoint/json.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest } from "./checkpoint/manifest.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
 import { carrySideFiles, checkTarget, discardStaging, openStaging, publish, type Staging, stageDocument } from "./checkpoint/staging.js";
@@ -46,7 +47,7 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     await stageDocument(staging, PLAN_FILE, encodePlan(plan));
     await stageDocument(staging, MANIFEST_FILE, json(manifest));
     if (job.shards.length > 1) await stageDocument(staging, INDEX_FILE, json(describeIndex(job)));
-    await stageDocument(staging, CONFIG_FILE, json(applyPatch(parent.checkpoint.config, plan.config)));
+    await stageDocument(staging, CONFIG_FILE, `${stringifyConfig(applyPatch(parent.checkpoint.config, plan.config))}\n`);
     await publish(staging);
     return manifest;
   } catch (error) {
@@ -55,8 +56,8 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
   }
 }
 
-function cutJob({ checkpoint, architecture, tensors }: Parent, plan: PlanFile, staging: Staging): CutJob {
-  const { indexSets, tensors: slices } = sliceTensors(architecture, plan.kept, tensors);
+function cutJob({ checkpoint, architecture, matched }: Parent, plan: PlanFile, staging: Staging): CutJob {
+  const { indexSets, tensors: slices } = sliceTensors(architecture, plan.kept, matched?.tensors ?? []);
   const sized = slices.map((slice) => ({ ...slice, bytes: byteLength({ dtype: slice.source.dtype, shape: slice.shape }) }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...checkpoint.headers.map(({ fileBytes }) => fileBytes));

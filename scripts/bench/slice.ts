@@ -99,7 +99,7 @@ function randomScores(): ScoreFile {
   const layers = Array.from({ length: num_layers }, (_, layer) => `decoder.layers.${layer}`);
   const accumulators = new Map(
     layers.flatMap((layer) => [
-      [`${layer}.mlp`, random(ffn_hidden_size)],
+      [`${layer}.mlp`, random(ffn_hidden_size ?? 0)],
       [`${layer}.self_attention`, random(num_attention_heads * kv_channels)],
       [`${layer}.input_layernorm`, random(hidden_size)],
       [`${layer}.pre_mlp_layernorm`, random(hidden_size)],

@@ -2,7 +2,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { PruneError } from "../errors.js";
 import type { Dtype } from "../tensor.js";
-import { readJsonObject } from "./json.js";
+import { readConfig, readJsonObject } from "./json.js";
 import { type Header, readHeader } from "./safetensors.js";
 
 export const CONFIG_FILE = "config.json";
@@ -48,7 +48,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
       hint: "name the folder that holds config.json and the .safetensors files",
     });
   }
-  const config = await readJsonObject(configPath, "BAD_CONFIG");
+  const config = await readConfig(configPath);
   const headers = kind.isDirectory() ? await readHeaders(dir) : [];
   return { dir, configPath, config, headers, tensors: headers.flatMap(tensorsOf) };
 }

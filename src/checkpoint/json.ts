@@ -1,9 +1,37 @@
 import { readFile } from "node:fs/promises";
 import { type ErrorCode, PruneError } from "../errors.js";
 
+const STRING_OR_INFINITY = /"(?:[^"\\]|\\.)*"|(?<=[\s,:[-])(Infinity)\b/g;
+// No config holds it: a private-use character.
+const MARK = "\ue000";
+
 /** Reads a JSON object from a file. Throws PATH_NOT_FOUND, or `code` where the text is no JSON object. */
 export async function readJsonObject(path: string, code: ErrorCode): Promise<Record<string, unknown>> {
   return parseJsonObject(await readText(path), path, code);
+}
+
+/**
+ * Reads a config.json. Python's writers put infinite numbers into JSON as bare words, which JSON has not: they are read as numbers.
+ *
+ * @throws PruneError PATH_NOT_FOUND or BAD_CONFIG
+ */
+export async function readConfig(path: string): Promise<Record<string, unknown>> {
+  const text = await readText(path);
+  return parseJsonObject(
+    text.replace(STRING_OR_INFINITY, (token, infinity: string | undefined) => (infinity ? "1e999" : token)),
+    path,
+    "BAD_CONFIG",
+  );
+}
+
+/** The text of a config.json as Python reads it. */
+export function stringifyConfig(config: Readonly<Record<string, unknown>>): string {
+  const marked = JSON.stringify(
+    config,
+    (_, value: unknown) => (typeof value === "number" && !Number.isFinite(value) ? `${MARK}${value}` : value),
+    2,
+  );
+  return marked.replaceAll(new RegExp(`"${MARK}(-?Infinity)"`, "g"), "$1");
 }
 
 /** Reads a text file. Throws PATH_NOT_FOUND. */

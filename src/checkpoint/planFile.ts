@@ -26,15 +26,34 @@ const kept = z.strictObject({
   ffn: z.exactOptional(byPosition(ranges)),
   group: z.exactOptional(byPosition(ranges)),
   heads_of_group: z.exactOptional(byPosition(byPosition(ranges))),
+  expert: z.exactOptional(byPosition(ranges)),
+  moe_ffn: z.exactOptional(byPosition(byPosition(ranges))),
+  moe_shared_ffn: z.exactOptional(byPosition(ranges)),
+  mamba_heads_of_group: z.exactOptional(byPosition(byPosition(ranges))),
+  mamba_head_dim: z.exactOptional(byPosition(ranges)),
 });
+const size = z.number().int().positive();
+// In the order in which policy reads them: the text of a plan, which is hashed, must not depend on whether it was read or made.
 const hyperparameters = z.strictObject({
-  num_layers: z.number(),
-  hidden_size: z.number(),
-  ffn_hidden_size: z.number(),
-  num_attention_heads: z.number(),
-  num_query_groups: z.number(),
-  kv_channels: z.number(),
-  vocab_size: z.number(),
+  num_layers: size,
+  hidden_size: size,
+  ffn_hidden_size: z.exactOptional(size),
+  num_attention_heads: size,
+  num_query_groups: size,
+  kv_channels: size,
+  vocab_size: size,
+  num_moe_experts: z.exactOptional(size),
+  moe_ffn_hidden_size: z.exactOptional(size),
+  moe_shared_expert_intermediate_size: z.exactOptional(size),
+  moe_router_topk: z.exactOptional(size),
+  moe_router_num_groups: z.exactOptional(size),
+  moe_router_group_topk: z.exactOptional(size),
+  moe_latent_size: z.exactOptional(size),
+  mamba_num_heads: z.exactOptional(size),
+  mamba_head_dim: z.exactOptional(size),
+  mamba_num_groups: z.exactOptional(size),
+  mamba_state_dim: z.exactOptional(size),
+  mamba_conv_kernel: z.exactOptional(size),
 });
 const side = z.strictObject({ hyperparameters, params: z.number(), activeParams: z.number() });
 
@@ -42,7 +61,6 @@ const planFile = z.strictObject({
   format: z.literal("prunebridge.plan/1"),
   mode: z.literal("mcore_gpt_minitron"),
   family: z.string(),
-  layout: z.string(),
   exportConfig: z.record(z.string(), z.number()),
   /** Fingerprint of the checkpoint that the plan was made for; null where it was made from a bare config. */
   fingerprint: z.string().nullable(),
@@ -73,9 +91,9 @@ export async function writePlanFile(path: string, plan: PlanFile): Promise<void>
 
 /** The text of a plan file: fields in one order, kept positions as ranges. */
 export function encodePlan(plan: PlanFile): string {
-  const { mode, family, layout, exportConfig, fingerprint, parent, child, config, warnings } = plan;
+  const { mode, family, exportConfig, fingerprint, parent, child, config, warnings } = plan;
   const kept = Object.fromEntries(Object.entries(plan.kept).map(([dimension, tree]) => [dimension, formatTree(tree)]));
-  const file = { format: "prunebridge.plan/1", mode, family, layout, exportConfig, fingerprint, parent, child, config, warnings, kept };
+  const file = { format: "prunebridge.plan/1", mode, family, exportConfig, fingerprint, parent, child, config, warnings, kept };
   return `${JSON.stringify(file, null, 2)}\n`;
 }
 

@@ -31,8 +31,8 @@ export function formatTable(rows: readonly (readonly (string | number)[])[]): st
 /** A checkpoint for a person to read. */
 export function formatInspection(found: Inspection): string {
   const rows: (readonly [string, string | number])[] = [
-    ["family", `${found.family} (${found.layout})`],
-    ...Object.entries(found.hyperparameters),
+    ["family", found.layout === undefined ? found.family : `${found.family} (${found.layout})`],
+    ...(Object.entries(found.hyperparameters) as [string, number][]),
     ["params", found.params],
     ["active_params", found.activeParams],
     ["tied_embeddings", found.tiedEmbeddings ? "yes" : "no"],
@@ -53,7 +53,7 @@ export function formatOutline({ parent, child, warnings }: Pick<PlanOutline, "pa
   const share = `${((100 * child.params) / parent.params).toFixed(1)}%`;
   const table = formatTable([
     ["", "parent", "child"],
-    ...names.map((name) => [name, parent.hyperparameters[name], child.hyperparameters[name]]),
+    ...names.map((name) => [name, parent.hyperparameters[name] ?? "", child.hyperparameters[name] ?? ""]),
     ["params", parent.params, child.params],
     ["", "", share],
   ]);
@@ -69,7 +69,7 @@ export function formatManifest(out: string, manifest: Manifest): string {
 /** A search's space and its best candidates. */
 export function formatSearch({ parent, space, spaceSize, primary, feasible, candidates }: SearchResult): string {
   const names = Object.keys(space) as (keyof typeof space)[];
-  const choices = names.map((name) => `${name} ${space[name].join(" ")}`).join("\n");
+  const choices = names.map((name) => `${name} ${space[name]?.join(" ")}`).join("\n");
   const row = (label: string, sizes: readonly number[], costs: SearchResult["parent"]): (string | number)[] => [
     label,
     ...sizes,
@@ -82,13 +82,13 @@ export function formatSearch({ parent, space, spaceSize, primary, feasible, cand
     ["", ...names, "params", "%", "memory_mb", "flops"],
     row(
       "parent",
-      names.map((name) => space[name].at(-1) ?? 0),
+      names.map((name) => space[name]?.at(-1) ?? 0),
       parent,
     ),
     ...candidates.map(({ exportConfig, costs }, i) =>
       row(
         `${i + 1}`,
-        names.map((name) => exportConfig[name]),
+        names.map((name) => exportConfig[name] ?? 0),
         costs,
       ),
     ),

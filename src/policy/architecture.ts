@@ -1,8 +1,17 @@
 import { PruneError } from "../errors.js";
 import type { DimensionSizes } from "./axes/evaluate.js";
+import { dimensionsOf, parseAxis } from "./axes/expression.js";
 import { findFamily } from "./families/registry.js";
-import type { Fallback, FamilyTable, FlagName } from "./families/table.js";
-import { dimensionSizes, type HyperparameterName, type Hyperparameters } from "./hyperparameters.js";
+import type { ConfigField, Fallback, FamilyTable, FlagName, LayerKind, TensorRow } from "./families/table.js";
+import {
+  dimensionSizes,
+  HYPERPARAMETERS,
+  type HyperparameterName,
+  type Hyperparameters,
+  PRUNABLE,
+  type PrunableDimension,
+} from "./hyperparameters.js";
+import { readLayerKinds } from "./layers.js";
 
 /** A config.json, parsed and otherwise untouched. */
 export type ModelConfig = Readonly<Record<string, unknown>>;
@@ -12,19 +21,14 @@ export interface Architecture {
   readonly table: FamilyTable;
   readonly hyperparameters: Hyperparameters;
   readonly flags: Readonly<Record<FlagName, boolean>>;
+  /** The kind of each layer, in order. */
+  readonly layers: readonly LayerKind[];
   readonly sizes: DimensionSizes;
 }
 
-// Fallbacks refer to fields before them.
-const READING_ORDER = [
-  "num_layers",
-  "hidden_size",
-  "ffn_hidden_size",
-  "num_attention_heads",
-  "num_query_groups",
-  "kv_channels",
-  "vocab_size",
-] as const satisfies readonly HyperparameterName[];
+type Sizes = { -readonly [name in HyperparameterName]?: number };
+
+const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "latent", "mamba_bias", "conv_bias"];
 
 /**
  * Reads a checkpoint's config through its family's table.
@@ -34,53 +38,126 @@ const READING_ORDER = [
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
-  const read: Partial<Record<HyperparameterName, number>> = {};
-  for (const name of READING_ORDER) read[name] = readSize(config, table, name, read, where);
-  const hyperparameters = read as Hyperparameters; // READING_ORDER names every field
-  const { num_attention_heads: heads, num_query_groups: groups } = hyperparameters;
-  if (heads % groups !== 0) {
-    throw new PruneError("BAD_CONFIG", `${where}: ${heads} attention heads do not divide into ${groups} query groups`, {
-      hint: `num_attention_heads must be a multiple of ${table.fields.num_query_groups.key}`,
-    });
+  const flags = readFlags(config, table, where);
+  const layers = readLayerKinds(config, table, readSize(config, table, "num_layers", {}, where) ?? 0, where);
+  const used = usedHyperparameters(table, flags, layers);
+  const read: Sizes = {};
+  for (const name of HYPERPARAMETERS) {
+    const value = used.has(name) ? readSize(config, table, name, read, where) : undefined;
+    if (value !== undefined) read[name] = value;
   }
-  return withHyperparameters({ table, flags: readFlags(config, table, where) }, hyperparameters);
+  const hyperparameters = read as Hyperparameters; // usedHyperparameters has every required one
+  checkDivides(table, hyperparameters, "num_attention_heads", "num_query_groups", where);
+  checkDivides(table, hyperparameters, "mamba_num_heads", "mamba_num_groups", where);
+  checkDivides(table, hyperparameters, "num_moe_experts", "moe_router_num_groups", where);
+  return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
 }
 
-/** The same family and switches with other sizes. */
-export function withHyperparameters(from: Pick<Architecture, "table" | "flags">, hyperparameters: Hyperparameters): Architecture {
-  return { table: from.table, flags: from.flags, hyperparameters, sizes: dimensionSizes(hyperparameters) };
+/** The same family and switches with other sizes, and of other layers where their number changes. */
+export function withHyperparameters(
+  from: Architecture,
+  hyperparameters: Hyperparameters,
+  layers: readonly LayerKind[] = from.layers.slice(0, hyperparameters.num_layers),
+): Architecture {
+  return { table: from.table, flags: from.flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
 }
 
-function readSize(
-  config: ModelConfig,
+/** The layers that have a dimension, by their index. */
+export function layersWith(architecture: Architecture, dimension: PrunableDimension): number[] {
+  const kinds = kindsWith(architecture, dimension);
+  return architecture.layers.flatMap((kind, layer) => (kinds.has(kind) ? [layer] : []));
+}
+
+/** Whether a row exists under some switches. */
+export function exists(row: Pick<TensorRow, "when" | "unless">, flags: Architecture["flags"]): boolean {
+  return (row.when === undefined || flags[row.when]) && (row.unless === undefined || !flags[row.unless]);
+}
+
+function kindsWith({ table, flags, layers }: Pick<Architecture, "table" | "flags" | "layers">, dimension: string): ReadonlySet<LayerKind> {
+  const naming = liveRows(table).filter((row) => exists(row, flags) && row.name.includes("{layer}") && namesOf(row).has(dimension));
+  return new Set(layers.filter((kind) => naming.some((row) => row.on?.includes(kind) ?? true)));
+}
+
+function liveRows(table: FamilyTable): readonly TensorRow[] {
+  return table.layouts.find(({ name }) => name === table.live)?.tensors ?? [];
+}
+
+function namesOf(row: TensorRow): ReadonlySet<string> {
+  return new Set(row.axes.flatMap((axis) => dimensionsOf(parseAxis(axis))));
+}
+
+/** Configs state sizes of blocks that no layer has: those are left out, and cannot be pruned. */
+function usedHyperparameters(
   table: FamilyTable,
-  name: HyperparameterName,
-  sofar: Partial<Record<HyperparameterName, number>>,
+  flags: Architecture["flags"],
+  layers: readonly LayerKind[],
+): ReadonlySet<HyperparameterName> {
+  const has = (dimension: string): boolean => kindsWith({ table, flags, layers }, dimension).size > 0;
+  const optional: Readonly<Partial<Record<HyperparameterName, string>>> = {
+    ...PRUNABLE,
+    moe_router_topk: "expert",
+    moe_router_num_groups: "expert",
+    moe_router_group_topk: "expert",
+    moe_latent_size: "moe_latent",
+    mamba_num_groups: "mamba_group",
+    mamba_state_dim: "mamba_state",
+    mamba_conv_kernel: "conv_kernel",
+  };
+  const required = ["num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "vocab_size"];
+  return new Set(HYPERPARAMETERS.filter((name) => required.includes(name) || (table.fields[name] && has(optional[name] ?? ""))));
+}
+
+function checkDivides(
+  table: FamilyTable,
+  sizes: Hyperparameters,
+  name: "num_attention_heads" | "mamba_num_heads" | "num_moe_experts",
+  groupsName: "num_query_groups" | "mamba_num_groups" | "moe_router_num_groups",
   where: string,
-): number {
+): void {
+  const [size, groups] = [sizes[name], sizes[groupsName]];
+  if (size === undefined || groups === undefined || size % groups === 0) return;
+  throw new PruneError("BAD_CONFIG", `${where}: ${name} ${size} does not divide into ${groups} groups (${groupsName})`, {
+    hint: `${table.fields[name]?.key} must be a multiple of ${table.fields[groupsName]?.key}`,
+  });
+}
+
+/** The key under which a config states a field, if it does. */
+export function statedKey(config: ModelConfig, { key, aliases = [] }: ConfigField): string | undefined {
+  return [key, ...aliases].find((name) => config[name] !== undefined);
+}
+
+function readSize(config: ModelConfig, table: FamilyTable, name: HyperparameterName, sofar: Sizes, where: string): number | undefined {
   const field = table.fields[name];
-  const stored = config[field.key];
+  if (!field) return undefined;
+  const key = statedKey(config, field) ?? field.key;
+  const stored = config[key];
   const fallback = stored === undefined ? field.absent : stored === null ? field.null : undefined;
-  const value = fallback === undefined ? stored : resolveFallback(fallback, sofar);
+  if (fallback === "none") return undefined;
+  const value = fallback === undefined ? stored : resolveFallback(config, fallback, sofar);
   if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
   const found = value === undefined ? "is missing" : `is ${JSON.stringify(value)}`;
-  throw new PruneError("BAD_CONFIG", `${where}: ${field.key} ${found}; it must be a positive integer (${name})`);
+  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be a positive integer (${name})`);
 }
 
-function resolveFallback(fallback: Fallback, sofar: Partial<Record<HyperparameterName, number>>): number | undefined {
+function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none">, sofar: Sizes): number | undefined {
   if (typeof fallback === "number") return fallback;
   if ("sameAs" in fallback) return sofar[fallback.sameAs];
+  if ("lengthOf" in fallback) {
+    const sequence = fallback.lengthOf.map((key) => config[key]).find((value) => Array.isArray(value) || typeof value === "string");
+    return sequence?.length;
+  }
   const [over, under] = fallback.quotient;
   return Math.floor((sofar[over] ?? Number.NaN) / (sofar[under] ?? Number.NaN));
 }
 
 function readFlags(config: ModelConfig, table: FamilyTable, where: string): Record<FlagName, boolean> {
   const read = (name: FlagName): boolean => {
-    const { key, absent } = table.flags[name];
+    const { key, absent } = table.flags[name] ?? { key: null, absent: false };
     const stored = key === null ? undefined : config[key];
     if (stored === undefined || stored === null) return absent;
     if (typeof stored === "boolean") return stored;
+    if (name === "latent" && typeof stored === "number") return true;
     throw new PruneError("BAD_CONFIG", `${where}: ${key} is ${JSON.stringify(stored)}; it must be true or false`);
   };
-  return { tied: read("tied"), attention_bias: read("attention_bias"), mlp_bias: read("mlp_bias") };
+  return Object.fromEntries(FLAGS.map((name) => [name, read(name)])) as Record<FlagName, boolean>; // FLAGS names every flag
 }

@@ -1,5 +1,5 @@
 import { PruneError } from "../errors.js";
-import type { Architecture, ModelConfig } from "./architecture.js";
+import { type Architecture, layersWith, type ModelConfig } from "./architecture.js";
 import { patchConfig } from "./childConfig.js";
 import { DIMENSION_SCOPES, dimensionSizes, type Hyperparameters, type PrunableDimension } from "./hyperparameters.js";
 import { isPositions, type Kept, type KeptTree } from "./kept.js";
@@ -15,15 +15,14 @@ export function checkPlan(architecture: Architecture, config: ModelConfig, plan:
   const fail = (what: string): never => {
     throw new PruneError("BAD_PLAN", `${where}: ${what}`, { hint: "plan again for this checkpoint" });
   };
-  const { family, layout } = architecture.table;
-  if (plan.family !== family || plan.layout !== layout)
-    fail(`the plan is for ${plan.family} (${plan.layout}), the checkpoint is ${family} (${layout})`);
-  const outline = outlinePlan(architecture, plan.exportConfig);
+  const { family } = architecture.table;
+  if (plan.family !== family) fail(`the plan is for ${plan.family}, the checkpoint is ${family}`);
+  const outline = outlinePlan(architecture, config, plan.exportConfig);
   if (!sameSizes(plan.parent.hyperparameters, outline.parent.hyperparameters))
     fail("the parent's hyperparameters are not this checkpoint's");
   if (!sameSizes(plan.child.hyperparameters, outline.child.hyperparameters))
     fail("the child's hyperparameters are not what its export_config makes");
-  const problem = findKeptProblem(plan.kept, outline.parent.hyperparameters, outline.child.hyperparameters);
+  const problem = findKeptProblem(plan.kept, architecture, outline.child.hyperparameters);
   if (problem) fail(problem);
   const patch = patchConfig(
     config,
@@ -35,16 +34,16 @@ export function checkPlan(architecture: Architecture, config: ModelConfig, plan:
 }
 
 function sameSizes(a: Hyperparameters, b: Hyperparameters): boolean {
-  return (Object.keys(b) as (keyof Hyperparameters)[]).every((name) => a[name] === b[name]);
+  return (Object.keys({ ...a, ...b }) as (keyof Hyperparameters)[]).every((name) => a[name] === b[name]);
 }
 
 function sorted(record: Readonly<Record<string, unknown>>): [string, unknown][] {
   return Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-function findKeptProblem(kept: Kept, parent: Hyperparameters, child: Hyperparameters): string | undefined {
-  const [before, after] = [dimensionSizes(parent), dimensionSizes(child)];
-  const layers = keptLayers(kept, parent.num_layers);
+function findKeptProblem(kept: Kept, architecture: Architecture, child: Hyperparameters): string | undefined {
+  const [before, after] = [architecture.sizes, dimensionSizes(child)];
+  const staying = new Set(keptLayers(kept, architecture.hyperparameters.num_layers));
   for (const dimension of Object.keys(DIMENSION_SCOPES) as PrunableDimension[]) {
     const [size = 0, target = 0] = [before[dimension], after[dimension]];
     const tree = kept[dimension];
@@ -52,14 +51,8 @@ function findKeptProblem(kept: Kept, parent: Hyperparameters, child: Hyperparame
       if (size !== target) return `it keeps no ${dimension} positions, but ${dimension} shrinks from ${size} to ${target}`;
       continue;
     }
-    const problem = findTreeProblem(tree, DIMENSION_SCOPES[dimension], {
-      dimension,
-      size,
-      target,
-      layers,
-      kept,
-      groups: parent.num_query_groups,
-    });
+    const layers = layersWith(architecture, dimension).filter((layer) => staying.has(layer));
+    const problem = findTreeProblem(tree, DIMENSION_SCOPES[dimension], { dimension, size, target, layers, kept, sizes: before });
     if (problem) return problem;
   }
   return undefined;
@@ -71,7 +64,7 @@ interface TreeCheck {
   readonly target: number;
   readonly layers: readonly number[];
   readonly kept: Kept;
-  readonly groups: number;
+  readonly sizes: Architecture["sizes"];
 }
 
 function findTreeProblem(tree: KeptTree, scopes: readonly string[], check: TreeCheck, path: readonly number[] = []): string | undefined {
@@ -85,7 +78,7 @@ function findTreeProblem(tree: KeptTree, scopes: readonly string[], check: TreeC
     return last >= size ? `${at} keeps position ${last} of ${size}` : undefined;
   }
   if (isPositions(tree)) return `${at} must have positions for each ${scope}`;
-  const expected = scope === "layer" ? check.layers : keptGroups(check, path[0] ?? 0);
+  const expected = scope === "layer" ? check.layers : keptWithin(check, scope, path[0] ?? 0);
   if (Object.keys(tree).length !== expected.length) return `${at} must have one entry for each kept ${scope}`;
   for (const outer of expected) {
     const branch = tree[String(outer)];
@@ -96,8 +89,9 @@ function findTreeProblem(tree: KeptTree, scopes: readonly string[], check: TreeC
   return undefined;
 }
 
-function keptGroups({ kept, groups }: TreeCheck, layer: number): readonly number[] {
-  const tree = kept.group;
+/** The positions of a dimension that a layer keeps: those that inner dimensions must have sets for. */
+function keptWithin({ kept, sizes }: TreeCheck, dimension: string, layer: number): readonly number[] {
+  const tree = dimension === "group" || dimension === "expert" ? kept[dimension] : undefined;
   const chosen = tree === undefined || isPositions(tree) ? undefined : tree[String(layer)];
-  return chosen !== undefined && isPositions(chosen) ? chosen : Array.from({ length: groups }, (_, group) => group);
+  return chosen !== undefined && isPositions(chosen) ? chosen : Array.from({ length: sizes[dimension] ?? 0 }, (_, position) => position);
 }

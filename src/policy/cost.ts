@@ -1,18 +1,23 @@
 import type { Architecture } from "./architecture.js";
-import { architectureRows, rowShape } from "./tensors.js";
+import { type ArchitectureRow, architectureRows, rowPlaces, rowShape } from "./tensors.js";
 
-/** Elements of all weights, tied ones once: the sum over the family's rows of the product of their axes. */
+/** Elements of all stored tensors, tied ones once: the sum over the family's rows of the product of their axes. */
 export function countParams(architecture: Architecture): number {
-  let params = 0;
-  for (const row of architectureRows(architecture)) {
-    if (row.shared) continue;
-    const elements = rowShape(row, architecture).reduce((product, size) => product * size, 1);
-    params += elements * (row.perLayer ? architecture.hyperparameters.num_layers : 1);
-  }
-  return params;
+  return sumRows(architecture, (row, elements) => (row.shared ? 0 : elements));
 }
 
-/** Parameters that one token passes through; in a dense model, all of them. */
+/** Parameters that one token passes through: of the experts only the top k, and no buffers. In a dense model, all of them. */
 export function countActiveParams(architecture: Architecture): number {
-  return countParams(architecture);
+  const { num_moe_experts: experts = 1, moe_router_topk: topk = 1 } = architecture.hyperparameters;
+  return sumRows(architecture, (row, elements) => {
+    if (row.shared || row.buffer) return 0;
+    return row.routed ? (elements / experts) * topk : elements;
+  });
+}
+
+function sumRows(architecture: Architecture, count: (row: ArchitectureRow, elements: number) => number): number {
+  return architectureRows(architecture).reduce((sum, row) => {
+    const elements = rowShape(row, architecture).reduce((product, size) => product * size, rowPlaces(row, architecture).length);
+    return sum + count(row, elements);
+  }, 0);
 }

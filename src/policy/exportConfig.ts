@@ -1,5 +1,5 @@
 import { PruneError } from "../errors.js";
-import { type Hyperparameters, PRUNABLE, type PrunableName } from "./hyperparameters.js";
+import { fewestExperts, type Hyperparameters, PRUNABLE_NAMES, type PrunableName, prunableNames } from "./hyperparameters.js";
 import { suggestName } from "./nearest.js";
 
 /** Target sizes by Megatron's names; what is not named stays as it is. */
@@ -14,6 +14,7 @@ export interface ResolvedExport {
 
 // Tensor cores work on tiles of 64 elements.
 const WIDTH_MULTIPLE = 64;
+const WIDTHS = ["hidden_size", "ffn_hidden_size", "moe_ffn_hidden_size", "moe_shared_expert_intermediate_size"] as const;
 
 /**
  * Checks target sizes against the parent's.
@@ -24,6 +25,8 @@ const WIDTH_MULTIPLE = 64;
 export function resolveExportConfig(given: unknown, parent: Hyperparameters): ResolvedExport {
   const exportConfig = parseExportConfig(given, parent);
   const { heads, groups } = resolveAttention(exportConfig, parent);
+  checkExperts(exportConfig, parent);
+  checkMambaHeads(exportConfig, parent);
   const hyperparameters: Hyperparameters = { ...parent, ...exportConfig, num_attention_heads: heads, num_query_groups: groups };
   return { exportConfig, hyperparameters, warnings: widthWarnings(exportConfig) };
 }
@@ -32,19 +35,19 @@ function parseExportConfig(given: unknown, parent: Hyperparameters): ExportConfi
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
     throw bad(`export_config must be an object such as {"ffn_hidden_size": 9216}, not ${JSON.stringify(given) ?? typeof given}`);
   }
+  const prunable = prunableNames(parent);
   const parsed: Partial<Record<PrunableName, number>> = {};
   for (const [name, value] of Object.entries(given)) {
-    if (!isPrunable(name)) {
-      throw bad(`export_config names ${name}, which is no hyperparameter that can be pruned here`, suggestName(name, PRUNABLE));
+    const known = PRUNABLE_NAMES.find((prunableName) => prunableName === name);
+    const size = known && parent[known];
+    if (known && size === undefined) throw bad(`this network has no ${known}`, `it has ${prunable.join(", ")}`);
+    if (!known || size === undefined) {
+      throw bad(`export_config names ${name}, which is no hyperparameter that can be pruned here`, suggestName(name, prunable));
     }
-    parsed[name] = checkSize(name, value, parent[name]);
+    parsed[known] = checkSize(known, value, size);
   }
-  if (Object.keys(parsed).length === 0) throw bad("export_config is empty", `name at least one of ${PRUNABLE.join(", ")}`);
+  if (Object.keys(parsed).length === 0) throw bad("export_config is empty", `name at least one of ${prunable.join(", ")}`);
   return parsed;
-}
-
-function isPrunable(name: string): name is PrunableName {
-  return PRUNABLE.some((known) => known === name);
 }
 
 function checkSize(name: PrunableName, value: unknown, parent: number): number {
@@ -57,13 +60,7 @@ function resolveAttention(target: ExportConfig, parent: Hyperparameters): { head
   const perGroup = parent.num_attention_heads / parent.num_query_groups;
   const groups = target.num_query_groups ?? parent.num_query_groups;
   const heads = target.num_attention_heads ?? groups * perGroup;
-  if (heads % groups !== 0) {
-    const below = Math.floor(heads / groups) * groups;
-    const legal = [below, below + groups].filter((n) => n > 0 && n <= groups * perGroup);
-    throw bad(
-      `num_attention_heads ${heads} is not a multiple of the ${groups} query groups kept; the nearest legal ${legal.length > 1 ? "values are" : "value is"} ${legal.join(" and ")}`,
-    );
-  }
+  checkMultiple("num_attention_heads", heads, groups, "query groups kept", groups * perGroup);
   if (heads / groups > perGroup) {
     throw bad(
       `num_attention_heads ${heads} in ${groups} query groups needs ${heads / groups} heads a group, but the parent has ${perGroup}; at most ${groups * perGroup} heads fit`,
@@ -73,8 +70,32 @@ function resolveAttention(target: ExportConfig, parent: Hyperparameters): { head
   return { heads, groups };
 }
 
+function checkMambaHeads(target: ExportConfig, { mamba_num_heads: most = 0, mamba_num_groups: groups = 1 }: Hyperparameters): void {
+  const heads = target.mamba_num_heads;
+  if (heads !== undefined) checkMultiple("mamba_num_heads", heads, groups, "groups that share B and C", most);
+}
+
+/** The router must find as many experts, in as many of its groups, as a token passes. */
+function checkExperts(target: ExportConfig, parent: Hyperparameters): void {
+  const experts = target.num_moe_experts;
+  if (experts === undefined) return;
+  const { moe_router_topk: topk = 1, moe_router_num_groups: groups = 1, num_moe_experts: most = experts } = parent;
+  checkMultiple("num_moe_experts", experts, groups, "groups that the router chooses among", most);
+  const fewest = fewestExperts(parent);
+  if (experts < fewest) throw bad(`num_moe_experts ${experts} is too few: a token passes ${topk} experts, which takes at least ${fewest}`);
+}
+
+function checkMultiple(name: PrunableName, value: number, of: number, what: string, most: number): void {
+  if (value % of === 0) return;
+  const below = Math.floor(value / of) * of;
+  const legal = [below, below + of].filter((n) => n > 0 && n <= most);
+  throw bad(
+    `${name} ${value} is not a multiple of the ${of} ${what}; the nearest legal ${legal.length > 1 ? "values are" : "value is"} ${legal.join(" and ")}`,
+  );
+}
+
 function widthWarnings(target: ExportConfig): string[] {
-  return (["hidden_size", "ffn_hidden_size"] as const).flatMap((name) => {
+  return WIDTHS.flatMap((name) => {
     const width = target[name];
     if (width === undefined || width % WIDTH_MULTIPLE === 0) return [];
     return [`${name} ${width} is not a multiple of ${WIDTH_MULTIPLE}: tensor cores run it slower than the next multiple`];

@@ -1,5 +1,4 @@
-import type { Architecture, ModelConfig } from "./architecture.js";
-import { withHyperparameters } from "./architecture.js";
+import { type Architecture, type ModelConfig, withHyperparameters } from "./architecture.js";
 import { type ConfigPatch, patchConfig } from "./childConfig.js";
 import { countActiveParams, countParams } from "./cost.js";
 import { type ExportConfig, resolveExportConfig } from "./exportConfig.js";
@@ -18,7 +17,6 @@ export interface PlanSide {
 export interface Plan {
   readonly mode: "mcore_gpt_minitron";
   readonly family: string;
-  readonly layout: string;
   readonly exportConfig: ExportConfig;
   readonly parent: PlanSide;
   readonly child: PlanSide;
@@ -30,24 +28,39 @@ export interface Plan {
 /** What a target comes to, before anything is ranked. */
 export type PlanOutline = Pick<Plan, "exportConfig" | "parent" | "child" | "warnings">;
 
-/** Checks a target and counts both sides. Throws BAD_EXPORT_CONFIG. */
-export function outlinePlan(architecture: Architecture, target: unknown): PlanOutline {
+/** Checks a target and counts both sides; where layers are of several kinds, as if the first of them stayed. Throws BAD_EXPORT_CONFIG. */
+export function outlinePlan(architecture: Architecture, config: ModelConfig, target: unknown, kept?: Kept): PlanOutline {
   const { exportConfig, hyperparameters, warnings } = resolveExportConfig(target, architecture.hyperparameters);
+  const { table, layers } = architecture;
+  const guessed = kept === undefined && hyperparameters.num_layers < layers.length && new Set(layers).size > 1;
+  const staying = kept && keptLayers(kept, layers.length).flatMap((layer) => layers[layer] ?? []);
   return {
     exportConfig,
     parent: describeSide(architecture),
-    child: describeSide(withHyperparameters(architecture, hyperparameters)),
-    warnings: [...warnings, ...loaderWarnings(architecture, hyperparameters)],
+    child: describeSide(withHyperparameters(architecture, hyperparameters, staying)),
+    warnings: [
+      ...warnings,
+      ...loaderWarnings(architecture, hyperparameters),
+      ...(guessed ? ["which layers stay is decided by scores: parameters are counted as if the first ones stayed"] : []),
+      ...(table.multiTokenPrediction && Number(config[table.multiTokenPrediction.key] ?? 0) > 0
+        ? ["the heads for several tokens ahead (multi-token prediction) are left out of the child"]
+        : []),
+    ],
   };
 }
 
 /** Decides what the child keeps. Throws BAD_EXPORT_CONFIG, and BAD_SCORES from the ranking. */
 export function makePlan(architecture: Architecture, config: ModelConfig, target: unknown, ranking: Ranking): Plan {
-  const outline = outlinePlan(architecture, target);
-  const kept = chooseKept(outline.parent.hyperparameters, outline.child.hyperparameters, ranking);
-  const { family, layout } = architecture.table;
-  const patch = patchConfig(config, architecture, outline.child.hyperparameters, keptLayers(kept, architecture.hyperparameters.num_layers));
-  return { mode: "mcore_gpt_minitron", family, layout, ...outline, kept, config: patch };
+  const { hyperparameters } = resolveExportConfig(target, architecture.hyperparameters);
+  const kept = chooseKept(architecture, hyperparameters, ranking);
+  const patch = patchConfig(config, architecture, hyperparameters, keptLayers(kept, architecture.hyperparameters.num_layers));
+  return {
+    mode: "mcore_gpt_minitron",
+    family: architecture.table.family,
+    ...outlinePlan(architecture, config, target, kept),
+    kept,
+    config: patch,
+  };
 }
 
 /** The parent's layers that a child keeps, in order. */
@@ -64,9 +77,20 @@ function describeSide(architecture: Architecture): PlanSide {
 }
 
 // https://github.com/huggingface/transformers/pull/46211
-function loaderWarnings({ table }: Architecture, { hidden_size, num_attention_heads: heads }: Hyperparameters): string[] {
-  if (table.loaderDemands !== "hidden_size_multiple_of_heads" || hidden_size % heads === 0) return [];
+function loaderWarnings({ table, hyperparameters: parent }: Architecture, child: Hyperparameters): string[] {
+  const { hidden_size: hidden, num_attention_heads: heads } = child;
+  const refused = table.loaderDemands === "hidden_size_multiple_of_heads" && hidden % heads !== 0;
+  const rescaled = table.scalesEmbeddings && hidden < parent.hidden_size;
   return [
-    `transformers 5 refuses to load ${table.family} with hidden_size ${hidden_size}, no multiple of its ${heads} heads, though head_dim is explicit; other loaders, this one included, take it`,
+    ...(refused
+      ? [
+          `transformers 5 refuses to load ${table.family} with hidden_size ${hidden}, no multiple of its ${heads} heads, though head_dim is explicit; other loaders, this one included, take it`,
+        ]
+      : []),
+    ...(rescaled
+      ? [
+          `${table.family} multiplies embeddings by the square root of hidden_size: they shrink by ${Math.sqrt(hidden / parent.hidden_size).toFixed(3)} against what the layers add, which retraining has to make up for`,
+        ]
+      : []),
   ];
 }

@@ -1,25 +1,36 @@
-import type { Architecture } from "./architecture.js";
-import type { Hyperparameters } from "./hyperparameters.js";
+import { type Architecture, layersWith } from "./architecture.js";
+import type { Hyperparameters, PrunableDimension } from "./hyperparameters.js";
 import type { Kept } from "./kept.js";
-import { type Accumulators, checkedAccumulator, LAYER_SCORES, layerAccumulators } from "./scores.js";
+import { type Accumulators, checkedAccumulator, expertAccumulator, LAYER_SCORES, layerAccumulators } from "./scores.js";
 
-/** What a dimension is ranked by: a score for each of its positions, higher = keep. */
+/** Scores of positions, higher = keep. */
+type Scores = ArrayLike<number>;
+
+/** What each dimension is ranked by: a score for each of its positions. */
 export interface Ranking {
-  readonly hidden: () => ArrayLike<number>;
-  readonly layers: () => ArrayLike<number>;
-  readonly ffn: (layer: number) => ArrayLike<number>;
+  readonly hidden: () => Scores;
+  readonly layers: () => Scores;
+  readonly ffn: (layer: number) => Scores;
   /** L2 norms over the channels of each head, in group-major order. */
-  readonly heads: (layer: number) => ArrayLike<number>;
-  readonly groups: (layer: number) => ArrayLike<number>;
+  readonly heads: (layer: number) => Scores;
+  readonly groups: (layer: number) => Scores;
+  readonly experts: (layer: number) => Scores;
+  readonly expertFfn: (layer: number, expert: number) => Scores;
+  readonly sharedExpertFfn: (layer: number) => Scores;
+  /** L2 norms over all heads of each channel of a head. */
+  readonly mambaHeadDims: (layer: number) => Scores;
+  /** L2 norms over the channels of each head that stay, in group-major order. */
+  readonly mambaHeads: (layer: number, channels: readonly number[]) => Scores;
 }
 
-/** Minitron's scores (arXiv 2407.14679, section 2.2), read from accumulators when asked for. */
+// The reference divides by the number of routed tokens and this, so that an expert without a token scores 0.
+const NO_TOKENS = 1e-8;
+
+/** Minitron's scores (arXiv 2407.14679, section 2.2; for Mamba 2504.11409), read from accumulators when asked for. */
 export function rankByActivation(architecture: Architecture, scores: Accumulators): Ranking {
-  const { num_layers, hidden_size, num_attention_heads, num_query_groups } = architecture.hyperparameters;
-  const attention = (layer: number, parts: number): number[] => {
-    const [channels = new Float32Array()] = layerAccumulators(architecture, scores, "attention", layer);
-    return l2OverBlocks(channels, parts);
-  };
+  const { num_layers, hidden_size, num_attention_heads, num_query_groups, mamba_head_dim = 1 } = architecture.hyperparameters;
+  const only = (importance: Parameters<typeof layerAccumulators>[2], layer: number): Float32Array =>
+    layerAccumulators(architecture, scores, importance, layer)[0] ?? new Float32Array();
   return {
     hidden: () => {
       const total = new Float64Array(hidden_size);
@@ -32,71 +43,162 @@ export function rankByActivation(architecture: Architecture, scores: Accumulator
     },
     layers: () => checkedAccumulator(scores, LAYER_SCORES, num_layers),
     // sqrt keeps the order, so the accumulator itself ranks.
-    ffn: (layer) => layerAccumulators(architecture, scores, "ffn", layer)[0] ?? [],
-    heads: (layer) => attention(layer, num_attention_heads),
-    groups: (layer) => attention(layer, num_query_groups),
+    ffn: (layer) => only("ffn", layer),
+    heads: (layer) => l2OverBlocks(only("attention", layer), num_attention_heads),
+    groups: (layer) => l2OverBlocks(only("attention", layer), num_query_groups),
+    experts: (layer) => {
+      const tokens = only("expert_tokens", layer);
+      return Array.from(only("expert_norm", layer), (norm, expert) => norm / ((tokens[expert] ?? 0) + NO_TOKENS));
+    },
+    expertFfn: (layer, expert) => expertAccumulator(architecture, scores, layer, expert),
+    sharedExpertFfn: (layer) => only("moe_shared_ffn", layer),
+    mambaHeadDims: (layer) => {
+      const channels = only("mamba", layer);
+      return sumWhere(channels, mamba_head_dim, (channel) => channel % mamba_head_dim);
+    },
+    mambaHeads: (layer, kept) => {
+      const channels = only("mamba", layer);
+      const staying = new Set(kept);
+      return sumWhere(channels, channels.length / mamba_head_dim, (channel) =>
+        staying.has(channel % mamba_head_dim) ? Math.floor(channel / mamba_head_dim) : undefined,
+      );
+    },
   };
 }
 
 /** The ranking under which the first positions of every dimension win: for parents that are sorted by importance. */
-export function rankByPosition({ hyperparameters }: Architecture): Ranking {
-  const falling = (length: number): number[] => Array.from({ length }, (_, position) => -position);
+export function rankByPosition({ hyperparameters: h }: Architecture): Ranking {
+  const falling = (length = 0): number[] => Array.from({ length }, (_, position) => -position);
   return {
-    hidden: () => falling(hyperparameters.hidden_size),
-    layers: () => falling(hyperparameters.num_layers),
-    ffn: () => falling(hyperparameters.ffn_hidden_size),
-    heads: () => falling(hyperparameters.num_attention_heads),
-    groups: () => falling(hyperparameters.num_query_groups),
+    hidden: () => falling(h.hidden_size),
+    layers: () => falling(h.num_layers),
+    ffn: () => falling(h.ffn_hidden_size),
+    heads: () => falling(h.num_attention_heads),
+    groups: () => falling(h.num_query_groups),
+    experts: () => falling(h.num_moe_experts),
+    expertFfn: () => falling(h.moe_ffn_hidden_size),
+    sharedExpertFfn: () => falling(h.moe_shared_expert_intermediate_size),
+    mambaHeadDims: () => falling(h.mamba_head_dim),
+    mambaHeads: () => falling(h.mamba_num_heads),
   };
 }
 
 /** The L2 norm of sqrt(A) over each of `parts` equal stretches: the square root of their sums. */
 function l2OverBlocks(accumulator: Float32Array, parts: number): number[] {
   const length = accumulator.length / parts;
-  return Array.from({ length: parts }, (_, part) => {
-    let sum = 0;
-    for (let i = part * length; i < (part + 1) * length; i++) sum += accumulator[i] ?? 0;
-    return Math.sqrt(sum);
-  });
+  return sumWhere(accumulator, parts, (channel) => Math.floor(channel / length)).map(Math.sqrt);
+}
+
+/** Sums an accumulator into parts; channels that belong to none are left out. */
+function sumWhere(accumulator: Float32Array, parts: number, partOf: (channel: number) => number | undefined): number[] {
+  const sums = new Array<number>(parts).fill(0);
+  for (const [channel, value] of accumulator.entries()) {
+    const part = partOf(channel);
+    if (part !== undefined) sums[part] = (sums[part] ?? 0) + value;
+  }
+  return sums;
 }
 
 /** The positions of the n highest scores, ties to the lower one, in ascending order. */
-export function topPositions(scores: ArrayLike<number>, n: number): number[] {
+export function topPositions(scores: Scores, n: number): number[] {
   const order = Array.from({ length: scores.length }, (_, position) => position);
   order.sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b);
   return order.slice(0, n).sort((a, b) => a - b);
 }
 
+/** The top of each of `groups` equal stretches, as positions within them. */
+function topWithin(scores: Scores, groups: number, n: number): number[][] {
+  const all = Array.from(scores);
+  const size = all.length / groups;
+  return Array.from({ length: groups }, (_, group) => topPositions(all.slice(group * size, (group + 1) * size), n));
+}
+
 /**
- * Chooses what to keep: layers of the whole model, hidden channels of the whole model, FFN channels of each kept layer, and groups first,
- * then the same number of heads inside each kept group. Dimensions whose size does not change are left out.
+ * Chooses what to keep. Layers and hidden channels are kept of the whole model, everything else by each kept layer: groups first, then as
+ * many heads inside each kept group; experts (as many in each of the router's groups), then channels of each kept expert; channels of Mamba
+ * heads, the same in all heads, then as many heads in each group. Dimensions whose size does not change are left out.
  */
-export function chooseKept(parent: Hyperparameters, child: Hyperparameters, ranking: Ranking): Kept {
+export function chooseKept(architecture: Architecture, child: Hyperparameters, ranking: Ranking): Kept {
+  const parent = architecture.hyperparameters;
   const layers = child.num_layers < parent.num_layers ? topPositions(ranking.layers(), child.num_layers) : undefined;
-  const everyLayer = layers ?? Array.from({ length: parent.num_layers }, (_, layer) => layer);
-  const perGroup = parent.num_attention_heads / parent.num_query_groups;
-  const keptPerGroup = child.num_attention_heads / child.num_query_groups;
-  const inLayers = <T>(choose: (layer: number) => T): Record<string, T> =>
-    Object.fromEntries(everyLayer.map((layer) => [layer, choose(layer)]));
-  const groups =
-    child.num_query_groups < parent.num_query_groups
-      ? inLayers((layer) => topPositions(ranking.groups(layer), child.num_query_groups))
-      : undefined;
-  const everyGroup = Array.from({ length: parent.num_query_groups }, (_, group) => group);
-  const headsWithin = (layer: number): Record<string, number[]> => {
-    const scores = Array.from(ranking.heads(layer));
-    const kept = groups?.[layer] ?? everyGroup;
-    return Object.fromEntries(
-      kept.map((group) => [group, topPositions(scores.slice(group * perGroup, (group + 1) * perGroup), keptPerGroup)]),
-    );
+  const inLayers = <T>(dimension: PrunableDimension, choose: (layer: number) => T): Record<string, T> => {
+    const having = layersWith(architecture, dimension).filter((layer) => layers?.includes(layer) ?? true);
+    return Object.fromEntries(having.map((layer) => [layer, choose(layer)]));
   };
   return {
     ...(layers && { layer: layers }),
     ...(child.hidden_size < parent.hidden_size && { hidden: topPositions(ranking.hidden(), child.hidden_size) }),
-    ...(child.ffn_hidden_size < parent.ffn_hidden_size && {
-      ffn: inLayers((layer) => topPositions(ranking.ffn(layer), child.ffn_hidden_size)),
-    }),
+    ...keepWidth("ffn", parent.ffn_hidden_size, child.ffn_hidden_size, (n) =>
+      inLayers("ffn", (layer) => topPositions(ranking.ffn(layer), n)),
+    ),
+    ...keepHeads(parent, child, ranking, inLayers),
+    ...keepExperts(parent, child, ranking, inLayers),
+    ...keepWidth("moe_shared_ffn", parent.moe_shared_expert_intermediate_size, child.moe_shared_expert_intermediate_size, (n) =>
+      inLayers("moe_shared_ffn", (layer) => topPositions(ranking.sharedExpertFfn(layer), n)),
+    ),
+    ...keepMambaHeads(parent, child, ranking, inLayers),
+  };
+}
+
+type InLayers = <T>(dimension: PrunableDimension, choose: (layer: number) => T) => Record<string, T>;
+
+function keepWidth(
+  dimension: PrunableDimension,
+  parent: number | undefined,
+  child: number | undefined,
+  choose: (n: number) => Kept[PrunableDimension],
+): Kept {
+  return child !== undefined && parent !== undefined && child < parent ? { [dimension]: choose(child) } : {};
+}
+
+function keepHeads(parent: Hyperparameters, child: Hyperparameters, ranking: Ranking, inLayers: InLayers): Kept {
+  const [perGroup, keptPerGroup] = [parent, child].map((side) => side.num_attention_heads / side.num_query_groups) as [number, number];
+  const groups =
+    child.num_query_groups < parent.num_query_groups
+      ? inLayers("group", (layer) => topPositions(ranking.groups(layer), child.num_query_groups))
+      : undefined;
+  const headsWithin = (layer: number): Record<string, number[]> => {
+    const tops = topWithin(ranking.heads(layer), parent.num_query_groups, keptPerGroup);
+    const kept = groups?.[layer] ?? tops.map((_, group) => group);
+    return Object.fromEntries(kept.map((group) => [group, tops[group] ?? []]));
+  };
+  return {
     ...(groups && { group: groups }),
-    ...(keptPerGroup < perGroup && { heads_of_group: inLayers(headsWithin) }),
+    ...(keptPerGroup < perGroup && { heads_of_group: inLayers("heads_of_group", headsWithin) }),
+  };
+}
+
+function keepExperts(parent: Hyperparameters, child: Hyperparameters, ranking: Ranking, inLayers: InLayers): Kept {
+  const { num_moe_experts: all = 0, moe_router_num_groups: groups = 1, moe_ffn_hidden_size: width = 0 } = parent;
+  const { num_moe_experts: staying = 0, moe_ffn_hidden_size: keptWidth = 0 } = child;
+  const experts =
+    staying < all
+      ? inLayers("expert", (layer) =>
+          topWithin(ranking.experts(layer), groups, staying / groups).flatMap((tops, group) =>
+            tops.map((at) => (group * all) / groups + at),
+          ),
+        )
+      : undefined;
+  const everyExpert = Array.from({ length: all }, (_, expert) => expert);
+  const channels = (layer: number): Record<string, number[]> =>
+    Object.fromEntries(
+      (experts?.[layer] ?? everyExpert).map((expert) => [expert, topPositions(ranking.expertFfn(layer, expert), keptWidth)]),
+    );
+  return { ...(experts && { expert: experts }), ...(keptWidth < width && { moe_ffn: inLayers("moe_ffn", channels) }) };
+}
+
+function keepMambaHeads(parent: Hyperparameters, child: Hyperparameters, ranking: Ranking, inLayers: InLayers): Kept {
+  const { mamba_num_heads: heads = 0, mamba_head_dim: channels = 0, mamba_num_groups: groups = 1 } = parent;
+  const { mamba_num_heads: keptHeads = 0, mamba_head_dim: keptChannels = 0 } = child;
+  const dims =
+    keptChannels < channels ? inLayers("mamba_head_dim", (layer) => topPositions(ranking.mambaHeadDims(layer), keptChannels)) : undefined;
+  const everyChannel = Array.from({ length: channels }, (_, channel) => channel);
+  const headsWithin = (layer: number): Record<string, number[]> => {
+    const scores = ranking.mambaHeads(layer, dims?.[layer] ?? everyChannel);
+    return Object.fromEntries(topWithin(scores, groups, keptHeads / groups).map((tops, group) => [group, tops]));
+  };
+  return {
+    ...(dims && { mamba_head_dim: dims }),
+    ...(keptHeads < heads && { mamba_heads_of_group: inLayers("mamba_heads_of_group", headsWithin) }),
   };
 }

@@ -1,8 +1,8 @@
 import { PruneError } from "../errors.js";
-import type { Architecture } from "./architecture.js";
+import { type Architecture, exists } from "./architecture.js";
 import { axisSize } from "./axes/evaluate.js";
 import { type Axis, parseAxis } from "./axes/expression.js";
-import type { TensorRow } from "./families/table.js";
+import type { LayerKind, Layout, LayoutName, TensorRow } from "./families/table.js";
 import { suggestName } from "./nearest.js";
 
 /** What policy needs to know of a tensor on disk. */
@@ -14,37 +14,58 @@ export interface StoredTensor {
 /** A row of the family's table that exists in an architecture, with its axes parsed. */
 export interface ArchitectureRow {
   readonly name: string;
+  readonly alias: string | undefined;
   readonly axes: readonly Axis[];
   readonly axisTexts: readonly string[];
   readonly perLayer: boolean;
+  readonly perExpert: boolean;
+  readonly on: readonly LayerKind[] | undefined;
   /** The checkpoint may lack it, and it is not counted: its storage is another tensor's. */
   readonly shared: boolean;
-  /** The forward pass picks rows of it and multiplies by none. */
-  readonly lookup: boolean;
+  /** The forward pass multiplies by it. */
+  readonly multiplies: boolean;
+  readonly buffer: boolean;
+  readonly routed: boolean;
+}
+
+/** Which layer and expert a tensor belongs to; undefined for what stands outside of them. */
+export interface Place {
+  readonly layer: number | undefined;
+  readonly expert: number | undefined;
 }
 
 /** A stored tensor with the row that it is an instance of. */
-export interface MatchedTensor<T extends StoredTensor = StoredTensor> {
+export interface MatchedTensor<T extends StoredTensor = StoredTensor> extends Place {
   readonly stored: T;
   readonly row: ArchitectureRow;
-  /** The layer it belongs to; undefined for what stands outside of the layers. */
-  readonly layer: number | undefined;
 }
 
 const LAYER = "{layer}";
+const EXPERT = "{expert}";
 
-/** The rows that exist under an architecture's switches. */
-export function architectureRows({ table, flags }: Architecture): ArchitectureRow[] {
-  return table.tensors
-    .filter((row) => row.when === undefined || flags[row.when])
+/** The rows that exist under an architecture's switches and layers, in one layout; by default that of transformers' own modules. */
+export function architectureRows({ table, flags, layers }: Architecture, layout: LayoutName = table.live): ArchitectureRow[] {
+  return layoutOf(table.layouts, layout)
+    .tensors.filter((row) => exists(row, flags) && (row.on?.some((kind) => layers.includes(kind)) ?? true))
     .map((row: TensorRow) => ({
       name: row.name,
+      alias: row.alias,
       axes: row.axes.map(parseAxis),
       axisTexts: row.axes,
       perLayer: row.name.includes(LAYER),
+      perExpert: row.name.includes(EXPERT),
+      on: row.on,
       shared: row.tiedTo !== undefined && flags.tied,
-      lookup: row.lookup ?? false,
+      multiplies: row.use === undefined && row.axes.length > 1,
+      buffer: row.use === "buffer",
+      routed: row.routed ?? false,
     }));
+}
+
+function layoutOf(layouts: readonly Layout[], name: LayoutName): Layout {
+  const found = layouts.find((layout) => layout.name === name);
+  if (found) return found;
+  throw new RangeError(`the family has no layout ${name}`);
 }
 
 /** The shape that a row's tensors have. */
@@ -52,40 +73,96 @@ export function rowShape(row: ArchitectureRow, { sizes }: Architecture): number[
   return row.axes.map((axis) => axisSize(axis, sizes));
 }
 
-/** A row's name with its layer filled in. */
-export function nameInLayer(name: string, layer: number): string {
-  return name.replace(LAYER, String(layer));
+/** Every place that has a tensor of a row. */
+export function rowPlaces(row: ArchitectureRow, { layers, hyperparameters }: Architecture): Place[] {
+  if (!row.perLayer) return [{ layer: undefined, expert: undefined }];
+  const has = layers.flatMap((kind, layer) => ((row.on?.includes(kind) ?? true) ? [layer] : []));
+  if (!row.perExpert) return has.map((layer) => ({ layer, expert: undefined }));
+  const experts = Array.from({ length: hyperparameters.num_moe_experts ?? 0 }, (_, expert) => expert);
+  return has.flatMap((layer) => experts.map((expert) => ({ layer, expert })));
+}
+
+/** A row's name with its layer and expert filled in. */
+export function nameAt(name: string, { layer, expert }: Partial<Place>): string {
+  return name.replace(LAYER, String(layer)).replace(EXPERT, String(expert));
+}
+
+/** Every tensor that an architecture has in a layout, with its row. */
+export function expectedTensors(architecture: Architecture, layout: LayoutName = architecture.table.live): MatchedTensor[] {
+  return architectureRows(architecture, layout)
+    .filter((row) => !row.shared)
+    .flatMap((row) => {
+      const shape = rowShape(row, architecture);
+      return rowPlaces(row, architecture).map((place) => ({ ...place, row, stored: { name: nameAt(row.name, place), shape } }));
+    });
+}
+
+/** Tensors of a checkpoint, each with its row. */
+export interface MatchedTensors<T extends StoredTensor> {
+  readonly layout: LayoutName;
+  readonly tensors: readonly MatchedTensor<T>[];
 }
 
 /**
- * Finds the row of every stored tensor and checks its shape, and that no row lacks a tensor. Obsolete tensors are left out of the result.
+ * Finds the layout of a checkpoint and the row of every stored tensor, and checks its shape, and that no row lacks a tensor. Tensors that
+ * children go without are left out of the result.
  *
  * @throws PruneError UNKNOWN_TENSOR, BAD_TENSOR (shape) or MISSING_TENSOR, naming the tensor
  */
-export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: Iterable<T>): MatchedTensor<T>[] {
-  const rows = new Map(architectureRows(architecture).map((row) => [row.name, row]));
-  const obsolete = new Set(architecture.table.obsolete);
-  const matched: MatchedTensor<T>[] = [];
+export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
+  const layout = findLayout(architecture, stored);
+  const all = architectureRows(architecture, layout);
+  const rows = new Map(all.flatMap((row) => [row.name, ...(row.alias ? [row.alias] : [])].map((name) => [name, row] as const)));
+  const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();
   for (const tensor of stored) {
-    const { template, layer } = splitLayer(tensor.name);
-    if (obsolete.has(template)) continue;
+    const { template, ...place } = splitName(tensor.name);
+    if (isLeftOut(architecture, tensor.name, template)) continue;
     const row = rows.get(template);
-    if (!row) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
-    if (layer !== undefined && layer >= architecture.hyperparameters.num_layers) throw layerBeyond(tensor.name, architecture);
+    if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, architecture);
-    matched.push({ stored: tensor, row, layer });
-    present.add(tensor.name);
+    tensors.push({ stored: tensor, row, ...place });
+    present.add(nameAt(row.name, place));
   }
-  checkComplete(architecture, rows.values(), present);
-  return matched;
+  checkComplete(architecture, all, present);
+  return { layout, tensors };
 }
 
-/** `model.layers.7.mlp.x` -> `model.layers.{layer}.mlp.x`, 7. */
-function splitLayer(name: string): { template: string; layer: number | undefined } {
-  const match = /\.layers\.(0|[1-9]\d*)\./.exec(name);
-  if (!match) return { template: name, layer: undefined };
-  return { template: name.replace(match[0], `.layers.${LAYER}.`), layer: Number(match[1]) };
+/** The layout that most of the stored names are of. */
+function findLayout(architecture: Architecture, stored: readonly StoredTensor[]): LayoutName {
+  const templates = stored.map(({ name }) => splitName(name).template);
+  const known = (layout: Layout): number => {
+    const names = new Set(architectureRows(architecture, layout.name).map(({ name }) => name));
+    return templates.filter((template) => names.has(template)).length;
+  };
+  const counted = architecture.table.layouts.map((layout) => ({ name: layout.name, known: known(layout) }));
+  return counted.reduce((best, next) => (next.known > best.known ? next : best)).name;
+}
+
+function isLeftOut({ table }: Architecture, name: string, template: string): boolean {
+  return (
+    table.obsolete.includes(template) || (table.multiTokenPrediction !== undefined && name.startsWith(table.multiTokenPrediction.prefix))
+  );
+}
+
+/** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3. */
+function splitName(name: string): { template: string } & Place {
+  const layer = /\.layers\.(0|[1-9]\d*)\./.exec(name);
+  const expert = /\.experts\.(0|[1-9]\d*)\./.exec(name);
+  return {
+    template: name
+      .replace(layer?.[0] ?? "", layer ? `.layers.${LAYER}.` : "")
+      .replace(expert?.[0] ?? "", expert ? `.experts.${EXPERT}.` : ""),
+    layer: layer ? Number(layer[1]) : undefined,
+    expert: expert ? Number(expert[1]) : undefined,
+  };
+}
+
+function isPlaced(row: ArchitectureRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
+  if (expert !== undefined && expert >= (hyperparameters.num_moe_experts ?? 0)) return false;
+  if (layer === undefined) return true;
+  const kind = layers[layer];
+  return kind !== undefined && (row.on?.includes(kind) ?? true);
 }
 
 function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Architecture): void {
@@ -101,27 +178,29 @@ function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Ar
 function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRow>, present: ReadonlySet<string>): void {
   for (const row of rows) {
     if (row.shared) continue;
-    const layers = row.perLayer ? architecture.hyperparameters.num_layers : 1;
-    for (let layer = 0; layer < layers; layer++) {
-      const name = nameInLayer(row.name, layer);
-      if (present.has(name)) continue;
-      throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${name}, which ${architecture.table.family} models have`, {
-        hint:
-          row.name === "lm_head.weight"
-            ? 'tied embeddings need "tie_word_embeddings": true in config.json'
-            : "download the checkpoint again",
-      });
-    }
+    const missing = rowPlaces(row, architecture)
+      .map((place) => nameAt(row.name, place))
+      .find((name) => !present.has(name));
+    if (missing === undefined) continue;
+    throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${missing}, which ${architecture.table.family} models have`, {
+      hint:
+        row.name === "lm_head.weight" ? 'tied embeddings need "tie_word_embeddings": true in config.json' : "download the checkpoint again",
+    });
   }
 }
 
-function unknownTensor(name: string, template: string, { table }: Architecture, known: readonly string[]): PruneError {
+function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
+  const { table, hyperparameters } = architecture;
+  const { layer, expert } = splitName(name);
+  if (layer !== undefined && layer >= hyperparameters.num_layers) return beyond(name, `${hyperparameters.num_layers} layers`);
+  const experts = hyperparameters.num_moe_experts;
+  if (expert !== undefined && experts !== undefined && expert >= experts) return beyond(name, `${experts} experts`);
   const nearest = suggestName(template, known).split(" Legal")[0];
   return new PruneError("UNKNOWN_TENSOR", `the ${table.family} family has no tensor ${name} under this config; nothing is copied unseen`, {
     hint: `${nearest} Adapters, quantised weights and remote-code additions must be merged or removed first`,
   });
 }
 
-function layerBeyond(name: string, { hyperparameters }: Architecture): PruneError {
-  return new PruneError("UNKNOWN_TENSOR", `${name} lies beyond the ${hyperparameters.num_layers} layers that config.json states`);
+function beyond(name: string, what: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} lies beyond the ${what} that config.json states`);
 }

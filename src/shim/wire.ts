@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { PruneError } from "../errors.js";
 import type { Succeeded } from "../gen/prunebridge/v1/operation.js";
 import { HookSide, Reduction, type HookPoint as WireHook, type TensorSlice as WireSlice } from "../gen/prunebridge/v1/work.js";
+import type { ReductionName } from "../policy/families/table.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { TensorSlice } from "../policy/slices.js";
 import { type Batches, bytesOf, type Dtype } from "../tensor.js";
@@ -37,18 +38,32 @@ export function indexSetFeed(indexSets: IndexSets): FeedSource {
   return feedOf([Object.fromEntries(tensors)]);
 }
 
+const TO_WIRE: Readonly<Record<ReductionName, Reduction>> = {
+  mean_abs_square: Reduction.REDUCTION_MEAN_ABS_SQUARE,
+  cosine_distance: Reduction.REDUCTION_COSINE_DISTANCE,
+  routed_mean_abs_square: Reduction.REDUCTION_ROUTED_MEAN_ABS_SQUARE,
+  routed_output_norm: Reduction.REDUCTION_ROUTED_OUTPUT_NORM,
+  routed_tokens: Reduction.REDUCTION_ROUTED_TOKENS,
+};
+const SIDES = { input: HookSide.HOOK_SIDE_INPUT, output: HookSide.HOOK_SIDE_OUTPUT } as const;
+
 /** A hook point for the wire. */
 export function toWireHook({ key, module, side, reduction }: HookPoint): WireHook {
-  const cosine = reduction === "cosine_distance";
   return {
     key,
     module,
-    side: cosine ? HookSide.HOOK_SIDE_UNSPECIFIED : side === "input" ? HookSide.HOOK_SIDE_INPUT : HookSide.HOOK_SIDE_OUTPUT,
-    reduction: cosine ? Reduction.REDUCTION_COSINE_DISTANCE : Reduction.REDUCTION_MEAN_ABS_SQUARE,
+    side: reduction === "mean_abs_square" ? SIDES[side] : HookSide.HOOK_SIDE_UNSPECIFIED,
+    reduction: TO_WIRE[reduction],
   };
 }
 
 /** A tensor's slice for the wire. */
-export function toWireSlice({ name, source, axes }: StoredSlice): WireSlice {
-  return { name, sourceFile: source.file, source: toTensorInfo(source.name, source), axes: [...axes] };
+export function toWireSlice({ name, source, axes, blocks }: StoredSlice): WireSlice {
+  return {
+    name,
+    sourceFile: source.file,
+    source: toTensorInfo(source.name, source),
+    axes: [...axes],
+    blocks: blocks.map((inner) => ({ axes: [...inner] })),
+  };
 }

@@ -142,7 +142,7 @@ function spelledOut({ kept, parent }: PlanFile): unknown {
   return {
     layer: layers,
     hidden: kept.hidden ?? whole(h.hidden_size),
-    ffn: inLayers(kept.ffn, whole(h.ffn_hidden_size)),
+    ffn: inLayers(kept.ffn, whole(h.ffn_hidden_size ?? 0)),
     group,
     heads_of_group:
       kept.heads_of_group ?? Object.fromEntries(layers.map((l) => [l, Object.fromEntries((group[l] ?? []).map((g) => [g, perGroup]))])),

@@ -1,7 +1,7 @@
-import type { ConfigField, FamilyTable, FlagField, FlagName, HookRow, TensorRow } from "./table.js";
+import type { ConfigField, FamilyTable, FlagField, FlagName, HookRow, LayerKind, Layout, TensorRow } from "./table.js";
 
-const LAYER = "model.layers.{layer}";
-const QUERY = "group * heads_of_group * head_dim";
+export const LAYER = "model.layers.{layer}";
+export const QUERY = "group * heads_of_group * head_dim";
 const KEY_VALUE = "group * head_dim";
 
 /** The config fields of decoders that transformers grew from llama's. */
@@ -40,15 +40,27 @@ export function always(value: boolean): FlagField {
 
 export const tied: FlagField = flag("tie_word_embeddings", false);
 
+/** What most decoders have in common: layers that are all alike, and one layout, which transformers' own modules have too. */
+export function denseLayout(tensors: readonly TensorRow[]): Pick<FamilyTable, "layers" | "layouts" | "live"> {
+  const layout: Layout = { name: "huggingface", tensors };
+  return { layers: { by: "uniform" }, layouts: [layout], live: "huggingface" };
+}
+
+/** Rows that only layers of some kinds have. */
+export function onlyOn<Row extends TensorRow | HookRow>(kinds: readonly LayerKind[], rows: readonly Row[]): Row[] {
+  return rows.map((row) => ({ ...row, on: kinds }));
+}
+
 /** Token embedding and output layer, one tensor when tied. */
 export const embeddings: readonly TensorRow[] = [
-  { name: "model.embed_tokens.weight", axes: ["vocab", "hidden"], lookup: true },
+  { name: "model.embed_tokens.weight", axes: ["vocab", "hidden"], use: "lookup" },
   { name: "lm_head.weight", axes: ["vocab", "hidden"], tiedTo: "model.embed_tokens.weight" },
 ];
 
-/** The norms before attention, before the MLP and after the last layer. */
-export function norms(options: { bias: boolean }): TensorRow[] {
-  const modules = [`${LAYER}.input_layernorm`, `${LAYER}.post_attention_layernorm`, "model.norm"];
+/** The norms of each layer, by default those before attention and before the MLP, and the one after the last layer. */
+export function norms(options: { bias: boolean; names?: readonly string[] }): TensorRow[] {
+  const { names = ["input_layernorm", "post_attention_layernorm"] } = options;
+  const modules = [...names.map((name) => `${LAYER}.${name}`), "model.norm"];
   const parts = options.bias ? ["weight", "bias"] : ["weight"];
   return modules.flatMap((module) => parts.map((part) => ({ name: `${module}.${part}`, axes: ["hidden"] })));
 }
@@ -86,48 +98,58 @@ export function mlp(options: { gated: boolean; bias?: FlagName }): TensorRow[] {
   ];
 }
 
-/** Where Minitron's importances are measured; accumulators have Megatron-Core's module names, as in NVIDIA's score files. */
-export const decoderHooks: readonly HookRow[] = [
-  {
+/** What the down projection of an MLP reads. */
+export function mlpHook(module = "mlp.down_proj"): HookRow {
+  return {
     importance: "ffn",
     accumulator: "decoder.layers.{layer}.mlp",
-    module: `${LAYER}.mlp.down_proj`,
+    module: `${LAYER}.${module}`,
     side: "input",
     reduction: "mean_abs_square",
     axis: "ffn",
-  },
-  {
+  };
+}
+
+/** What the output projection of attention reads. */
+export function attentionHook(module = "self_attn.o_proj"): HookRow {
+  return {
     importance: "attention",
     accumulator: "decoder.layers.{layer}.self_attention",
-    module: `${LAYER}.self_attn.o_proj`,
+    module: `${LAYER}.${module}`,
     side: "input",
     reduction: "mean_abs_square",
     axis: QUERY,
-  },
-  {
+  };
+}
+
+/** What a norm gives, under Megatron-Core's name for it. */
+export function normHook(accumulator: string, module: string): HookRow {
+  return {
     importance: "hidden",
-    accumulator: "decoder.layers.{layer}.input_layernorm",
-    module: `${LAYER}.input_layernorm`,
+    accumulator: `decoder.layers.{layer}.${accumulator}`,
+    module: `${LAYER}.${module}`,
     side: "output",
     reduction: "mean_abs_square",
     axis: "hidden",
-  },
-  {
-    importance: "hidden",
-    accumulator: "decoder.layers.{layer}.pre_mlp_layernorm",
-    module: `${LAYER}.post_attention_layernorm`,
-    side: "output",
-    reduction: "mean_abs_square",
-    axis: "hidden",
-  },
-  {
-    importance: "layer",
-    accumulator: "decoder.layers.{layer}",
-    module: LAYER,
-    side: "output",
-    reduction: "cosine_distance",
-  },
-];
+  };
+}
+
+/** How far a layer turns its input. */
+export const layerHook: HookRow = {
+  importance: "layer",
+  accumulator: "decoder.layers.{layer}",
+  module: LAYER,
+  side: "output",
+  reduction: "cosine_distance",
+};
+
+/** The hooks of a decoder layer but for its MLP's; accumulators have Megatron-Core's module names, as in NVIDIA's score files. */
+export function decoderLayerHooks(norms = { preMlp: "post_attention_layernorm" }): HookRow[] {
+  return [attentionHook(), normHook("input_layernorm", "input_layernorm"), normHook("pre_mlp_layernorm", norms.preMlp), layerHook];
+}
+
+/** Where Minitron's importances are measured in a dense decoder. */
+export const decoderHooks: readonly HookRow[] = [mlpHook(), ...decoderLayerHooks()];
 
 /** Rotary frequencies that transformers once stored with the weights. */
 export const storedRotaryFrequencies: readonly string[] = [`${LAYER}.self_attn.rotary_emb.inv_freq`];

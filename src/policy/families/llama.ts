@@ -1,21 +1,31 @@
-import { attention, decoderHooks, embeddings, flag, llamaFields, mlp, norms, storedRotaryFrequencies, tied } from "./blocks.js";
+import {
+  attention,
+  decoderHooks,
+  denseLayout,
+  embeddings,
+  flag,
+  llamaFields,
+  mlp,
+  norms,
+  storedRotaryFrequencies,
+  tied,
+} from "./blocks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Llama 2, 3.x, SmolLM2: grouped-query attention, gated MLP, RMSNorm. */
 export const llama: FamilyTable = {
   family: "llama",
-  layout: "huggingface",
   architectures: ["LlamaForCausalLM"],
   fields: llamaFields,
   flags: { tied, attention_bias: flag("attention_bias", false), mlp_bias: flag("mlp_bias", false) },
-  tensors: [
+  ...denseLayout([
     ...embeddings,
     ...norms({ bias: false }),
     ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias" }),
     ...mlp({ gated: true, bias: "mlp_bias" }),
-  ],
+  ]),
   hooks: decoderHooks,
-  perLayerLists: ["layer_types"],
+  perLayerLists: [{ key: "layer_types" }],
   layerThresholds: [],
   loaderDemands: "hidden_size_multiple_of_heads",
   obsolete: storedRotaryFrequencies,

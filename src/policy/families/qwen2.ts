@@ -2,6 +2,7 @@ import {
   always,
   attention,
   decoderHooks,
+  denseLayout,
   embeddings,
   llamaFields,
   mlp,
@@ -15,13 +16,12 @@ import type { FamilyTable } from "./table.js";
 /** Qwen 2 and 2.5: as llama with biases on the query, key and value projections; the window starts at `max_window_layers`. */
 export const qwen2: FamilyTable = {
   family: "qwen2",
-  layout: "huggingface",
   architectures: ["Qwen2ForCausalLM"],
   fields: { ...llamaFields, num_query_groups: withAbsent(llamaFields.num_query_groups, 32) },
-  flags: { tied, attention_bias: always(true), mlp_bias: always(false) },
-  tensors: [...embeddings, ...norms({ bias: false }), ...attention({ qkvBias: "attention_bias" }), ...mlp({ gated: true })],
+  flags: { tied, attention_bias: always(true) },
+  ...denseLayout([...embeddings, ...norms({ bias: false }), ...attention({ qkvBias: "attention_bias" }), ...mlp({ gated: true })]),
   hooks: decoderHooks,
-  perLayerLists: ["layer_types"],
+  perLayerLists: [{ key: "layer_types" }],
   layerThresholds: ["max_window_layers"],
   obsolete: storedRotaryFrequencies,
 };

@@ -1,25 +1,24 @@
-import { always, attention, decoderHooks, embeddings, flag, llamaFields, mlp, norms, tied, withAbsent } from "./blocks.js";
+import { attention, decoderHooks, denseLayout, embeddings, flag, llamaFields, mlp, norms, tied, withAbsent } from "./blocks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Qwen 3, dense: as qwen2 with norms on query and key heads and a head_dim of its own. */
 export const qwen3: FamilyTable = {
   family: "qwen3",
-  layout: "huggingface",
   architectures: ["Qwen3ForCausalLM"],
   fields: {
     ...llamaFields,
     num_query_groups: withAbsent(llamaFields.num_query_groups, 32),
     kv_channels: withAbsent(llamaFields.kv_channels, 128),
   },
-  flags: { tied, attention_bias: flag("attention_bias", false), mlp_bias: always(false) },
-  tensors: [
+  flags: { tied, attention_bias: flag("attention_bias", false) },
+  ...denseLayout([
     ...embeddings,
     ...norms({ bias: false }),
     ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: true }),
     ...mlp({ gated: true }),
-  ],
+  ]),
   hooks: decoderHooks,
-  perLayerLists: ["layer_types"],
+  perLayerLists: [{ key: "layer_types" }],
   layerThresholds: ["max_window_layers"],
   obsolete: [],
 };

@@ -1,14 +1,32 @@
 import { PruneError } from "../../errors.js";
 import { suggestName } from "../nearest.js";
+import { gemma3 } from "./gemma3.js";
+import { gptOss } from "./gptOss.js";
 import { llama } from "./llama.js";
 import { mistral } from "./mistral.js";
+import { mixtral } from "./mixtral.js";
 import { nemotron } from "./nemotron.js";
+import { nemotronH } from "./nemotronH.js";
 import { qwen2 } from "./qwen2.js";
+import { qwen2Moe } from "./qwen2Moe.js";
 import { qwen3 } from "./qwen3.js";
+import { qwen3Moe } from "./qwen3Moe.js";
 import type { FamilyTable } from "./table.js";
 
 /** Every family that prunebridge can prune. */
-export const FAMILIES: readonly FamilyTable[] = [llama, mistral, qwen2, qwen3, nemotron];
+export const FAMILIES: readonly FamilyTable[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  nemotron,
+  gemma3,
+  mixtral,
+  qwen2Moe,
+  qwen3Moe,
+  gptOss,
+  nemotronH,
+];
 
 /** The family of a config.json, by its `architectures`. Throws UNKNOWN_ARCHITECTURE. */
 export function findFamily(config: Readonly<Record<string, unknown>>, where: string): FamilyTable {

@@ -1,70 +1,143 @@
-import type { HyperparameterName } from "../hyperparameters.js";
+import type { HyperparameterName, RequiredName } from "../hyperparameters.js";
 
-/** All that prunebridge knows of one model family in one layout on disk. Adding a family is adding one of these. */
+/** All that prunebridge knows of one model family. Adding a family is adding one of these. */
 export interface FamilyTable {
   readonly family: string;
-  readonly layout: "huggingface";
   /** Values of config.json's `architectures`. */
   readonly architectures: readonly string[];
-  /** The config field of each hyperparameter. */
-  readonly fields: Readonly<Record<HyperparameterName, ConfigField>>;
-  /** Config switches that decide whether rows exist. */
-  readonly flags: Readonly<Record<FlagName, FlagField>>;
-  readonly tensors: readonly TensorRow[];
+  /** The config field of each hyperparameter that the family has. */
+  readonly fields: Readonly<Record<RequiredName, ConfigField> & Partial<Record<HyperparameterName, ConfigField>>>;
+  /** Config switches that decide whether rows exist; a switch that is not named is off. */
+  readonly flags: Readonly<Partial<Record<FlagName, FlagField>>>;
+  /** What kind each layer is of. */
+  readonly layers: LayerRule;
+  /** The forms in which checkpoints of the family are stored. */
+  readonly layouts: readonly Layout[];
+  /** The layout whose names and shapes transformers' own modules have. */
+  readonly live: LayoutName;
   readonly hooks: readonly HookRow[];
   /** Config lists with one entry for each layer. */
-  readonly perLayerLists: readonly string[];
+  readonly perLayerLists: readonly LayerList[];
   /** Config fields that split the layers at a number: layers below it are of one kind, the rest of another. */
   readonly layerThresholds: readonly string[];
   /** A check of transformers' config class that a legal child can fail: worth a warning, since only that loader minds. */
   readonly loaderDemands?: "hidden_size_multiple_of_heads";
+  /** The forward pass multiplies embeddings by the square root of hidden_size, which pruning changes: worth a warning. */
+  readonly scalesEmbeddings?: boolean;
   /** Tensors that old checkpoints carry and that nothing reads: left out of the child. */
   readonly obsolete: readonly string[];
+  /** Heads for several tokens ahead, which cannot be pruned with the model: left out of the child, with a warning. */
+  readonly multiTokenPrediction?: { readonly prefix: string; readonly key: string };
+}
+
+/** How weights are stored: as Hugging Face hubs have them, or with all experts of a layer in one tensor, as transformers 5 holds them. */
+export type LayoutName = "huggingface" | "huggingface_packed";
+
+export interface Layout {
+  readonly name: LayoutName;
+  readonly tensors: readonly TensorRow[];
 }
 
 /** Where a hyperparameter stands in config.json, and what the family takes where the field is absent or null. */
 export interface ConfigField {
   readonly key: string;
+  /** Other spellings of the field, looked for where `key` is absent. */
+  readonly aliases?: readonly string[];
   readonly absent?: Fallback;
   readonly null?: Fallback;
 }
 
 export type Fallback =
   | number
+  | "none"
   | { readonly sameAs: HyperparameterName }
-  | { readonly quotient: readonly [HyperparameterName, HyperparameterName] };
+  | { readonly quotient: readonly [HyperparameterName, HyperparameterName] }
+  | { readonly lengthOf: readonly string[] };
 
-export type FlagName = "tied" | "attention_bias" | "mlp_bias";
+export type FlagName = "tied" | "attention_bias" | "mlp_bias" | "latent" | "mamba_bias" | "conv_bias";
 
-/** A switch in config.json; a key of null is a constant of the family. */
+/** A switch in config.json, on where the field is true or a number; a key of null is a constant of the family. */
 export interface FlagField {
   readonly key: string | null;
   readonly absent: boolean;
 }
 
-/** One tensor of the model, or one of each layer where the name holds `{layer}`. */
+/** What a layer is made of. A decoder layer has attention and an MLP, dense or sparse (experts); a hybrid's layer is one block. */
+export type LayerKind = "decoder" | "dense" | "sparse" | "mamba" | "attention" | "mlp" | "moe";
+
+/** Where config.json says what kind each layer is of. */
+export type LayerRule =
+  | { readonly by: "uniform" }
+  /** Sparse every `step` layers, but for those that the list `dense` names by their index. */
+  | { readonly by: "sparse_step"; readonly dense: string; readonly step: string }
+  /** A list of names, or a text with one character for each layer. */
+  | { readonly by: "pattern"; readonly keys: readonly string[]; readonly kinds: Readonly<Record<string, LayerKind>> };
+
+/** A list in config.json with one entry for each layer; `absent` is what its lack stands for where layers are not all alike. */
+export interface LayerList {
+  readonly key: string;
+  readonly absent?: ImpliedList;
+}
+
+/** Every `period`-th layer is of the second of two values, and so are those from the threshold on. */
+export interface ImpliedList {
+  readonly values: readonly [string, string];
+  readonly period: number;
+  /** A config field that states another period. */
+  readonly periodKey?: string;
+  readonly thresholdKey?: string;
+  /** A switch in config.json without which all layers are alike. */
+  readonly when?: string;
+}
+
+/** One tensor of the model, or one of each layer (and expert) where the name holds `{layer}` (and `{expert}`). */
 export interface TensorRow {
   readonly name: string;
+  /** Another name that some checkpoints have it under. */
+  readonly alias?: string;
   /** One axis expression for each axis. */
   readonly axes: readonly string[];
+  /** The kinds of layer that have it. Default: all. */
+  readonly on?: readonly LayerKind[];
   /** The flag without which the tensor does not exist. */
   readonly when?: FlagName;
+  /** The flag with which the tensor does not exist. */
+  readonly unless?: FlagName;
   /** The tensor that this one shares its storage with when embeddings are tied: then it may be absent, and is not counted. */
   readonly tiedTo?: string;
-  /** The forward pass picks rows of it and multiplies by none. */
-  readonly lookup?: boolean;
+  /** What the forward pass does with it, where that is not to multiply by it: pick rows, add it, or route by it. */
+  readonly use?: "lookup" | "bias" | "buffer";
+  /** Belongs to experts, of which a token passes only the top k. */
+  readonly routed?: boolean;
 }
 
 /** Which importance a hook point measures. */
-export type Importance = "ffn" | "attention" | "hidden" | "layer";
+export type Importance =
+  | "ffn"
+  | "attention"
+  | "hidden"
+  | "layer"
+  | "moe_ffn"
+  | "expert_norm"
+  | "expert_tokens"
+  | "moe_shared_ffn"
+  | "mamba";
 
-/** One hook point of each layer, and the Megatron-Core name that its accumulator is stored under. */
+/** A reduction of the contract's closed list. */
+export type ReductionName = "mean_abs_square" | "cosine_distance" | "routed_mean_abs_square" | "routed_output_norm" | "routed_tokens";
+
+/** One hook point of each layer of some kinds, and the Megatron-Core name that its accumulator is stored under. */
 export interface HookRow {
   readonly importance: Importance;
+  /** With `{expert}` where the accumulator's first axis is split into one for each expert. */
   readonly accumulator: string;
   readonly module: string;
   readonly side: "input" | "output";
-  readonly reduction: "mean_abs_square" | "cosine_distance";
+  readonly reduction: ReductionName;
   /** The channels that the accumulator has, as an axis expression; none for a scalar. */
   readonly axis?: string;
+  /** Of an axis that is a concatenation, the part that is the importance. Default: the whole axis. */
+  readonly part?: number;
+  /** The kinds of layer that have it. Default: all. */
+  readonly on?: readonly LayerKind[];
 }

@@ -19,7 +19,7 @@ export interface ScorableModel {
  */
 export async function planMinitron(model: ScorableModel, exportConfig: unknown, options: MinitronOptions): Promise<Plan> {
   const { architecture, config } = model;
-  outlinePlan(architecture, exportConfig);
+  outlinePlan(architecture, config, exportConfig);
   const ranking = options.skip_sorting ? rankByPosition(architecture) : rankByActivation(architecture, await model.scores());
   return makePlan(architecture, config, exportConfig, ranking);
 }

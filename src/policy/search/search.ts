@@ -1,15 +1,16 @@
 import { PruneError } from "../../errors.js";
-import { type Architecture, withHyperparameters } from "../architecture.js";
+import type { Architecture } from "../architecture.js";
 import type { DimensionSizes } from "../axes/evaluate.js";
-import type { Hyperparameters } from "../hyperparameters.js";
+import { PRUNABLE } from "../hyperparameters.js";
 import { type Bounds, resolveBounds } from "./bounds.js";
-import { type Costs, costPolynomials, METRICS, type Metric, type Workload } from "./metrics.js";
-import { evaluate, type Polynomial, substitute } from "./polynomial.js";
-import { SEARCHED, type SearchedName, type SearchSpace, spaceSize } from "./space.js";
+import { type Costs, costPolynomials, layersOf, METRICS, type Metric, type Workload } from "./metrics.js";
+import { substitute } from "./polynomial.js";
+import { type SearchSpace, spaceSize } from "./space.js";
+import { costsAt, dimensionsAt, type Geometry, type Limits, type MutableCosts, type Polynomials, type Sizes, walkSpace } from "./walk.js";
 
 /** Sizes of the searched hyperparameters, and what a subnet of these sizes costs. */
 export interface Candidate {
-  readonly exportConfig: Readonly<Record<SearchedName, number>>;
+  readonly exportConfig: Readonly<Sizes>;
   readonly costs: Costs;
 }
 
@@ -18,6 +19,8 @@ export interface SearchOptions extends Workload {
   readonly topK: number;
   /** Leaves out a candidate where it returns false. */
   readonly candidateFilter?: ((candidate: Candidate) => boolean) | undefined;
+  /** The layers that stay of n, which matters where layers are of several kinds. Default: the first n. */
+  readonly keptLayers?: ((n: number) => readonly number[]) | undefined;
 }
 
 /** What a search found. */
@@ -25,6 +28,8 @@ export interface SearchResult {
   readonly parent: Costs;
   readonly space: SearchSpace;
   readonly spaceSize: number;
+  /** The bounds as numbers. */
+  readonly limits: Limits;
   /** The metric that candidates are sorted by. */
   readonly primary: Metric;
   /** How many subnets meet every bound. */
@@ -40,50 +45,65 @@ export interface SearchResult {
  */
 export function searchSubnets(architecture: Architecture, space: SearchSpace, bounds: Bounds, options: SearchOptions): SearchResult {
   const polynomials = costPolynomials(architecture, options);
-  const parent = costsAt(polynomials, architecture.sizes);
+  const parent = costsAt(polynomials, dimensionsOf(architecture));
   const limits = resolveBounds(bounds, parent);
   const primary = METRICS.find((metric) => limits[metric] !== undefined);
   if (!primary) throw new PruneError("BAD_CONSTRAINTS", "a search needs a bound", { hint: `give at least one of ${METRICS.join(", ")}` });
-  checkReachable(architecture, space, polynomials, limits);
+  const geometry = geometryOf(architecture, options.keptLayers);
+  const searched = inSearchedDimensions(architecture, space, polynomials);
+  checkReachable(space, searched, geometry, limits);
 
   const best = new TopCandidates(options.topK, primary);
   let feasible = 0;
-  walk(architecture, space, polynomials, limits, (exportConfig, costs) => {
-    if (options.candidateFilter && !options.candidateFilter({ exportConfig: { ...exportConfig }, costs: { ...costs } })) return;
+  walkSpace(space, searched, geometry, limits, (sizes, costs) => {
+    if (options.candidateFilter && !options.candidateFilter({ exportConfig: { ...sizes }, costs: { ...costs } })) return;
     feasible += 1;
-    best.offer(exportConfig, costs);
+    best.offer(sizes, costs);
   });
   if (feasible === 0) {
     throw new PruneError("BAD_CONSTRAINTS", "each bound can be met by itself, but no candidate of the space meets all of them", {
       hint: "raise a bound, max_width_pruning or max_depth_pruning, or loosen the candidate filter",
     });
   }
-  return { parent, space, spaceSize: spaceSize(space), primary, feasible, candidates: best.sorted() };
+  return { parent, space, spaceSize: spaceSize(space), limits, primary, feasible, candidates: best.sorted() };
 }
-
-type Polynomials = Readonly<Record<Metric, Polynomial>>;
-type Limits = Readonly<Partial<Record<Metric, number>>>;
-type Sizes = Record<SearchedName, number>;
-type MutableCosts = Record<Metric, number>;
 
 /** The costs of an architecture itself. */
 export function costsOf(architecture: Architecture, workload: Workload): Costs {
-  return costsAt(costPolynomials(architecture, workload), architecture.sizes);
+  return costsAt(costPolynomials(architecture, workload), dimensionsOf(architecture));
 }
 
-function costsAt(polynomials: Polynomials, sizes: DimensionSizes): Costs {
+/** The sizes of all dimensions, and the number of layers of each kind. */
+function dimensionsOf({ sizes, layers }: Architecture): DimensionSizes {
+  return { ...sizes, ...Object.fromEntries(Object.entries(countKinds(layers)).map(([kind, count]) => [layersOf(kind), count])) };
+}
+
+function countKinds(layers: readonly string[], of: readonly string[] = layers): Record<string, number> {
+  const counts = Object.fromEntries(of.map((kind) => [kind, 0]));
+  for (const kind of layers) counts[kind] = (counts[kind] ?? 0) + 1;
+  return counts;
+}
+
+function geometryOf({ layers, hyperparameters }: Architecture, keptLayers: SearchOptions["keptLayers"]): Geometry {
+  const { num_query_groups, mamba_num_groups = 1 } = hyperparameters;
   return {
-    active_params: evaluate(polynomials.active_params, sizes),
-    params: evaluate(polynomials.params, sizes),
-    memory_mb: evaluate(polynomials.memory_mb, sizes),
-    flops: evaluate(polynomials.flops, sizes),
+    groups: { num_attention_heads: num_query_groups, mamba_num_heads: mamba_num_groups },
+    layerCounts: (n) => countKinds(keptLayers ? keptLayers(n).flatMap((layer) => layers[layer] ?? []) : layers.slice(0, n), layers),
   };
 }
 
+/** Costs with numbers for every dimension that is not searched. */
+function inSearchedDimensions(architecture: Architecture, space: SearchSpace, polynomials: Polynomials): Polynomials {
+  const searched = new Set(Object.keys(space).map((name) => PRUNABLE[name as keyof SearchSpace] as string));
+  const fixed = Object.fromEntries(Object.entries(architecture.sizes).filter(([dimension]) => !searched.has(dimension)));
+  const entries = METRICS.map((metric) => [metric, substitute(polynomials[metric], fixed)]);
+  return Object.fromEntries(entries) as Polynomials; // METRICS names every metric
+}
+
 // Every cost grows with every size, so the smallest subnet is the nearest to any bound.
-function checkReachable(architecture: Architecture, space: SearchSpace, polynomials: Polynomials, limits: Limits): void {
-  const smallest = Object.fromEntries(SEARCHED.map((name) => [name, space[name][0] ?? 0])) as Sizes;
-  const least = costsAt(polynomials, sizesWith(architecture, smallest));
+function checkReachable(space: SearchSpace, polynomials: Polynomials, geometry: Geometry, limits: Limits): void {
+  const smallest = (Object.keys(space) as (keyof SearchSpace)[]).map((name) => dimensionsAt(geometry, name, space[name]?.[0] ?? 0));
+  const least = costsAt(polynomials, Object.assign({}, ...smallest));
   for (const metric of METRICS) {
     const limit = limits[metric];
     if (limit === undefined || least[metric] <= limit) continue;
@@ -93,60 +113,6 @@ function checkReachable(architecture: Architecture, space: SearchSpace, polynomi
       { hint: "raise max_width_pruning or max_depth_pruning, search more hyperparameters, or allow more" },
     );
   }
-}
-
-function sizesWith(architecture: Architecture, sizes: Sizes): DimensionSizes {
-  const hyperparameters: Hyperparameters = { ...architecture.hyperparameters, ...sizes };
-  return withHyperparameters(architecture, hyperparameters).sizes;
-}
-
-/**
- * Visits every candidate within the limits. In its innermost loop, over FFN widths, a cost is a straight line: two numbers each, worked out
- * once for each choice of the other sizes.
- */
-function walk(
-  architecture: Architecture,
-  space: SearchSpace,
-  polynomials: Polynomials,
-  limits: Limits,
-  visit: (sizes: Sizes, costs: MutableCosts) => void,
-): void {
-  const most = METRICS.map((metric) => limits[metric] ?? Number.POSITIVE_INFINITY);
-  const costs: MutableCosts = { active_params: 0, params: 0, memory_mb: 0, flops: 0 };
-  for (const num_layers of space.num_layers) {
-    for (const hidden_size of space.hidden_size) {
-      for (const num_attention_heads of space.num_attention_heads) {
-        const sizes: Sizes = { num_layers, hidden_size, num_attention_heads, ffn_hidden_size: 0 };
-        const { ffn: _, ...others } = sizesWith(architecture, sizes);
-        const lines = METRICS.map((metric) => lineIn(substitute(polynomials[metric], others)));
-        for (const ffn of space.ffn_hidden_size) {
-          let within = true;
-          for (let m = 0; m < METRICS.length && within; m++) {
-            const [at0 = 0, slope = 0] = lines[m] ?? [];
-            const cost = at0 + slope * ffn;
-            costs[METRICS[m] as Metric] = cost;
-            within = cost <= (most[m] as number);
-          }
-          if (!within) continue;
-          sizes.ffn_hidden_size = ffn;
-          visit(sizes, costs);
-        }
-      }
-    }
-  }
-}
-
-function lineIn(polynomial: Polynomial): [at0: number, slope: number] {
-  return [
-    evaluate(
-      polynomial.filter(({ dimensions }) => dimensions.length === 0),
-      {},
-    ),
-    evaluate(
-      polynomial.filter(({ dimensions }) => dimensions.length > 0),
-      { ffn: 1 },
-    ),
-  ];
 }
 
 /** The k candidates with the highest primary metric; of equals, the one that was found first. */

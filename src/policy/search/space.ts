@@ -1,15 +1,28 @@
 import { PruneError } from "../../errors.js";
-import type { Hyperparameters, PrunableName } from "../hyperparameters.js";
+import { fewestExperts, type Hyperparameters, type PrunableName, type RequiredName } from "../hyperparameters.js";
 
-/** What a search may change, widest steps first in nested loops. Query groups stay: their heads are searched. */
-export const SEARCHED = ["num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size"] as const satisfies readonly PrunableName[];
+/** What a search may change, widest steps first. Query groups stay: their heads are searched. */
+export const SEARCHED = [
+  "num_layers",
+  "hidden_size",
+  "num_attention_heads",
+  "mamba_num_heads",
+  "mamba_head_dim",
+  "num_moe_experts",
+  "moe_ffn_hidden_size",
+  "moe_shared_expert_intermediate_size",
+  "ffn_hidden_size",
+] as const satisfies readonly PrunableName[];
 
 export type SearchedName = (typeof SEARCHED)[number];
 
 /** How the space is laid out, under the reference's names. */
 export interface SpaceOptions {
   readonly hidden_size_divisor: number;
+  /** Also of the widths of routed and shared experts. */
   readonly ffn_hidden_size_divisor: number;
+  readonly mamba_head_dim_divisor: number;
+  readonly num_moe_experts_divisor: number;
   readonly num_layers_divisor: number;
   /** The largest share of a width that may go. */
   readonly max_width_pruning: number;
@@ -23,50 +36,78 @@ export interface SpaceOptions {
 export const SPACE_DEFAULTS: SpaceOptions = {
   hidden_size_divisor: 256,
   ffn_hidden_size_divisor: 512,
+  mamba_head_dim_divisor: 8,
+  num_moe_experts_divisor: 8,
   num_layers_divisor: 2,
   max_width_pruning: 0.4,
   max_depth_pruning: 0.2,
   hparams_to_skip: [],
 };
 
-/** The sizes that each searched hyperparameter can take, ascending, the parent's last. */
-export type SearchSpace = Readonly<Record<SearchedName, readonly number[]>>;
+/** The sizes that each searched hyperparameter can take, ascending, the parent's last; of those that the network has. */
+export type SearchSpace = Readonly<BySearchedName<readonly number[]>>;
+
+/** Something for each hyperparameter that is searched; not every network has all of them. */
+export type BySearchedName<T> = Record<SearchedName & RequiredName, T> & { [name in SearchedName]?: T };
 
 /** Lays out the space around a parent. Throws BAD_OPTION on a name that is not searched or a share outside of [0, 1). */
 export function searchSpace(parent: Hyperparameters, options: SpaceOptions): SearchSpace {
   const unknown = options.hparams_to_skip.find((name) => !SEARCHED.some((searched) => searched === name));
   if (unknown !== undefined) {
     throw new PruneError("BAD_OPTION", `hparams_to_skip names ${unknown}, which is not searched`, {
-      hint: `searched are ${SEARCHED.join(", ")}`,
+      hint: `searched are ${SEARCHED.filter((name) => parent[name] !== undefined).join(", ")}`,
     });
   }
   for (const name of ["max_width_pruning", "max_depth_pruning"] as const) {
     if (!(options[name] >= 0 && options[name] < 1))
       throw new PruneError("BAD_OPTION", `${name} ${options[name]} is not a share from 0 to below 1`);
   }
-  const divisors: Record<SearchedName, number> = {
-    num_layers: options.num_layers_divisor,
-    hidden_size: options.hidden_size_divisor,
-    num_attention_heads: parent.num_query_groups,
-    ffn_hidden_size: options.ffn_hidden_size_divisor,
-  };
-  const choices = (name: SearchedName): number[] => {
+  const space: { [name in SearchedName]?: readonly number[] } = {};
+  for (const name of SEARCHED) {
     const size = parent[name];
-    if (options.hparams_to_skip.includes(name)) return [size];
-    const most = name === "num_layers" ? options.max_depth_pruning : options.max_width_pruning;
-    return [...multiplesBelow(size, divisors[name], name), size].filter((choice) => choice === size || choice > size * (1 - most));
-  };
-  return {
-    num_layers: choices("num_layers"),
-    hidden_size: choices("hidden_size"),
-    num_attention_heads: choices("num_attention_heads"),
-    ffn_hidden_size: choices("ffn_hidden_size"),
-  };
+    if (size !== undefined) space[name] = choices(name, size, parent, options);
+  }
+  return space as SearchSpace; // every network has the required ones
 }
 
 /** How many subnets a space has. */
 export function spaceSize(space: SearchSpace): number {
-  return SEARCHED.reduce((size, name) => size * space[name].length, 1);
+  return Object.values(space).reduce((size, sizes) => size * sizes.length, 1);
+}
+
+function choices(name: SearchedName, size: number, parent: Hyperparameters, options: SpaceOptions): number[] {
+  if (options.hparams_to_skip.includes(name)) return [size];
+  const most = name === "num_layers" ? options.max_depth_pruning : options.max_width_pruning;
+  return [...multiplesBelow(size, divisorOf(name, parent, options), name), size].filter(
+    (choice) => choice === size || (choice > size * (1 - most) && isLegal(name, choice, parent)),
+  );
+}
+
+function divisorOf(name: SearchedName, parent: Hyperparameters, options: SpaceOptions): number {
+  switch (name) {
+    case "num_layers":
+      return options.num_layers_divisor;
+    case "hidden_size":
+      return options.hidden_size_divisor;
+    case "num_attention_heads":
+      return parent.num_query_groups;
+    case "mamba_num_heads":
+      return parent.mamba_num_groups ?? 1;
+    case "mamba_head_dim":
+      return options.mamba_head_dim_divisor;
+    case "num_moe_experts":
+      return options.num_moe_experts_divisor;
+    case "ffn_hidden_size":
+    case "moe_ffn_hidden_size":
+    case "moe_shared_expert_intermediate_size":
+      return options.ffn_hidden_size_divisor;
+  }
+}
+
+/** Whether the router works with as many experts. */
+function isLegal(name: SearchedName, size: number, parent: Hyperparameters): boolean {
+  if (name !== "num_moe_experts") return true;
+  return size >= fewestExperts(parent) && size % (parent.moe_router_num_groups ?? 1) === 0;
 }
 
 function multiplesBelow(size: number, divisor: number, name: SearchedName): number[] {

@@ -17,12 +17,12 @@ const PARENT = {
 describe("outlinePlan", () => {
   it("warns where transformers' own config class refuses a legal child", () => {
     const llama = readArchitecture({ ...TINY_LLAMA, hidden_size: 24 });
-    expect(outlinePlan(llama, { hidden_size: 20 }).warnings).toContainEqual(
+    expect(outlinePlan(llama, TINY_LLAMA, { hidden_size: 20 }).warnings).toContainEqual(
       expect.stringMatching(/transformers 5 refuses .* hidden_size 20, no multiple of its 6 heads/),
     );
-    expect(outlinePlan(llama, { hidden_size: 18 }).warnings).not.toContainEqual(expect.stringMatching(/transformers/));
+    expect(outlinePlan(llama, TINY_LLAMA, { hidden_size: 18 }).warnings).not.toContainEqual(expect.stringMatching(/transformers/));
     const mistral = readArchitecture({ ...TINY_LLAMA, architectures: ["MistralForCausalLM"] });
-    expect(outlinePlan(mistral, { hidden_size: 20 }).warnings).not.toContainEqual(expect.stringMatching(/transformers/));
+    expect(outlinePlan(mistral, TINY_LLAMA, { hidden_size: 20 }).warnings).not.toContainEqual(expect.stringMatching(/transformers/));
   });
 });
 

@@ -2,9 +2,11 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { readArchitecture, withHyperparameters } from "../../../src/policy/architecture.js";
 import { countParams } from "../../../src/policy/cost.js";
+import type { Hyperparameters } from "../../../src/policy/hyperparameters.js";
 import { parseBounds } from "../../../src/policy/search/bounds.js";
 import { costsOf, searchSubnets } from "../../../src/policy/search/search.js";
 import { SEARCHED, SPACE_DEFAULTS, searchSpace, spaceSize } from "../../../src/policy/search/space.js";
+import { hybrid, NANO_9B, nemotron3 } from "../../fixtures/published.js";
 
 const LLAMA_8B = readArchitecture({
   architectures: ["LlamaForCausalLM"],
@@ -23,16 +25,29 @@ describe("searchSpace", () => {
     expect(SPACE.num_layers).toEqual([26, 28, 30, 32]);
     expect(SPACE.hidden_size).toEqual([2560, 2816, 3072, 3328, 3584, 3840, 4096]);
     expect(SPACE.num_attention_heads).toEqual([24, 32]);
-    expect(spaceSize(SPACE)).toBe(4 * 7 * 2 * SPACE.ffn_hidden_size.length);
+    expect(spaceSize(SPACE)).toBe(4 * 7 * 2 * (SPACE.ffn_hidden_size?.length ?? 0));
   });
 
   it("leaves out a size that is exactly the share away, and keeps a parent that is no multiple", () => {
     // The published space of Nemotron-Nano-9B-v2 has 8 hidden sizes, 13 FFN widths and 6 depths.
     const nano = { ...LLAMA_8B.hyperparameters, num_layers: 56, hidden_size: 4480, ffn_hidden_size: 15680, num_attention_heads: 40 };
     const space = searchSpace(nano, { ...SPACE_DEFAULTS, hparams_to_skip: ["num_attention_heads"] });
-    expect([space.hidden_size.length, space.ffn_hidden_size.length, space.num_layers.length]).toEqual([8, 13, 6]);
+    expect([space.hidden_size.length, space.ffn_hidden_size?.length, space.num_layers.length]).toEqual([8, 13, 6]);
     expect(space.hidden_size.at(-1)).toBe(4480);
     expect(space.num_attention_heads).toEqual([40]);
+  });
+
+  it("has the sizes of the spaces that NVIDIA published", () => {
+    const nano9b = readArchitecture(hybrid(NANO_9B, 4480, 15680, 40, 8, 128, 80));
+    const skipHeads = { ...SPACE_DEFAULTS, hparams_to_skip: ["num_attention_heads"] };
+    expect(spaceSize(searchSpace(nano9b.hyperparameters, skipHeads))).toBe(17_472);
+    const narrower = { max_width_pruning: 0.3, max_depth_pruning: 0.15, ffn_hidden_size_divisor: 256 };
+    expect(spaceSize(searchSpace(readArchitecture(nemotron3()).hyperparameters, { ...skipHeads, ...narrower }))).toBe(10_800);
+  });
+
+  it("has no fewer experts than a token passes", () => {
+    const sparse = { ...LLAMA_8B.hyperparameters, num_moe_experts: 16, moe_ffn_hidden_size: 512, moe_router_topk: 12 };
+    expect(searchSpace(sparse, { ...SPACE_DEFAULTS, num_moe_experts_divisor: 2 }).num_moe_experts).toEqual([12, 14, 16]);
   });
 
   it("refuses a name that is not searched", () => {
@@ -75,7 +90,7 @@ describe("searchSubnets", () => {
         const all = SPACE.num_layers.flatMap((num_layers) =>
           SPACE.hidden_size.flatMap((hidden_size) =>
             SPACE.num_attention_heads.flatMap((num_attention_heads) =>
-              SPACE.ffn_hidden_size.map((ffn_hidden_size) => ({ num_layers, hidden_size, num_attention_heads, ffn_hidden_size })),
+              (SPACE.ffn_hidden_size ?? []).map((ffn_hidden_size) => ({ num_layers, hidden_size, num_attention_heads, ffn_hidden_size })),
             ),
           ),
         );
@@ -126,6 +141,48 @@ describe("searchSubnets", () => {
   });
 });
 
+describe("a hybrid", () => {
+  const parent = readArchitecture(nemotron3());
+  const { params, active_params } = costsOf(parent, WORKLOAD);
+
+  it("finds what walking the space by hand finds, in every dimension", () => {
+    const options = { ...SPACE_DEFAULTS, max_width_pruning: 0.2, max_depth_pruning: 0, hparams_to_skip: ["num_layers"] };
+    const space = searchSpace(parent.hyperparameters, options);
+    const names = Object.keys(space) as (keyof typeof space)[];
+    let all: Hyperparameters[] = [parent.hyperparameters];
+    for (const name of names) all = all.flatMap((sizes) => (space[name] ?? []).map((size) => ({ ...sizes, [name]: size })));
+    const counted = all.map((sizes) => costsOf(withHyperparameters(parent, sizes), WORKLOAD));
+    const bounds = { params: 0.9 * params, active_params: 0.93 * active_params, memory_mb: "92%", flops: "95%" };
+    const found = searchSubnets(parent, space, parseBounds(bounds), { ...WORKLOAD, topK: 5 });
+    const within = counted.filter(
+      (costs) =>
+        costs.params <= 0.9 * params &&
+        costs.active_params <= 0.93 * active_params &&
+        costs.memory_mb <= 0.92 * found.parent.memory_mb &&
+        costs.flops <= 0.95 * found.parent.flops,
+    );
+    expect(within.length).toBeGreaterThan(100);
+    expect(found.feasible).toBe(within.length);
+    const largest = within.sort((a, b) => b.active_params - a.active_params).slice(0, 5);
+    expect(found.candidates.map(({ costs }) => costs.active_params)).toEqual(largest.map((costs) => costs.active_params));
+    for (const { exportConfig, costs } of found.candidates) {
+      expect(costs).toEqual(costsOf(withHyperparameters(parent, { ...parent.hyperparameters, ...exportConfig }), WORKLOAD));
+    }
+  });
+
+  it("counts the layers that stay, of whatever kind they are", () => {
+    const space = searchSpace(parent.hyperparameters, { ...SPACE_DEFAULTS, max_depth_pruning: 0.5, max_width_pruning: 0 });
+    const sparseFirst = [...parent.layers.keys()].sort((a, b) => Number(parent.layers[b] === "moe") - Number(parent.layers[a] === "moe"));
+    const keptLayers = (n: number): number[] => sparseFirst.slice(0, n).sort((a, b) => a - b);
+    const kinds = keptLayers(28).flatMap((layer) => parent.layers[layer] ?? []);
+    const found = searchSubnets(parent, space, parseBounds({ params: params * 2 }), { ...WORKLOAD, topK: 50, keptLayers });
+    const candidate = found.candidates.find(({ exportConfig }) => exportConfig.num_layers === 28);
+    const child = withHyperparameters(parent, { ...parent.hyperparameters, num_layers: 28 }, kinds);
+    expect(candidate?.costs).toEqual(costsOf(child, WORKLOAD));
+    expect(kinds.filter((kind) => kind === "moe")).toHaveLength(23);
+  });
+});
+
 describe("parseBounds", () => {
   it.each([["101%"], ["0%"], [0], [-1], [Number.NaN], ["6B"], [null], [{}]])("refuses %j", (value) => {
     expect(() => parseBounds({ params: value })).toThrow(/params .* is no upper bound/);
@@ -138,6 +195,6 @@ describe("parseBounds", () => {
   });
 });
 
-it("searches every hyperparameter that its space names", () => {
-  expect(Object.keys(SPACE).sort()).toEqual([...SEARCHED].sort());
+it("searches what the network has", () => {
+  expect(Object.keys(SPACE).sort()).toEqual(SEARCHED.filter((name) => LLAMA_8B.hyperparameters[name] !== undefined).sort());
 });

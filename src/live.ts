@@ -1,0 +1,29 @@
+import { stringifyConfig } from "./checkpoint/json.js";
+import type { PlanFile } from "./checkpoint/planFile.js";
+import type { Parent } from "./inspect.js";
+import { applyPatch } from "./policy/childConfig.js";
+import { sliceTensors } from "./policy/slices.js";
+import { expectedTensors, nameAt } from "./policy/tensors.js";
+import type { StoredSlice } from "./shim/wire.js";
+
+/** How a live model becomes a child: slices of its own tensors, and the modules that are made together when the child is only looked at. */
+export interface LiveCut {
+  readonly indexSets: ReadonlyMap<string, readonly number[]>;
+  readonly tensors: readonly StoredSlice[];
+  readonly configJson: string;
+  readonly units: readonly string[];
+}
+
+/** The cut of a live model by a plan. Names and shapes are those of transformers' modules, whatever layout the checkpoint is stored in. */
+export function liveCut({ checkpoint, architecture }: Parent, plan: PlanFile): LiveCut {
+  const { indexSets, tensors } = sliceTensors(architecture, plan.kept, expectedTensors(architecture));
+  const layers = plan.child.hyperparameters.num_layers;
+  const layerModule = architecture.table.hooks.find(({ importance }) => importance === "layer")?.module ?? "";
+  return {
+    indexSets,
+    // A model may be open in another dtype than it is stored in: the shim looks at neither file nor dtype of a live tensor.
+    tensors: tensors.map((slice) => ({ ...slice, source: { ...slice.source, dtype: "F32", file: "" } })),
+    configJson: stringifyConfig(applyPatch(checkpoint.config, plan.config)),
+    units: Array.from({ length: layers }, (_, layer) => nameAt(layerModule, { layer })),
+  };
+}

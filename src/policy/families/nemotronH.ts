@@ -1,0 +1,178 @@
+import { attentionHook, flag, layerHook, llamaFields, mlpHook, normHook, onlyOn } from "./blocks.js";
+import { expertHooks, sharedExpertHook } from "./experts.js";
+import type { FamilyTable, FlagName, HookRow, LayerKind, TensorRow } from "./table.js";
+
+const CHANNELS = "mamba_group * mamba_heads_of_group * mamba_head_dim";
+const HEADS = "mamba_group * mamba_heads_of_group";
+const STATE = "mamba_group * mamba_state";
+/** z, x, B, C and dt, one below the other. */
+const IN_PROJ = `${CHANNELS} + ${CHANNELS} + ${STATE} + ${STATE} + ${HEADS}`;
+const X_OF_IN_PROJ = 1;
+const CONV = `${CHANNELS} + ${STATE} + ${STATE}`;
+const QUERY = "group * heads_of_group * head_dim";
+const KEY_VALUE = "group * head_dim";
+
+/** Decoders that alternate blocks of one kind each behind one norm: Mamba 2, attention, an MLP, or experts beside a shared expert. */
+const kindOf: Readonly<Record<string, LayerKind>> = {
+  M: "mamba",
+  "*": "attention",
+  "-": "mlp",
+  E: "moe",
+  linear_attention: "mamba",
+  mamba: "mamba",
+  full_attention: "attention",
+  attention: "attention",
+  mlp: "mlp",
+  moe: "moe",
+};
+
+type Namer = (name: string) => string;
+const linear = (name: string, axes: readonly [string, string], bias?: FlagName): TensorRow[] => [
+  { name: `${name}.weight`, axes },
+  ...(bias ? [{ name: `${name}.bias`, axes: [axes[0]], when: bias }] : []),
+];
+
+function mambaRows(mixer: Namer): TensorRow[] {
+  return [
+    ...linear(mixer("in_proj"), [IN_PROJ, "hidden"], "mamba_bias"),
+    { name: mixer("conv1d.weight"), axes: [CONV, "1", "conv_kernel"] },
+    { name: mixer("conv1d.bias"), axes: [CONV], when: "conv_bias" },
+    { name: mixer("A_log"), axes: [HEADS] },
+    { name: mixer("D"), axes: [HEADS] },
+    { name: mixer("dt_bias"), axes: [HEADS] },
+    { name: mixer("norm.weight"), axes: [CHANNELS] },
+    ...linear(mixer("out_proj"), ["hidden", CHANNELS], "mamba_bias"),
+  ];
+}
+
+function attentionRows(mixer: Namer): TensorRow[] {
+  return [
+    ...linear(mixer("q_proj"), [QUERY, "hidden"]),
+    ...linear(mixer("k_proj"), [KEY_VALUE, "hidden"]),
+    ...linear(mixer("v_proj"), [KEY_VALUE, "hidden"]),
+    ...linear(mixer("o_proj"), ["hidden", QUERY]),
+  ];
+}
+
+function moeRows(mixer: Namer, experts: readonly TensorRow[]): TensorRow[] {
+  const latent = (rows: TensorRow[]): TensorRow[] => rows.map((row) => ({ ...row, when: "latent" }));
+  return [
+    { name: mixer("gate.weight"), axes: ["expert", "hidden"] },
+    { name: mixer("gate.e_score_correction_bias"), axes: ["expert"], use: "buffer" },
+    ...linear(mixer("shared_experts.up_proj"), ["moe_shared_ffn", "hidden"], "mlp_bias"),
+    ...linear(mixer("shared_experts.down_proj"), ["hidden", "moe_shared_ffn"], "mlp_bias"),
+    ...latent(linear(mixer("fc1_latent_proj"), ["moe_latent", "hidden"])),
+    ...latent(linear(mixer("fc2_latent_proj"), ["hidden", "moe_latent"])),
+    ...experts,
+  ];
+}
+
+/** Experts without a gate; they read and write hidden channels, or latent ones. */
+function experts(up: string, down: string, axes: (io: string) => { up: string[]; down: string[] }): TensorRow[] {
+  const [direct, latent] = [axes("hidden"), axes("moe_latent")];
+  return [
+    { name: up, axes: direct.up, unless: "latent", routed: true },
+    { name: up, axes: latent.up, when: "latent", routed: true },
+    { name: down, axes: direct.down, unless: "latent", routed: true },
+    { name: down, axes: latent.down, when: "latent", routed: true },
+  ];
+}
+
+function rows(base: "backbone" | "model", expertRows: (mixer: Namer) => TensorRow[]): TensorRow[] {
+  const layer = `${base}.layers.{layer}`;
+  const mixer: Namer = (name) => `${layer}.mixer.${name}`;
+  return [
+    {
+      name: `${base}.embeddings.weight`,
+      axes: ["vocab", "hidden"],
+      use: "lookup",
+      ...(base === "backbone" && { alias: "backbone.embedding.weight" }),
+    },
+    { name: "lm_head.weight", axes: ["vocab", "hidden"] },
+    { name: `${base}.norm_f.weight`, axes: ["hidden"] },
+    { name: `${layer}.norm.weight`, axes: ["hidden"] },
+    ...onlyOn(["mamba"], mambaRows(mixer)),
+    ...onlyOn(["attention"], attentionRows(mixer)),
+    ...onlyOn(
+      ["mlp"],
+      [...linear(mixer("up_proj"), ["ffn", "hidden"], "mlp_bias"), ...linear(mixer("down_proj"), ["hidden", "ffn"], "mlp_bias")],
+    ),
+    ...onlyOn(["moe"], moeRows(mixer, expertRows(mixer))),
+  ];
+}
+
+const mambaHook: HookRow = {
+  importance: "mamba",
+  accumulator: "decoder.layers.{layer}.mixer.in_proj",
+  module: "model.layers.{layer}.mixer.in_proj",
+  side: "output",
+  reduction: "mean_abs_square",
+  axis: IN_PROJ,
+  part: X_OF_IN_PROJ,
+};
+
+/** Nemotron-H, Nemotron-Nano-v2 and Nemotron-3: hybrids of Mamba 2, attention, MLPs and experts. */
+export const nemotronH: FamilyTable = {
+  family: "nemotron_h",
+  architectures: ["NemotronHForCausalLM"],
+  fields: {
+    ...llamaFields,
+    num_layers: { key: "num_hidden_layers", absent: { lengthOf: ["layers_block_type", "hybrid_override_pattern"] } },
+    ffn_hidden_size: { key: "intermediate_size", absent: 21504 },
+    kv_channels: { key: "head_dim", aliases: ["attention_head_dim"], absent: 128 },
+    num_moe_experts: { key: "n_routed_experts", aliases: ["num_local_experts"], absent: 8 },
+    moe_ffn_hidden_size: { key: "moe_intermediate_size", absent: 7688 },
+    moe_shared_expert_intermediate_size: { key: "moe_shared_expert_intermediate_size", absent: 7688 },
+    moe_router_topk: { key: "num_experts_per_tok", absent: 2 },
+    moe_router_num_groups: { key: "n_group", absent: 1 },
+    moe_router_group_topk: { key: "topk_group", absent: 1 },
+    moe_latent_size: { key: "moe_latent_size", absent: "none", null: "none" },
+    mamba_num_heads: { key: "mamba_num_heads", absent: 128 },
+    mamba_head_dim: { key: "mamba_head_dim", absent: 64 },
+    mamba_num_groups: { key: "n_groups", aliases: ["mamba_n_groups"], absent: 8 },
+    mamba_state_dim: { key: "ssm_state_size", absent: 128 },
+    mamba_conv_kernel: { key: "conv_kernel", aliases: ["mamba_d_conv"], absent: 4 },
+  },
+  flags: {
+    mlp_bias: flag("mlp_bias", false),
+    mamba_bias: flag("use_bias", false),
+    conv_bias: flag("use_conv_bias", true),
+    latent: flag("moe_latent_size", false),
+  },
+  layers: { by: "pattern", keys: ["layers_block_type", "hybrid_override_pattern"], kinds: kindOf },
+  layouts: [
+    {
+      name: "huggingface",
+      tensors: rows("backbone", (mixer) =>
+        experts(mixer("experts.{expert}.up_proj.weight"), mixer("experts.{expert}.down_proj.weight"), (io) => ({
+          up: ["moe_ffn", io],
+          down: [io, "moe_ffn"],
+        })),
+      ),
+    },
+    {
+      name: "huggingface_packed",
+      tensors: rows("model", (mixer) =>
+        experts(mixer("experts.up_proj"), mixer("experts.down_proj"), (io) => ({
+          up: ["expert", "moe_ffn", io],
+          down: ["expert", io, "moe_ffn"],
+        })),
+      ),
+    },
+  ],
+  live: "huggingface_packed",
+  hooks: [
+    layerHook,
+    ...onlyOn(["mamba"], [normHook("norm", "norm"), mambaHook]),
+    ...onlyOn(["attention"], [normHook("input_layernorm", "norm"), attentionHook("mixer.o_proj")]),
+    ...onlyOn(["mlp"], [normHook("pre_mlp_layernorm", "norm"), mlpHook("mixer.down_proj")]),
+    ...onlyOn(
+      ["moe"],
+      [normHook("pre_mlp_layernorm", "norm"), ...expertHooks("mixer.experts"), sharedExpertHook("mixer.shared_experts.down_proj")],
+    ),
+  ],
+  perLayerLists: [],
+  layerThresholds: [],
+  obsolete: [],
+  multiTokenPrediction: { prefix: "mtp.", key: "num_nextn_predict_layers" },
+};

@@ -1,0 +1,72 @@
+import {
+  attention,
+  decoderLayerHooks,
+  embeddings,
+  flag,
+  LAYER,
+  llamaFields,
+  mlp,
+  mlpHook,
+  norms,
+  onlyOn,
+  storedRotaryFrequencies,
+  tied,
+  withAbsent,
+} from "./blocks.js";
+import { expertFields, expertHooks, packedExperts, router, separateExperts, sharedExpertHook } from "./experts.js";
+import type { FamilyTable, TensorRow } from "./table.js";
+
+const everywhere: readonly TensorRow[] = [
+  ...embeddings,
+  ...norms({ bias: false }),
+  ...attention({ qkvBias: "attention_bias" }),
+  ...onlyOn(["dense"], mlp({ gated: true })),
+];
+const shared: readonly TensorRow[] = [
+  router("mlp.gate"),
+  { name: `${LAYER}.mlp.shared_expert.gate_proj.weight`, axes: ["moe_shared_ffn", "hidden"] },
+  { name: `${LAYER}.mlp.shared_expert.up_proj.weight`, axes: ["moe_shared_ffn", "hidden"] },
+  { name: `${LAYER}.mlp.shared_expert.down_proj.weight`, axes: ["hidden", "moe_shared_ffn"] },
+  { name: `${LAYER}.mlp.shared_expert_gate.weight`, axes: ["1", "hidden"] },
+];
+const separate = separateExperts("mlp", { gate: "gate_proj", up: "up_proj", down: "down_proj" });
+
+/** Qwen 1.5 and 2 MoE: as qwen2 with routed experts and one shared expert behind a gate, or a dense MLP, in each layer. */
+export const qwen2Moe: FamilyTable = {
+  family: "qwen2_moe",
+  architectures: ["Qwen2MoeForCausalLM"],
+  fields: {
+    ...llamaFields,
+    ...expertFields,
+    num_query_groups: withAbsent(llamaFields.num_query_groups, 16),
+    num_moe_experts: withAbsent(expertFields.num_moe_experts, 60),
+    moe_ffn_hidden_size: withAbsent(expertFields.moe_ffn_hidden_size, 1408),
+    moe_shared_expert_intermediate_size: { key: "shared_expert_intermediate_size", absent: 5632 },
+    moe_router_topk: withAbsent(expertFields.moe_router_topk, 4),
+  },
+  flags: { tied, attention_bias: flag("qkv_bias", true) },
+  layers: { by: "sparse_step", dense: "mlp_only_layers", step: "decoder_sparse_step" },
+  layouts: [
+    { name: "huggingface", tensors: [...everywhere, ...onlyOn(["sparse"], [...shared, ...separate])] },
+    { name: "huggingface_packed", tensors: [...everywhere, ...onlyOn(["sparse"], [...shared, ...packedExperts("mlp")])] },
+  ],
+  live: "huggingface_packed",
+  hooks: [
+    ...decoderLayerHooks(),
+    ...onlyOn(["dense"], [mlpHook()]),
+    ...onlyOn(["sparse"], [...expertHooks("mlp.experts"), sharedExpertHook("mlp.shared_expert.down_proj")]),
+  ],
+  perLayerLists: [
+    {
+      key: "layer_types",
+      absent: {
+        values: ["sliding_attention", "full_attention"],
+        period: 2,
+        thresholdKey: "max_window_layers",
+        when: "use_sliding_window",
+      },
+    },
+  ],
+  layerThresholds: [],
+  obsolete: storedRotaryFrequencies,
+};

@@ -1,0 +1,86 @@
+import { PruneError } from "../errors.js";
+import type { ModelConfig } from "./architecture.js";
+import type { FamilyTable, ImpliedList, LayerKind } from "./families/table.js";
+
+/**
+ * The kind of each layer, by the family's rule.
+ *
+ * @throws PruneError BAD_CONFIG where the config's list or pattern has another length or a kind that the family has not
+ */
+export function readLayerKinds(config: ModelConfig, { layers: rule, family }: FamilyTable, layers: number, where: string): LayerKind[] {
+  switch (rule.by) {
+    case "uniform":
+      return Array.from({ length: layers }, () => "decoder");
+    case "sparse_step": {
+      const dense = config[rule.dense] ?? [];
+      const step = config[rule.step] ?? 1;
+      if (!Array.isArray(dense)) throw bad(where, `${rule.dense} must be a list of layers`);
+      if (typeof step !== "number" || !Number.isInteger(step) || step < 1) throw bad(where, `${rule.step} must be a positive integer`);
+      return Array.from({ length: layers }, (_, layer) => (dense.includes(layer) || (layer + 1) % step !== 0 ? "dense" : "sparse"));
+    }
+    case "pattern": {
+      const key = rule.keys.find((name) => config[name] !== undefined && config[name] !== null);
+      const stored = key === undefined ? undefined : config[key];
+      const names: unknown[] | undefined = typeof stored === "string" ? [...stored] : Array.isArray(stored) ? stored : undefined;
+      if (!names) throw bad(where, `the kinds of the layers are missing; ${rule.keys.join(" or ")} states them`);
+      if (names.length !== layers) throw bad(where, `${key} names ${names.length} layers where the model has ${layers}`);
+      return names.map((name, layer) => {
+        const kind = rule.kinds[String(name)];
+        if (kind) return kind;
+        throw bad(where, `${key} says that layer ${layer} is ${JSON.stringify(name)}, which the ${family} family has not`);
+      });
+    }
+  }
+}
+
+/** Config fields that say what kinds the kept layers are of, and the lists with one entry for each layer. */
+export function patchLayers(config: ModelConfig, table: FamilyTable, kinds: readonly LayerKind[], kept: readonly number[]): ModelConfig {
+  const patch: Record<string, unknown> = { ...patchKinds(config, table, kinds, kept) };
+  for (const { key, absent } of table.perLayerLists) {
+    const list = config[key] ?? (absent && impliedList(config, absent, kinds.length));
+    if (list !== undefined && list !== null) patch[key] = pickLayers(key, list, kinds.length, kept);
+  }
+  for (const key of table.layerThresholds) {
+    const threshold = config[key];
+    if (typeof threshold === "number" && threshold < kinds.length) patch[key] = kept.filter((layer) => layer < threshold).length;
+  }
+  return patch;
+}
+
+function patchKinds(config: ModelConfig, { layers: rule }: FamilyTable, kinds: readonly LayerKind[], kept: readonly number[]): ModelConfig {
+  switch (rule.by) {
+    case "uniform":
+      return {};
+    case "sparse_step": {
+      const dense = kept.flatMap((layer, position) => (kinds[layer] === "dense" ? [position] : []));
+      return { [rule.dense]: dense, [rule.step]: 1 };
+    }
+    case "pattern":
+      return Object.fromEntries(
+        rule.keys.flatMap((key): [string, unknown][] => {
+          const stored = config[key];
+          if (typeof stored === "string") return [[key, kept.map((layer) => stored[layer]).join("")]];
+          return Array.isArray(stored) ? [[key, kept.map((layer): unknown => stored[layer])]] : [];
+        }),
+      );
+  }
+}
+
+function impliedList(config: ModelConfig, implied: ImpliedList, layers: number): string[] | undefined {
+  if (implied.when !== undefined && config[implied.when] !== true) return undefined;
+  const stated = implied.periodKey === undefined ? undefined : config[implied.periodKey];
+  const period = typeof stated === "number" ? stated : implied.period;
+  const threshold = implied.thresholdKey === undefined ? undefined : config[implied.thresholdKey];
+  const below = typeof threshold === "number" ? threshold : layers;
+  const [usual, other] = implied.values;
+  return Array.from({ length: layers }, (_, layer) => ((layer + 1) % period !== 0 && layer < below ? usual : other));
+}
+
+function pickLayers(key: string, list: unknown, layers: number, kept: readonly number[]): unknown[] {
+  if (Array.isArray(list) && list.length === layers) return kept.map((layer): unknown => list[layer]);
+  throw new PruneError("BAD_CONFIG", `config.json: ${key} must be a list with one entry for each of the ${layers} layers`);
+}
+
+function bad(where: string, what: string): PruneError {
+  return new PruneError("BAD_CONFIG", `${where}: ${what}`);
+}
