@@ -17,6 +17,7 @@ export const ERROR_CODES = {
   BAD_MODE: "input",
   BAD_OPTION: "input",
   BAD_DATA: "input",
+  CHECKPOINT_MISMATCH: "input",
   TARGET_EXISTS: "input",
   MISSING_DEPENDENCY: "input",
   SHIM_START_FAILED: "input",

@@ -21,6 +21,7 @@ export { score } from "./score.js";
 export { type SearchOptions, search } from "./search.js";
 export type { SpawnOptions } from "./shim/process.js";
 export { slice } from "./slice.js";
+export { formatCandidates, formatSpace, formatTable } from "./tables.js";
 export type { Batch, Batches, Dtype, Tensor } from "./tensor.js";
 export { type Verification, verify } from "./verify.js";
 export { VERSION } from "./version.js";

@@ -1,9 +1,9 @@
 // What measuring costs: forward passes of SmolLM2-135M with every hook of Minitron's, against bare ones, alternating in one run.
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { formatTable } from "../../src/cli/tables.js";
 import { Bridge, packTokens } from "../../src/index.js";
 import { hookPoints } from "../../src/policy/scores.js";
+import { formatTable } from "../../src/tables.js";
 
 const [folder = ".demo", device = "auto"] = process.argv.slice(2);
 const ROUNDS = 7;

@@ -4,8 +4,8 @@ import { readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
-import { formatTable } from "../../src/cli/tables.js";
 import { Bridge, plan, readParent, type ScoreFile, slice, writePlanFile } from "../../src/index.js";
+import { formatTable } from "../../src/tables.js";
 
 const ROUNDS = 3;
 const TICKS_PER_SECOND = 100;

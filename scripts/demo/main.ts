@@ -2,8 +2,8 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ProgressBar } from "../../src/cli/progressBar.js";
-import { formatTable } from "../../src/cli/tables.js";
 import { Bridge, inspect, type PruneConfig, prune, textBatches, verify } from "../../src/index.js";
+import { formatTable } from "../../src/tables.js";
 
 const [folder = ".demo"] = process.argv.slice(2);
 const parentDir = join(folder, "smollm2-135m");

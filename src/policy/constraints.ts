@@ -1,33 +1,33 @@
 import { PruneError } from "../errors.js";
 import { suggestName } from "./nearest.js";
+import { type Bounds, parseBounds } from "./search/bounds.js";
+import { METRICS } from "./search/metrics.js";
 
-/** What a pruned model has to satisfy. */
-export type Constraints = { readonly kind: "export_config"; readonly exportConfig: unknown };
+/** What a pruned model has to satisfy: exact sizes, or upper bounds on what it costs. */
+export type Constraints =
+  | { readonly kind: "export_config"; readonly exportConfig: unknown }
+  | { readonly kind: "bounds"; readonly bounds: Bounds };
 
-const METRICS = ["params", "active_params", "memory_mb", "flops"];
 const NAMES = ["export_config", ...METRICS];
 
 /**
  * Reads the `constraints` argument of prune().
  *
- * @throws PruneError BAD_CONSTRAINTS on an unknown name, several kinds at once, or a metric, which needs a search
+ * @throws PruneError BAD_CONSTRAINTS on an unknown name, on sizes and bounds together, or on a value that is no bound
  */
 export function parseConstraints(given: unknown): Constraints {
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
-    throw bad(`constraints must be an object such as {"export_config": {...}}, not ${JSON.stringify(given) ?? typeof given}`);
+    throw bad(`constraints must be an object such as {"params": "60%"}, not ${JSON.stringify(given) ?? typeof given}`);
   }
   const names = Object.keys(given);
   const unknown = names.find((name) => !NAMES.includes(name));
   if (unknown !== undefined) throw bad(`unknown constraint ${unknown}`, suggestName(unknown, NAMES));
-  const metric = names.find((name) => METRICS.includes(name));
-  if (metric !== undefined && "export_config" in given) throw bad(`export_config stands alone; it cannot be combined with ${metric}`);
-  if (metric !== undefined) {
-    throw bad(
-      `this version does not choose among candidates by score: ${metric} cannot be given to prune()`,
-      "`prunebridge search` lists sizes that meet it; give the one you choose as export_config",
-    );
+  if (!("export_config" in given)) {
+    if (names.length === 0) throw bad("constraints are empty", 'give {"export_config": {...}}, or a bound such as {"params": "60%"}');
+    return { kind: "bounds", bounds: parseBounds({ ...given }) };
   }
-  if (!("export_config" in given)) throw bad("constraints are empty", 'give {"export_config": {...}}');
+  const other = names.find((name) => name !== "export_config");
+  if (other !== undefined) throw bad(`export_config stands alone; it cannot be combined with ${other}`);
   return { kind: "export_config", exportConfig: given.export_config };
 }
 

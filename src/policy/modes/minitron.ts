@@ -1,7 +1,13 @@
+import { PruneError } from "../../errors.js";
 import type { Architecture, ModelConfig } from "../architecture.js";
 import { makePlan, outlinePlan, type Plan } from "../plan.js";
-import { rankByActivation, rankByPosition } from "../rank.js";
+import { type Ranking, rankByActivation, rankByPosition, topPositions } from "../rank.js";
 import type { Accumulators } from "../scores.js";
+import type { Bounds } from "../search/bounds.js";
+import type { Workload } from "../search/metrics.js";
+import type { Divisors, SearchConfig } from "../search/options.js";
+import { type Candidate, type SearchResult, searchSubnets } from "../search/search.js";
+import { searchSpace } from "../search/space.js";
 import type { MinitronOptions } from "./modes.js";
 
 /** What the mode needs of a model: what it is, and what was measured of it. */
@@ -10,6 +16,28 @@ export interface ScorableModel {
   readonly config: ModelConfig;
   /** Measures every hook point, or gives what was measured before. */
   scores(): Promise<Accumulators>;
+  /** How good a candidate is, higher = better; undefined where nothing can tell. The model is afterwards as it was. */
+  evaluate?: ((plan: Plan, candidate: Candidate) => Promise<number>) | undefined;
+}
+
+/** A candidate of a search, and how good it is where that was asked. */
+export interface ScoredCandidate extends Candidate {
+  readonly score: number | undefined;
+}
+
+/** How a search came to its plan. */
+export interface SearchOutcome {
+  readonly plan: Plan;
+  readonly found: SearchResult;
+  /** The candidates in the order in which they were scored. */
+  readonly candidates: readonly ScoredCandidate[];
+  readonly best: ScoredCandidate;
+}
+
+/** What a search tells as it goes. */
+export interface SearchListener {
+  readonly onFound?: ((found: SearchResult) => void) | undefined;
+  readonly onScored?: ((candidate: ScoredCandidate, index: number, of: number) => void) | undefined;
 }
 
 /**
@@ -20,6 +48,67 @@ export interface ScorableModel {
 export async function planMinitron(model: ScorableModel, exportConfig: unknown, options: MinitronOptions): Promise<Plan> {
   const { architecture, config } = model;
   outlinePlan(architecture, config, exportConfig);
-  const ranking = options.skip_sorting ? rankByPosition(architecture) : rankByActivation(architecture, await model.scores());
-  return makePlan(architecture, config, exportConfig, ranking);
+  return makePlan(architecture, config, exportConfig, await rankingOf(model, options));
+}
+
+/**
+ * Decides how to prune a decoder under bounds: walks the space of sizes, evaluates the largest candidates that meet all bounds, and takes the
+ * best; without an evaluation the largest.
+ *
+ * @throws PruneError BAD_CONSTRAINTS or BAD_OPTION before anything is measured; BAD_SCORES where an evaluation gives no finite number
+ */
+export async function searchMinitron(
+  model: ScorableModel,
+  bounds: Bounds,
+  options: MinitronOptions & SearchConfig & Pick<Workload, "flopsOf">,
+  listener: SearchListener = {},
+): Promise<SearchOutcome> {
+  const { architecture, config } = model;
+  findCandidates(architecture, bounds, options);
+  const ranking = await rankingOf(model, options);
+  const found = findCandidates(architecture, bounds, options, ranking);
+  listener.onFound?.(found);
+  const planOf = (candidate: Candidate): Plan => makePlan(architecture, config, candidate.exportConfig, ranking);
+  const scored: ScoredCandidate[] = [];
+  for (const [index, candidate] of found.candidates.entries()) {
+    const score = model.evaluate && checkScore(await model.evaluate(planOf(candidate), candidate));
+    scored.push({ ...candidate, score });
+    listener.onScored?.({ ...candidate, score }, index, found.candidates.length);
+  }
+  const best = scored.reduce((most, next) => ((next.score ?? 0) > (most.score ?? 0) ? next : most));
+  return { plan: planOf(best), found, candidates: scored, best };
+}
+
+/** The largest candidates within bounds; where layers are of several kinds, those count that the ranking keeps, or else the first ones. */
+export function findCandidates(
+  architecture: Architecture,
+  bounds: Bounds,
+  options: Divisors & SearchConfig & Pick<Workload, "flopsOf">,
+  ranking?: Ranking,
+): SearchResult {
+  const { hparamsToSkip, maxWidthPruning, maxDepthPruning, candidateFilter, topK, seqLength, batchSize, flopsOf } = options;
+  const space = searchSpace(architecture.hyperparameters, {
+    ...options,
+    hparams_to_skip: hparamsToSkip,
+    max_width_pruning: maxWidthPruning,
+    max_depth_pruning: maxDepthPruning,
+  });
+  const mixed = ranking !== undefined && new Set(architecture.layers).size > 1;
+  return searchSubnets(architecture, space, bounds, {
+    topK,
+    seqLength,
+    batchSize,
+    flopsOf,
+    candidateFilter,
+    keptLayers: mixed ? (n) => topPositions(ranking.layers(), n) : undefined,
+  });
+}
+
+async function rankingOf(model: ScorableModel, { skip_sorting }: MinitronOptions): Promise<Ranking> {
+  return skip_sorting ? rankByPosition(model.architecture) : rankByActivation(model.architecture, await model.scores());
+}
+
+function checkScore(score: number): number {
+  if (Number.isFinite(score)) return score;
+  throw new PruneError("BAD_SCORES", `scoreFunc gave ${score} for a candidate; it must give a finite number, higher for a better model`);
 }

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { PruneError } from "../../errors.js";
 import { suggestName } from "../nearest.js";
+import { divisors } from "../search/options.js";
 
 /** One mode to run, with its own options checked. */
 export interface ParsedMode {
@@ -11,6 +12,7 @@ export interface ParsedMode {
 const minitronOptions = z.strictObject({
   /** Keep the first positions of each dimension instead of the most important: for parents that are sorted already. Default false. */
   skip_sorting: z.boolean().default(false),
+  ...divisors,
 });
 
 /** Per-mode options of `mcore_gpt_minitron`, under the reference's names. */

@@ -16,6 +16,8 @@ export interface Workload {
   readonly seqLength: number;
   /** Sequences of a batch. */
   readonly batchSize: number;
+  /** What flops are counted for, where that is another shape. */
+  readonly flopsOf?: { readonly seqLength: number; readonly batchSize: number } | undefined;
 }
 
 // ModelOpt counts weights, caches and states in bfloat16.
@@ -35,8 +37,9 @@ export function layersOf(kind: string): string {
  * one token passes, without buffers; `memory_mb` 2 bytes for each parameter, for each key and value of the cache, and for each element of a
  * Mamba layer's states; `flops` twice the multiply-accumulates of all matrices, of both attention products and of the state updates.
  */
-export function costPolynomials(architecture: Architecture, { seqLength, batchSize }: Workload): Readonly<Record<Metric, Polynomial>> {
-  const tokens = seqLength * batchSize;
+export function costPolynomials(architecture: Architecture, workload: Workload): Readonly<Record<Metric, Polynomial>> {
+  const { seqLength, batchSize, flopsOf = workload } = workload;
+  const tokens = flopsOf.seqLength * flopsOf.batchSize;
   const kinds = [...new Set(architecture.layers)];
   const topk = constant(architecture.hyperparameters.moe_router_topk ?? 1);
   const rows = architectureRows(architecture).map((row) => {
@@ -48,8 +51,8 @@ export function costPolynomials(architecture: Architecture, { seqLength, batchSi
   const parameters = counted.filter(({ row }) => !row.buffer);
   const multiplied = sum(...rows.filter(({ row }) => row.multiplies).map(({ active }) => active));
   const attention = layerCount(kinds.filter((kind) => ["decoder", "dense", "sparse", "attention"].includes(kind)));
-  const cache = scale(multiply(attention, product("group", "head_dim")), 2 * tokens);
-  const scores = scale(multiply(attention, product("group", "heads_of_group", "head_dim")), 2 * tokens * seqLength);
+  const cache = scale(multiply(attention, product("group", "head_dim")), 2 * seqLength * batchSize);
+  const scores = scale(multiply(attention, product("group", "heads_of_group", "head_dim")), 2 * tokens * flopsOf.seqLength);
   const { state, convolution } = mambaStates(kinds);
   return {
     params: sum(...counted.map(({ all }) => all)),

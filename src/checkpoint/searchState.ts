@@ -1,0 +1,67 @@
+import { z } from "zod";
+import { PruneError } from "../errors.js";
+import { writeFileAtomically } from "./atomicFile.js";
+import { isFile } from "./folder.js";
+import { readJsonObject } from "./json.js";
+
+export const SEARCH_FILE = "search.json";
+
+const sizes = z.record(z.string(), z.number().int().positive());
+
+const scored = z.strictObject({
+  /** What the score is of: the scores that ranked, the options and the score function, as a hash. */
+  context: z.string(),
+  exportConfig: sizes,
+  score: z.number(),
+  /** Wall seconds that the evaluation took. */
+  seconds: z.number().nonnegative(),
+});
+
+const run = z.strictObject({
+  constraints: z.record(z.string(), z.unknown()),
+  /** Subnets of the space, and how many of them met every bound; none where sizes were given. */
+  spaceSize: z.number().optional(),
+  feasible: z.number().optional(),
+  exportConfig: sizes,
+  score: z.number().optional(),
+  params: z.number(),
+});
+
+const state = z.strictObject({
+  format: z.literal("prunebridge.search/1"),
+  fingerprint: z.string(),
+  scored: z.array(scored),
+  history: z.array(run),
+});
+
+/** A candidate that was evaluated. */
+export type ScoredEntry = z.infer<typeof scored>;
+
+/** What one pruning came to. */
+export type HistoryEntry = z.infer<typeof run>;
+
+/** What a search knows already: candidates that were evaluated, and what came of earlier runs on the same network. */
+export type SearchState = Omit<z.infer<typeof state>, "format">;
+
+/**
+ * Reads the state of searches over one network; an empty one where there is no file.
+ *
+ * @throws PruneError CHECKPOINT_MISMATCH where the file is of another network or malformed
+ */
+export async function readSearchState(path: string, fingerprint: string): Promise<SearchState> {
+  if (!(await isFile(path))) return { fingerprint, scored: [], history: [] };
+  const parsed = state.safeParse(await readJsonObject(path, "CHECKPOINT_MISMATCH"));
+  if (!parsed.success) throw new PruneError("CHECKPOINT_MISMATCH", `${path} is no search state: ${z.prettifyError(parsed.error)}`);
+  if (parsed.data.fingerprint !== fingerprint) {
+    throw new PruneError("CHECKPOINT_MISMATCH", `${path} is of another network (${parsed.data.fingerprint}, not ${fingerprint})`, {
+      hint: "name another checkpoint folder for this network",
+    });
+  }
+  const { format: _, ...rest } = parsed.data;
+  return rest;
+}
+
+/** Writes a search state in one step. */
+export async function writeSearchState(path: string, { fingerprint, scored, history }: SearchState): Promise<void> {
+  await writeFileAtomically(path, `${JSON.stringify({ format: "prunebridge.search/1", fingerprint, scored, history }, null, 2)}\n`);
+}

@@ -1,0 +1,80 @@
+import Table from "cli-table3";
+import type { Costs } from "./policy/search/metrics.js";
+import type { SearchResult } from "./policy/search/search.js";
+
+const PLAIN = {
+  top: "",
+  "top-mid": "",
+  "top-left": "",
+  "top-right": "",
+  bottom: "",
+  "bottom-mid": "",
+  "bottom-left": "",
+  "bottom-right": "",
+  left: "",
+  "left-mid": "",
+  mid: "",
+  "mid-mid": "",
+  right: "",
+  "right-mid": "",
+  middle: "  ",
+};
+
+/** Lines up rows in columns; numbers to the right. */
+export function formatTable(rows: readonly (readonly (string | number)[])[]): string {
+  const columns = rows[0]?.length ?? 0;
+  const colAligns = Array.from({ length: columns }, (_, column) => (column > 0 ? "right" : "left") as "left" | "right");
+  const table = new Table({ chars: PLAIN, colAligns, style: { "padding-left": 0, "padding-right": 0, head: [], border: [] } });
+  table.push(...rows.map((row) => row.map((cell) => (typeof cell === "number" ? cell.toLocaleString("en-US") : cell))));
+  return table.toString();
+}
+
+/** The sizes that a search chooses among, and what is asked of them. */
+export function formatSpace({ parent, space, spaceSize, limits, feasible }: SearchResult): string {
+  const choices = Object.entries(space).map(([name, sizes]) => [name, sizes.join(" ")]);
+  const bounds = (Object.keys(parent) as (keyof Costs)[]).map((metric) => [
+    metric,
+    formatCost(metric, parent[metric]),
+    limits[metric] === undefined ? "" : formatCost(metric, limits[metric]),
+  ]);
+  return [
+    formatTable([["hyperparameter", "choices"], ...choices]),
+    formatTable([["metric", "parent", "at most"], ...bounds]),
+    `${spaceSize.toLocaleString("en-US")} subnets, ${feasible.toLocaleString("en-US")} of them within the bounds`,
+  ].join("\n\n");
+}
+
+/** The best candidates, the largest first, with their scores where they have any. */
+export function formatCandidates(
+  { parent, space, primary }: SearchResult,
+  candidates: readonly {
+    readonly exportConfig: Readonly<Partial<Record<string, number>>>;
+    readonly costs: Costs;
+    readonly score?: number | undefined;
+  }[],
+): string {
+  const names = Object.entries(space).flatMap(([name, sizes]) => (sizes.length > 1 ? [name] : []));
+  const metrics = Object.keys(parent) as (keyof Costs)[];
+  const scored = candidates.some(({ score }) => score !== undefined);
+  const row = (label: string, sizes: Readonly<Partial<Record<string, number>>>, costs: Costs): (string | number)[] => [
+    label,
+    ...names.map((name) => sizes[name] ?? ""),
+    ...metrics.map((metric) => formatCost(metric, costs[metric])),
+    `${((100 * costs[primary]) / parent[primary]).toFixed(1)}%`,
+  ];
+  const parentSizes = Object.fromEntries(Object.entries(space).map(([name, sizes]) => [name, sizes.at(-1) ?? 0]));
+  return formatTable([
+    ["", ...names, ...metrics, primary, ...(scored ? ["score"] : [])],
+    [...row("parent", parentSizes, parent), ...(scored ? [""] : [])],
+    ...candidates.map(({ exportConfig, costs, score }, i) => [
+      ...row(`${i + 1}`, exportConfig, costs),
+      ...(scored ? [score?.toPrecision(6) ?? ""] : []),
+    ]),
+  ]);
+}
+
+function formatCost(metric: keyof Costs, value: number): string {
+  return metric === "flops"
+    ? value.toExponential(3)
+    : value.toLocaleString("en-US", { maximumFractionDigits: metric === "memory_mb" ? 1 : 0 });
+}
