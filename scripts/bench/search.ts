@@ -19,7 +19,13 @@ const median = (values: number[]): number => values.sort((a, b) => a - b)[Math.f
 
 const rows: (string | number)[][] = [["", "candidates", "within bounds", "M candidates/s", "table by table, M/s", "ratio"]];
 for (const [name, architecture] of Object.entries(networks)) {
-  const options = { ...SPACE_DEFAULTS, max_width_pruning: 0.6, max_depth_pruning: 0.5, hidden_size_divisor: 32, num_moe_experts_divisor: 1 };
+  const options = {
+    ...SPACE_DEFAULTS,
+    max_width_pruning: 0.6,
+    max_depth_pruning: 0.5,
+    hidden_size_divisor: 32,
+    num_moe_experts_divisor: 1,
+  };
   const space = searchSpace(architecture.hyperparameters, { ...options, ffn_hidden_size_divisor: 16, num_layers_divisor: 1 });
   const bounds = parseBounds({ params: "75%", active_params: "75%", memory_mb: "80%", flops: "80%" });
   const [closed, naive]: number[][] = [[], []];
