@@ -39,6 +39,7 @@ def tensor_slice(wire: work_pb2.TensorSlice) -> TensorSlice:
         dtype=dtype_of(wire.source.dtype, wire.source.name),
         shape=tuple(wire.source.shape),
         axes=tuple(wire.axes),
+        blocks=tuple(tuple(block.axes) for block in wire.blocks),
     )
 
 
