@@ -12,7 +12,8 @@ from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.requests import measure_of, read_index_sets, tensor_slice
-from prunebridge_shim.subnet import prepare_cut
+from prunebridge_shim.subnet.cut import cut_model
+from prunebridge_shim.subnet.prepare import prepare_child
 from prunebridge_shim.tensors import HostTensor
 
 Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
@@ -76,10 +77,10 @@ class ModelWork:
         tensors = [tensor_slice(tensor) for tensor in work.tensors]
         model = self._models.get(work.model_id)
         sets = read_index_sets(operation.feed)
-        prepared = prepare_cut(model, work.config_json, tensors, sets)
+        prepared = prepare_child(model, work.config_json, tensors, sets)
         operation.ticker("cutting", "tensors")(0, len(tensors))
         # From here on the model is no more, whatever happens.
         self._models.remove(work.model_id)
-        child = prepared.apply()
+        child = cut_model(prepared)
         self._models.put(work.model_id, child)
         return operation_pb2.Succeeded(model_cut=work_pb2.ModelCut(parameters=count_parameters(child))), {}
