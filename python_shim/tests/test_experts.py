@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from tiny import as_feed, build, no_tick, token_ids
+from tiny import as_feed, build, logits_of, no_tick, token_ids
 from torch import nn
 
 from prunebridge_shim.collect.experts import ROUTED
 from prunebridge_shim.collect.hooks import HookPoint, attached, find_modules
 from prunebridge_shim.collect.run import collect
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.models.forward import forward
 
 PATHS = {
     "mixtral": "model.layers.1.mlp.experts",
@@ -114,9 +113,9 @@ def test_a_model_runs_as_it_does_while_its_experts_are_measured(family, rng):
     ids = token_ids(rng)
     calls = []
     with experts.register_forward_pre_hook(lambda _, args: calls.append(args)):
-        bare = forward(model, as_feed(ids), no_tick)
+        bare = logits_of(model, as_feed(ids))
     with attached(points, [experts] * 3, model.get_input_embeddings()):
-        measured = forward(model, as_feed(ids), no_tick)
+        measured = logits_of(model, as_feed(ids))
     assert all(np.allclose(measured[key].array, bare[key].array, rtol=1e-4, atol=1e-5) for key in bare)
     done = collect(model, points, as_feed(ids), no_tick)
     for measure, expected in expected_of(family, experts, calls).items():
@@ -189,7 +188,7 @@ def test_the_sample_of_a_shared_expert_is_one_sequence(family, path, rng):
     ids = token_ids(rng)
     inputs = []
     with model.get_submodule(path).register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
-        forward(model, as_feed(ids), no_tick)
+        logits_of(model, as_feed(ids))
     sums = collect(model, [HookPoint("k", path, "mean_abs_square_in")], as_feed(ids), no_tick).sums["k"].array
     means = [x.reshape(2, 9, -1).double().abs().mean(1) for x in inputs]
     assert np.allclose(sums, sum((mean**2).sum(0) for mean in means), rtol=1e-5)

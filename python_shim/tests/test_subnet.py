@@ -8,11 +8,10 @@ import torch
 from children import random_slices, smaller_config
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import as_feed, no_tick, token_ids
+from tiny import as_feed, logits_of, no_tick, token_ids
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.checkpoint import load_model
-from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.store import count_parameters
 from prunebridge_shim.slicing.request import OutputShard, TensorSlice
 from prunebridge_shim.slicing.run import slice_shards
@@ -88,7 +87,7 @@ def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rn
     assert child.dtype is stored.dtype
     assert count_parameters(child) == count_parameters(stored)
     feed = as_feed(token_ids(rng))
-    ours, theirs = forward(child, feed, no_tick), forward(stored, feed, no_tick)
+    ours, theirs = logits_of(child, feed), logits_of(stored, feed)
     assert all(np.array_equal(ours[key].array, theirs[key].array) for key in theirs)
     if name == "llama-tied":
         assert child.lm_head.weight is child.model.embed_tokens.weight
@@ -99,7 +98,7 @@ def is_the_same(child, stored, rng):
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     feed = as_feed(token_ids(rng))
-    ours, theirs = forward(child, feed, no_tick), forward(stored, feed, no_tick)
+    ours, theirs = logits_of(child, feed), logits_of(stored, feed)
     assert all(np.array_equal(ours[key].array, theirs[key].array) for key in theirs)
 
 

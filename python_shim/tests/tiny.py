@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import transformers as tf
 
+from prunebridge_shim.models.forward import forward
 from prunebridge_shim.tensors import HostTensor
 
 VOCAB = 50
@@ -71,6 +72,11 @@ def token_ids(rng, batches=3, rows=2, length=9):
 
 def as_feed(ids):
     return [{"input_ids": HostTensor("I64", one)} for one in ids]
+
+
+def logits_of(model, feed):
+    """The logits of a feed's batches, by their numbers."""
+    return dict(enumerate(forward(model, feed, no_tick).values()))
 
 
 def no_tick(_done, _total):
