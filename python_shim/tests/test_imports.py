@@ -15,7 +15,7 @@ ALLOWED = {
     "slicing": {"slicing"},
     "models": {"models"},
     "collect": {"collect", "models"},
-    "subnet": {"models", "slicing"},
+    "subnet": {"subnet", "slicing"},
     "rpc": {"rpc", "gen", "models", "collect", "subnet", "slicing"},
     "__main__": {"rpc"},
     "": set(),

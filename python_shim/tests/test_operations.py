@@ -51,9 +51,8 @@ def wait_until(condition, seconds=10):
 def test_handshake(shim):
     answer = shim.session.Handshake(session_pb2.HandshakeRequest(protocol_min=0, protocol_max=9))
     assert answer.protocol == 1
-    assert {"slice", "tokenize", "open_model", "collect", "evaluate_loss", "forward", "cut_model"} <= set(
-        answer.capabilities
-    )
+    kinds = {"slice", "tokenize", "open_model", "collect", "evaluate_loss", "forward", "cut_model", "open_subnet"}
+    assert kinds <= set(answer.capabilities)
     assert answer.devices[-1].name == "cpu"
     assert answer.devices[-1].memory_bytes > 1 << 28
     assert answer.ranks.world_size == answer.ranks.tensor == answer.ranks.expert == 1

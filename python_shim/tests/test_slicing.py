@@ -94,6 +94,42 @@ def test_any_axes_of_any_type_match_numpy(folders, seed):
     assert (written.bytes, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
 
 
+BLOCK_SHAPES = [(6, 8, 5), (5, 7), (4, 3, 2, 6), (9,), (3, 200, 37), (2, 9000), (1, 4, 4)]
+
+
+@pytest.mark.parametrize("dtype", ITEM_BYTES)
+@pytest.mark.parametrize("shape", BLOCK_SHAPES, ids=str)
+@pytest.mark.parametrize("first_is_whole", [True, False])
+def test_blocks_that_keep_other_positions_match_numpy(folders, rng, dtype, shape, first_is_whole):
+    items = rng.integers(0, 256, (*shape, ITEM_BYTES[dtype]), dtype=np.uint8)
+    write_raw(folders[0] / "in.safetensors", {"before": ("U8", (3,), b"abc"), "x": (dtype, shape, items.tobytes())})
+    first = np.arange(shape[0]) if first_is_whole else np.arange(0, shape[0], 2)
+    sets = {"e": first}
+    counts = [int(rng.integers(1, size + 1)) for size in shape[1:]]
+    blocks, expected = [], []
+    for position in first:
+        block, names = items[position], []
+        for axis, (size, count) in enumerate(zip(shape[1:], counts, strict=True)):
+            name = f"{position}.{axis}" if count < size else ""
+            sets[name or "whole"] = kept = np.sort(rng.choice(size, count, replace=False))
+            block = np.take(block, kept, axis)
+            names.append(name)
+        blocks.append(tuple(names))
+        expected.append(block)
+    axes = ("" if first_is_whole else "e",)
+    (written,) = cut(
+        folders,
+        [TensorSlice("x", "in.safetensors", "x", dtype, shape, axes, tuple(blocks)), whole("before", "U8", (3,))],
+        sets,
+    )
+    out = folders[1] / "out.safetensors"
+    header, data = read_raw(out)
+    assert header["x"]["shape"] == [len(first), *counts]
+    assert data["x"] == np.stack(expected).tobytes()
+    assert data["before"] == b"abc"
+    assert (written.bytes, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
+
+
 def test_the_reference_library_reads_what_is_written(folders, rng):
     parent = {"w": rng.standard_normal((30, 20)).astype(np.float32), "b": rng.standard_normal(30).astype(np.float16)}
     save_file(parent, folders[0] / "in.safetensors")
@@ -216,6 +252,26 @@ def x(axes=("", ""), dtype="U8", shape=(4, 2), name="x", file="in.safetensors"):
 def test_a_request_that_does_not_fit_is_refused(source, tensors, file, reason, says):
     with pytest.raises(ShimError, match=says) as caught:
         cut(source, tensors, {"far": np.array([0, 4])}, file=file)
+    assert caught.value.reason is reason
+    assert list(source[1].iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "blocks", "reason", "says"),
+    [
+        (("", ""), [("",)] * 4, Reason.INVALID_REQUEST, "2 axis entries beside its blocks"),
+        (("",), [("",)] * 3, Reason.INVALID_REQUEST, "3 blocks for the 4 positions"),
+        (("two",), [("",)] * 4, Reason.INVALID_REQUEST, "4 blocks for the 2 positions"),
+        (("two",), [("",), ("", "")], Reason.INVALID_REQUEST, "block 1 of out has 2 axis entries for the 1 axes"),
+        (("two",), [("one",), ("none",)], Reason.INVALID_REQUEST, "axis 1 of block 1 of out names index set 'none'"),
+        (("two",), [("",), ("one",)], Reason.BAD_TENSOR, r"block 1 of out is cut to \[1\] where block 0 .* \[2\]"),
+        (("two",), [("one",), ("far",)], Reason.BAD_TENSOR, "keeps position 4 of axis 1 of x, which has 2"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(source, first, blocks, reason, says):
+    sets = {"far": np.array([4]), "two": np.array([0, 3]), "one": np.array([1])}
+    with pytest.raises(ShimError, match=says) as caught:
+        cut(source, [TensorSlice("out", "in.safetensors", "x", "U8", (4, 2), first, tuple(blocks))], sets)
     assert caught.value.reason is reason
     assert list(source[1].iterdir()) == []
 

@@ -5,17 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from children import random_slices, smaller_config
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import as_feed, no_tick, token_ids
+from tiny import as_feed, logits_of, no_tick, token_ids
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.checkpoint import load_model
-from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.store import count_parameters
 from prunebridge_shim.slicing.request import OutputShard, TensorSlice
 from prunebridge_shim.slicing.run import slice_shards
-from prunebridge_shim.subnet import prepare_cut
+from prunebridge_shim.subnet.cut import cut_model
+from prunebridge_shim.subnet.prepare import prepare_child
 
 HIDDEN, FFN, LAYERS = np.array([0, 3, 5, 8, 9, 14, 20, 31]), np.arange(1, 48, 3), [0, 2]
 SETS = {"h": HIDDEN, "f": FFN}
@@ -64,15 +65,15 @@ def config_of(folder):
     return json.dumps(config)
 
 
-def cut(model, folder, slices=None, config=None, sets=SETS):
-    return prepare_cut(model, config or config_of(folder), slices or slices_of(folder), sets)
+def prepare(model, folder, slices=None, config=None, sets=SETS):
+    return prepare_child(model, config or config_of(folder), slices or slices_of(folder), sets)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen2", "nemotron"])
 def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rng, name):
     folder = checkpoints(name)
     model = load_model(str(folder), CPU, "auto")
-    child = cut(model, folder).apply()
+    child = cut_model(prepare(model, folder))
     assert count_parameters(model) == 0
     assert not child.training
     assert not any(parameter.requires_grad for parameter in child.parameters())
@@ -86,10 +87,46 @@ def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rn
     assert child.dtype is stored.dtype
     assert count_parameters(child) == count_parameters(stored)
     feed = as_feed(token_ids(rng))
-    ours, theirs = forward(child, feed, no_tick), forward(stored, feed, no_tick)
+    ours, theirs = logits_of(child, feed), logits_of(stored, feed)
     assert all(np.array_equal(ours[key].array, theirs[key].array) for key in theirs)
     if name == "llama-tied":
         assert child.lm_head.weight is child.model.embed_tokens.weight
+
+
+def is_the_same(child, stored, rng):
+    ours, theirs = (dict([*one.named_parameters(), *one.named_buffers()]) for one in (child, stored))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    feed = as_feed(token_ids(rng))
+    ours, theirs = logits_of(child, feed), logits_of(stored, feed)
+    assert all(np.array_equal(ours[key].array, theirs[key].array) for key in theirs)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gpt_oss"])
+def test_blocks_and_buffers_are_as_slicing_and_loading_make_them(checkpoints, tmp_path, rng, name):
+    folder = checkpoints(name)
+    model = load_model(str(folder), CPU, "auto")
+    config = smaller_config(model)
+    slices, sets = random_slices(model, config, rng)
+    stored = [tensor for tensor in slices if not (name == "gemma3" and tensor.name == "lm_head.weight")]
+    slice_shards(folder, tmp_path, [OutputShard("model.safetensors", {"format": "pt"}, tuple(stored))], sets, no_tick)
+    (tmp_path / "config.json").write_text(config)
+    is_the_same(cut_model(prepare_child(model, config, slices, sets)), load_model(str(tmp_path), CPU, "auto"), rng)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "nemotron_h"])
+def test_a_child_loads_as_it_was_saved(checkpoints, tmp_path, rng, name):
+    model = load_model(str(checkpoints(name)), CPU, "auto")
+    buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
+    config = smaller_config(model)
+    slices, sets = random_slices(model, config, rng)
+    child = cut_model(prepare_child(model, config, slices, sets))
+    child.save_pretrained(tmp_path)
+    is_the_same(child, load_model(str(tmp_path), CPU, "auto"), rng)
+    for key, buffer in child.named_buffers():
+        kept = sets.get(f"{key}.0")
+        assert torch.equal(buffer, buffers[key] if kept is None else buffers[key][kept])
+    assert (name == "nemotron_h") == any("e_score_correction_bias" in key for key in buffers)
 
 
 def changed(slices, index, **fields):
@@ -100,9 +137,13 @@ def changed(slices, index, **fields):
 @pytest.mark.parametrize(
     ("spoil", "reason", "says"),
     [
-        (lambda s: s[1:], Reason.INVALID_REQUEST, "1 parameters of the child have no slice, lm_head.weight"),
-        (lambda s: changed(s, 0, name="no.such"), Reason.INVALID_REQUEST, "has no parameter no.such"),
-        (lambda s: changed(s, 0, source_name="no.such"), Reason.BAD_TENSOR, "the open model has no parameter no.such"),
+        (lambda s: s[1:], Reason.INVALID_REQUEST, "1 tensors of the child have no slice, lm_head.weight"),
+        (lambda s: changed(s, 0, name="no.such"), Reason.INVALID_REQUEST, "has no parameter or stored buffer no.such"),
+        (
+            lambda s: changed(s, 0, source_name="no.such"),
+            Reason.BAD_TENSOR,
+            "the open model has no parameter or stored buffer no.such",
+        ),
         (lambda s: changed(s, 0, shape=(50, 31)), Reason.BAD_TENSOR, r"where the request says \[50, 31\]"),
         (lambda s: changed(s, 0, axes=("", "")), Reason.BAD_TENSOR, r"lm_head.weight is cut to \[50, 32\] where"),
         (lambda s: changed(s, 0, axes=("", "x")), Reason.INVALID_REQUEST, "'x', which was not sent"),
@@ -112,7 +153,7 @@ def test_slices_that_make_no_child_leave_the_model_as_it_was(checkpoints, rng, s
     folder = checkpoints("llama")
     model = load_model(str(folder), CPU, "auto")
     with pytest.raises(ShimError, match=says) as caught:
-        cut(model, folder, spoil(slices_of(folder)))
+        prepare(model, folder, spoil(slices_of(folder)))
     assert caught.value.reason is reason
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in stored.items())
@@ -124,15 +165,15 @@ def test_slices_that_make_no_child_leave_the_model_as_it_was(checkpoints, rng, s
 def test_a_config_that_makes_no_model(checkpoints, config):
     folder = checkpoints("llama")
     with pytest.raises(ShimError, match="makes no model") as caught:
-        cut(load_model(str(folder), CPU, "auto"), folder, config=config)
+        prepare(load_model(str(folder), CPU, "auto"), folder, config=config)
     assert caught.value.reason is Reason.INVALID_REQUEST
 
 
-def test_buffers_stay(checkpoints):
+def test_buffers_that_are_not_stored_stay(checkpoints):
     folder = checkpoints("llama")
     model = load_model(str(folder), CPU, "auto")
-    frequencies = model.model.rotary_emb.inv_freq
-    assert cut(model, folder).apply().model.rotary_emb.inv_freq is frequencies
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    assert torch.equal(cut_model(prepare(model, folder)).model.rotary_emb.inv_freq, frequencies)
 
 
 def test_a_config_that_changes_a_buffer_is_refused(checkpoints):
@@ -140,4 +181,4 @@ def test_a_config_that_changes_a_buffer_is_refused(checkpoints):
     model = load_model(str(folder), CPU, "auto")
     config = json.loads(config_of(folder)) | {"head_dim": 4, "num_attention_heads": 8, "num_key_value_heads": 4}
     with pytest.raises(ShimError, match=r"buffer model.rotary_emb.inv_freq is \[4\]"):
-        cut(model, folder, config=json.dumps(config))
+        prepare(model, folder, config=json.dumps(config))

@@ -2,17 +2,25 @@
 
 import numpy as np
 import pytest
+import torch
+from children import random_slices, smaller_config
 from client import reason_of
 from safetensors.numpy import load_file, save_file
 from test_subnet import SETS, config_of, slices_of
 from tiny import token_ids
 
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2, work_pb2
+from prunebridge_shim.models.checkpoint import load_model
+from prunebridge_shim.models.store import count_parameters
+from prunebridge_shim.subnet.child import build_child
 
 
 def wire_slice(tensor):
     source = tensor_pb2.TensorInfo(name=tensor.source_name, dtype=f"DTYPE_{tensor.dtype}", shape=tensor.shape)
-    return work_pb2.TensorSlice(name=tensor.name, source_file=tensor.source_file, source=source, axes=tensor.axes)
+    blocks = [work_pb2.BlockAxes(axes=axes) for axes in tensor.blocks]
+    return work_pb2.TensorSlice(
+        name=tensor.name, source_file=tensor.source_file, source=source, axes=tensor.axes, blocks=blocks
+    )
 
 
 def open_model(shim, folder):
@@ -58,6 +66,7 @@ def test_collect(shim, checkpoints, rng):
         ("UNSPECIFIED", "HOOK_SIDE_INPUT"),
         ("MEAN_ABS_SQUARE", "HOOK_SIDE_UNSPECIFIED"),
         ("COSINE_DISTANCE", "HOOK_SIDE_INPUT"),
+        ("ROUTED_TOKENS", "HOOK_SIDE_OUTPUT"),
     ],
 )
 def test_a_hook_that_contradicts_itself(shim, checkpoints, reduction, side):
@@ -78,6 +87,35 @@ def test_cut(shim, checkpoints, rng):
     batches = [{"input_ids": ids} for ids in token_ids(rng)]
     last, _ = shim.run(batches, evaluate_loss=work_pb2.EvaluateLoss(model_id=model_id))
     assert last.succeeded.loss_evaluated.tokens == 48
+
+
+def test_a_view_of_a_model_with_experts(shim, checkpoints, rng):
+    folder = checkpoints("gpt_oss")
+    model_id = open_model(shim, folder).model_id
+    parent = load_model(str(folder), torch.device("cpu"), "auto")
+    config = smaller_config(parent)
+    slices, sets = random_slices(parent, config, rng)
+    cut = {"model_id": model_id, "tensors": [wire_slice(one) for one in slices], "config_json": config}
+    units = ["model.layers.0", "model.layers.1", "lm_head"]
+    last, _ = shim.run([sets], open_subnet=work_pb2.OpenSubnet(**cut, units=units))
+    view = last.succeeded.subnet_opened
+    assert view.parameters == count_parameters(build_child(parent, config))
+
+    experts = "model.layers.0.mlp.experts"
+    hooks = [hook(kind, experts, f"ROUTED_{kind}") for kind in ("MEAN_ABS_SQUARE", "OUTPUT_NORM", "TOKENS")]
+    batches = [{"input_ids": ids} for ids in token_ids(rng)]
+    _, tensors = shim.run(batches, collect=work_pb2.Collect(model_id=view.model_id, hooks=hooks))
+    shapes = {"MEAN_ABS_SQUARE": (4, 40), "OUTPUT_NORM": (4,), "TOKENS": (4,)}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == shapes
+    assert tensors["TOKENS"].sum() == 54 * 2
+
+    viewed, _ = shim.run(batches, evaluate_loss=work_pb2.EvaluateLoss(model_id=view.model_id))
+    reason, message = shim.fail([sets], cut_model=work_pb2.CutModel(**cut))
+    assert (reason, f"has open views: {view.model_id}" in message) == ("INVALID_REQUEST", True)
+    shim.run(close_model=work_pb2.CloseModel(model_id=view.model_id))
+    shim.run([sets], cut_model=work_pb2.CutModel(**cut))
+    child, _ = shim.run(batches, evaluate_loss=work_pb2.EvaluateLoss(model_id=model_id))
+    assert child.succeeded.loss_evaluated == viewed.succeeded.loss_evaluated
 
 
 @pytest.fixture

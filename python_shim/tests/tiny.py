@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import transformers as tf
 
+from prunebridge_shim.models.forward import forward
 from prunebridge_shim.tensors import HostTensor
 
 VOCAB = 50
@@ -19,15 +20,45 @@ COMMON = {
 }
 
 
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+FAMILIES = {
+    "llama": ("Llama", {"head_dim": 8}),
+    "llama-tied": ("Llama", {"head_dim": 8, "tie_word_embeddings": True}),
+    "qwen2": ("Qwen2", {}),
+    "nemotron": ("Nemotron", {"head_dim": 8}),
+    "gemma3": ("Gemma3", {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 4, "pad_token_id": 0}),
+    "mixtral": ("Mixtral", {"head_dim": 8, "num_local_experts": 6, "num_experts_per_tok": 2}),
+    "qwen2_moe": ("Qwen2Moe", {**EXPERTS, "num_experts": 6, "shared_expert_intermediate_size": 24}),
+    "qwen3_moe": ("Qwen3Moe", {**EXPERTS, "num_experts": 6, "head_dim": 8}),
+    "gpt_oss": ("GptOss", {"head_dim": 8, "num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 4}),
+    "nemotron_h": (
+        "NemotronH",
+        {
+            **EXPERTS,
+            "head_dim": 8,
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
+            "n_routed_experts": 6,
+            "moe_shared_expert_intermediate_size": 24,
+            "mamba_num_heads": 4,
+            "mamba_head_dim": 8,
+            "n_groups": 2,
+            "ssm_state_size": 8,
+            "chunk_size": 8,
+        },
+    ),
+}
+"""What transformers calls a family, and its fields beside the common ones."""
+
+
 def build(name):
+    """A model whose every parameter and stored buffer is random, in eval mode where it is asked for."""
     torch.manual_seed(3)
-    if name == "llama":
-        return tf.LlamaForCausalLM(tf.LlamaConfig(**COMMON, head_dim=8))
-    if name == "llama-tied":
-        return tf.LlamaForCausalLM(tf.LlamaConfig(**COMMON, head_dim=8, tie_word_embeddings=True))
-    if name == "qwen2":
-        return tf.Qwen2ForCausalLM(tf.Qwen2Config(**COMMON))
-    return tf.NemotronForCausalLM(tf.NemotronConfig(**COMMON, head_dim=8))
+    family, fields = FAMILIES[name]
+    kind = getattr(tf, f"{family}ForCausalLM")
+    model = kind(kind.config_class(**{**COMMON, **fields}))
+    for tensor in model.state_dict().values():
+        tensor.add_(torch.randn_like(tensor), alpha=COMMON["initializer_range"])
+    return model
 
 
 def save_model(name, folder):
@@ -41,6 +72,11 @@ def token_ids(rng, batches=3, rows=2, length=9):
 
 def as_feed(ids):
     return [{"input_ids": HostTensor("I64", one)} for one in ids]
+
+
+def logits_of(model, feed):
+    """The logits of a feed's batches, by their numbers."""
+    return dict(enumerate(forward(model, feed, no_tick).values()))
 
 
 def no_tick(_done, _total):

@@ -1,16 +1,20 @@
 """Hooks that accumulate reductions while a model runs, and are gone afterwards."""
 
 import difflib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from prunebridge_shim.collect.experts import ROUTED, Routed, check_runs_experts, measured_experts
 from prunebridge_shim.collect.reductions import cosine_distance, mean_abs_square
 from prunebridge_shim.errors import Reason, ShimError
+
+RoutedKeys = Mapping[Routed, Sequence[str]]
+"""The accumulators of one module's experts, by what they measure."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,15 @@ class HookPoint:
 
     key: str
     module: str
-    measure: Literal["mean_abs_square_in", "mean_abs_square_out", "cosine_distance"]
+    measure: Literal["mean_abs_square_in", "mean_abs_square_out", "cosine_distance"] | Routed
 
 
 def find_modules(model: nn.Module, points: Sequence[HookPoint]) -> list[nn.Module]:
     """Looks up the module of each point.
 
     Raises:
-        ShimError: UNKNOWN_MODULE with the nearest names, or INVALID_REQUEST where two points have one key.
+        ShimError: UNKNOWN_MODULE with the nearest names, or INVALID_REQUEST where two points have one key, or a routed
+            reduction's module runs no experts.
     """
     modules = dict(model.named_modules())
     keys = set()
@@ -37,63 +42,106 @@ def find_modules(model: nn.Module, points: Sequence[HookPoint]) -> list[nn.Modul
             raise ShimError(Reason.UNKNOWN_MODULE, f"hook {point.key}: the model has no module {point.module!r}", hint)
         if point.key in keys:
             raise ShimError(Reason.INVALID_REQUEST, f"two hooks have the key {point.key!r}")
+        if point.measure in ROUTED:
+            check_runs_experts(modules[point.module], point.module)
         keys.add(point.key)
     return [modules[point.module] for point in points]
 
 
 @contextmanager
-def attached(points: Sequence[HookPoint], modules: Sequence[nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """Attaches hooks for as long as the context lasts; gives the accumulators by key, which fill as the model runs."""
-    sums: dict[str, torch.Tensor] = {}
+def attached(
+    points: Sequence[HookPoint], modules: Sequence[nn.Module], embedding: nn.Module
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Attaches hooks for as long as the context lasts; gives the accumulators by key, which fill as the model runs.
+
+    Args:
+        points: What to measure.
+        modules: The module of each point.
+        embedding: The module that the model's token ids [B, S] go into.
+    """
+    hooks = _Hooks()
     with ExitStack() as stack:
+        stack.callback(embedding.register_forward_pre_hook(hooks.see_batch).remove)
         for point, module in zip(points, modules, strict=True):
-            for handle in _attach(point, module, sums):
-                stack.callback(handle.remove)
-        yield sums
+            if point.measure not in ROUTED:
+                for handle in hooks.attach(point, module):
+                    stack.callback(handle.remove)
+        for module, keys in _routed_keys(points, modules).items():
+            stack.enter_context(hooks.measured_experts(module, keys))
+        yield hooks.sums
 
 
-def _attach(point: HookPoint, module: nn.Module, sums: dict[str, torch.Tensor]) -> list[Any]:
-    def add(value: torch.Tensor) -> None:
-        if point.key in sums:
-            sums[point.key] += value
-        else:
-            sums[point.key] = value
-
-    def on_input(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        add(mean_abs_square(_activation(point, "input", args)))
-
-    def on_output(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        add(mean_abs_square(_activation(point, "output", output)))
-
-    if point.measure == "mean_abs_square_in":
-        return [module.register_forward_pre_hook(on_input)]
-    if point.measure == "mean_abs_square_out":
-        return [module.register_forward_hook(on_output)]
-    return _attach_cosine(point, module, add)
+def _routed_keys(points: Sequence[HookPoint], modules: Sequence[nn.Module]) -> Mapping[nn.Module, RoutedKeys]:
+    found: dict[nn.Module, dict[Routed, list[str]]] = {}
+    for point, module in zip(points, modules, strict=True):
+        for measure in ROUTED:
+            if point.measure == measure:
+                found.setdefault(module, {}).setdefault(measure, []).append(point.key)
+    return found
 
 
-def _attach_cosine(point: HookPoint, module: nn.Module, add: Any) -> list[Any]:
-    version = 0
+class _Hooks:
+    """What hooks share: the accumulators, and the shape of the batch that is run."""
 
-    def before(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        nonlocal version
-        version = _activation(point, "input", args)._version  # noqa: SLF001 torch has no public name for it
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self._batch_BS = torch.Size()
 
-    def after(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        x_BSC = _activation(point, "input", args)
-        if x_BSC._version != version:  # noqa: SLF001
-            raise ShimError(Reason.BAD_TENSOR, f"{point.module} changes its input in place; its cosine cannot be taken")
-        add(cosine_distance(x_BSC, _activation(point, "output", output)))
+    def see_batch(self, _embedding: nn.Module, args: tuple[Any, ...]) -> None:
+        self._batch_BS = args[0].shape
 
-    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    def attach(self, point: HookPoint, module: nn.Module) -> list[Any]:
+        def on_input(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._add(point.key, mean_abs_square(self._activation(point, "input", args)))
 
+        def on_output(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            self._add(point.key, mean_abs_square(self._activation(point, "output", output)))
 
-def _activation(point: HookPoint, side: str, value: Any) -> torch.Tensor:
-    if isinstance(value, tuple):
-        value = value[0] if value else None
-    if isinstance(value, torch.Tensor) and value.ndim == 3:  # noqa: PLR2004 [B, S, C]
-        return value
-    found = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-    raise ShimError(
-        Reason.BAD_TENSOR, f"the {side} of {point.module} is {found}; a hook needs a tensor [batch, sequence, channel]"
-    )
+        if point.measure == "mean_abs_square_in":
+            return [module.register_forward_pre_hook(on_input)]
+        if point.measure == "mean_abs_square_out":
+            return [module.register_forward_hook(on_output)]
+        return self._attach_cosine(point, module)
+
+    def measured_experts(self, module: nn.Module, keys: RoutedKeys) -> AbstractContextManager[None]:
+        def add(measure: Routed, value: torch.Tensor) -> None:
+            for key in keys[measure]:
+                self._add(key, value)
+
+        return measured_experts(module, keys, add)
+
+    def _attach_cosine(self, point: HookPoint, module: nn.Module) -> list[Any]:
+        version = 0
+
+        def before(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            nonlocal version
+            version = self._activation(point, "input", args)._version  # noqa: SLF001 torch has no public name for it
+
+        def after(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            x_BSC = self._activation(point, "input", args)
+            if x_BSC._version != version:  # noqa: SLF001
+                raise ShimError(
+                    Reason.BAD_TENSOR, f"{point.module} changes its input in place; its cosine cannot be taken"
+                )
+            self._add(point.key, cosine_distance(x_BSC, self._activation(point, "output", output)))
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    def _add(self, key: str, value: torch.Tensor) -> None:
+        self.sums[key] = self.sums[key] + value if key in self.sums else value
+
+    def _activation(self, point: HookPoint, side: str, value: Any) -> torch.Tensor:
+        if isinstance(value, tuple):
+            value = value[0] if value else None
+        if isinstance(value, torch.Tensor):
+            if value.ndim == 3:  # noqa: PLR2004 [B, S, C]
+                return value
+            if value.ndim == 2 and value.shape[0] == self._batch_BS.numel():  # noqa: PLR2004 [B * S, C]
+                sequences: torch.Tensor = value.unflatten(0, self._batch_BS)
+                return sequences
+        found = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ShimError(
+            Reason.BAD_TENSOR,
+            f"the {side} of {point.module} is {found}; a hook needs a tensor [batch, sequence, channel], or one"
+            " [tokens, channel] of all tokens of the batch",
+        )

@@ -19,7 +19,7 @@ class Collected:
     """What was measured over what.
 
     Attributes:
-        sums: The accumulators by key, F32 [C] or F32 [].
+        sums: The accumulators by key, F32 [C], [E, C], [E] or [].
         batches: Batches that were run.
         samples: Sequences in them.
         tokens: Tokens in them.
@@ -39,12 +39,13 @@ def collect(model: Any, points: Sequence[HookPoint], feed: Iterable[Batch], tick
 
     Raises:
         ShimError: UNKNOWN_MODULE for a hook point that the model lacks or never runs, BAD_DATA for a batch that does
-            not fit the model, BAD_TENSOR for an activation that is not [batch, sequence, channel].
+            not fit the model, BAD_TENSOR for an activation that is not [batch, sequence, channel]
+            or those flattened.
     """
     modules = find_modules(model, points)
     runner = _smallest_runner(model, modules)
     done = Collected({})
-    with attached(points, modules) as sums:
+    with attached(points, modules, model.get_input_embeddings()) as sums:
         for ids in token_batches(feed, model):
             tick(done.batches, 0)
             began = time.perf_counter()

@@ -17,11 +17,11 @@ def token_batches(feed: Iterable[Batch], model: Any) -> Iterator[torch.Tensor]:
     Raises:
         ShimError: BAD_DATA for a batch that does not fit the model, or where there is none.
     """
-    embedding = model.get_input_embeddings().weight
+    vocab_size = model.get_input_embeddings().weight.shape[0]
     index = -1
     for index, batch in enumerate(feed):
-        ids = _checked(batch, index, embedding.shape[0])
-        yield torch.from_numpy(ids.array.astype("int64", copy=True)).to(embedding.device)
+        ids = _checked(batch, index, vocab_size)
+        yield torch.from_numpy(ids.array.astype("int64", copy=True)).to(model.device)
     if index < 0:
         raise ShimError(Reason.BAD_DATA, "the feed ended before its first batch", "send at least one batch")
 

@@ -9,10 +9,11 @@ from prunebridge_shim.errors import Reason, ShimError
 
 
 class ModelStore:
-    """Models by id. Only the thread that runs operations touches it."""
+    """Models and views of models by id. Only the thread that runs operations touches it."""
 
     def __init__(self) -> None:
         self._models: dict[str, Any] = {}
+        self._parents: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
     def add(self, model: Any) -> str:
@@ -21,21 +22,54 @@ class ModelStore:
         self._models[model_id] = model
         return model_id
 
+    def add_view(self, view: Any, parent_id: str) -> str:
+        """Keeps a view for as long as its parent is kept; gives its id."""
+        view_id = self.add(view)
+        self._parents[view_id] = parent_id
+        return view_id
+
     def get(self, model_id: str) -> Any:
-        """Looks up a model; raises UNKNOWN_MODEL."""
+        """Looks up a model or a view; raises UNKNOWN_MODEL."""
         self._check(model_id)
         return self._models[model_id]
+
+    def get_parent(self, model_id: str) -> Any:
+        """Looks up a model that holds its own weights; raises UNKNOWN_MODEL, or INVALID_REQUEST for a view."""
+        model = self.get(model_id)
+        if model_id in self._parents:
+            parent_id = self._parents[model_id]
+            raise ShimError(
+                Reason.INVALID_REQUEST,
+                f"{model_id} is a view of {parent_id} and holds no weights of its own",
+                f"cut {parent_id}, or open another view of it",
+            )
+        return model
+
+    def get_unviewed(self, model_id: str) -> Any:
+        """Looks up a model of which there is no view; raises as `get_parent`, and INVALID_REQUEST where there is."""
+        model = self.get_parent(model_id)
+        views = self._views_of(model_id)
+        if views:
+            raise ShimError(
+                Reason.INVALID_REQUEST, f"{model_id} has open views: {', '.join(views)}", "close them before it is cut"
+            )
+        return model
 
     def put(self, model_id: str, model: Any) -> None:
         """Keeps a model under an id that was given before."""
         self._models[model_id] = model
 
     def remove(self, model_id: str) -> None:
-        """Forgets a model and gives its memory back; raises UNKNOWN_MODEL."""
+        """Forgets a model with its views and gives its memory back; raises UNKNOWN_MODEL."""
         self._check(model_id)
-        del self._models[model_id]
+        for one in (*self._views_of(model_id), model_id):
+            del self._models[one]
+            self._parents.pop(one, None)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+    def _views_of(self, model_id: str) -> list[str]:
+        return [view_id for view_id, parent_id in self._parents.items() if parent_id == model_id]
 
     def _check(self, model_id: str) -> None:
         if model_id not in self._models:

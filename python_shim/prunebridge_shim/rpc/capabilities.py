@@ -18,6 +18,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "slice": (),
     "tokenize": ("transformers",),
     "cut_model": ("torch",),
+    "open_subnet": ("torch",),
     "open_model": ("torch", "transformers"),
     "close_model": ("torch", "transformers"),
     "collect": ("torch", "transformers"),

@@ -12,7 +12,9 @@ from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.requests import measure_of, read_index_sets, tensor_slice
-from prunebridge_shim.subnet import prepare_cut
+from prunebridge_shim.subnet.cut import cut_model
+from prunebridge_shim.subnet.prepare import PreparedChild, prepare_child
+from prunebridge_shim.subnet.view import open_view
 from prunebridge_shim.tensors import HostTensor
 
 Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
@@ -30,6 +32,7 @@ class ModelWork:
             "evaluate_loss": self._evaluate_loss,
             "forward": self._forward,
             "cut_model": self._cut,
+            "open_subnet": self._open_subnet,
         }
 
     def run(self, operation: Operation) -> Outcome:
@@ -73,13 +76,23 @@ class ModelWork:
         return operation_pb2.Succeeded(forwarded=work_pb2.Forwarded(batches=len(logits))), logits
 
     def _cut(self, work: work_pb2.CutModel, operation: Operation) -> Outcome:
-        tensors = [tensor_slice(tensor) for tensor in work.tensors]
-        model = self._models.get(work.model_id)
-        sets = read_index_sets(operation.feed)
-        prepared = prepare_cut(model, work.config_json, tensors, sets)
-        operation.ticker("cutting", "tensors")(0, len(tensors))
+        prepared = _prepare(self._models.get_unviewed(work.model_id), work, operation)
         # From here on the model is no more, whatever happens.
         self._models.remove(work.model_id)
-        child = prepared.apply()
+        child = cut_model(prepared)
         self._models.put(work.model_id, child)
         return operation_pb2.Succeeded(model_cut=work_pb2.ModelCut(parameters=count_parameters(child))), {}
+
+    def _open_subnet(self, work: work_pb2.OpenSubnet, operation: Operation) -> Outcome:
+        prepared = _prepare(self._models.get_parent(work.model_id), work, operation)
+        view = open_view(prepared, list(work.units))
+        view_id = self._models.add_view(view, work.model_id)
+        opened = work_pb2.SubnetOpened(model_id=view_id, parameters=count_parameters(view))
+        return operation_pb2.Succeeded(subnet_opened=opened), {}
+
+
+def _prepare(model: Any, work: work_pb2.CutModel | work_pb2.OpenSubnet, operation: Operation) -> PreparedChild:
+    tensors = [tensor_slice(tensor) for tensor in work.tensors]
+    prepared = prepare_child(model, work.config_json, tensors, read_index_sets(operation.feed))
+    operation.ticker("cutting", "tensors")(0, len(tensors))
+    return prepared

@@ -9,12 +9,22 @@ from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.wire import dtype_of
 from prunebridge_shim.slicing.request import Indices, OutputShard, TensorSlice, index_sets_of
 
-Measure = Literal["mean_abs_square_in", "mean_abs_square_out", "cosine_distance"]
+Measure = Literal[
+    "mean_abs_square_in",
+    "mean_abs_square_out",
+    "cosine_distance",
+    "routed_mean_abs_square",
+    "routed_output_norm",
+    "routed_tokens",
+]
 
 MEASURES: Mapping[tuple[Any, Any], Measure] = {
     (work_pb2.REDUCTION_MEAN_ABS_SQUARE, work_pb2.HOOK_SIDE_INPUT): "mean_abs_square_in",
     (work_pb2.REDUCTION_MEAN_ABS_SQUARE, work_pb2.HOOK_SIDE_OUTPUT): "mean_abs_square_out",
     (work_pb2.REDUCTION_COSINE_DISTANCE, work_pb2.HOOK_SIDE_UNSPECIFIED): "cosine_distance",
+    (work_pb2.REDUCTION_ROUTED_MEAN_ABS_SQUARE, work_pb2.HOOK_SIDE_UNSPECIFIED): "routed_mean_abs_square",
+    (work_pb2.REDUCTION_ROUTED_OUTPUT_NORM, work_pb2.HOOK_SIDE_UNSPECIFIED): "routed_output_norm",
+    (work_pb2.REDUCTION_ROUTED_TOKENS, work_pb2.HOOK_SIDE_UNSPECIFIED): "routed_tokens",
 }
 
 
@@ -25,7 +35,7 @@ def measure_of(point: work_pb2.HookPoint) -> Measure:
         raise ShimError(
             Reason.INVALID_REQUEST,
             f"hook {point.key!r} has reduction {point.reduction} on side {point.side}",
-            "a mean-abs-square takes the input or the output, a cosine distance leaves the side out",
+            "a mean-abs-square takes the input or the output, the others leave the side out",
         )
     return measure
 
@@ -39,6 +49,7 @@ def tensor_slice(wire: work_pb2.TensorSlice) -> TensorSlice:
         dtype=dtype_of(wire.source.dtype, wire.source.name),
         shape=tuple(wire.source.shape),
         axes=tuple(wire.axes),
+        blocks=tuple(tuple(block.axes) for block in wire.blocks),
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.headers import StoredTensor, build_header, read_header
-from prunebridge_shim.slicing.request import IndexSets, Indices, OutputShard, TensorSlice, kept_axes, kept_shape
+from prunebridge_shim.slicing.kept import Kept, find_kept
+from prunebridge_shim.slicing.request import IndexSets, OutputShard, TensorSlice
 from prunebridge_shim.tensors import ITEM_BYTES, byte_length, describe
 
 
@@ -26,7 +27,7 @@ class Cut:
 
     fd: int
     stored: StoredTensor
-    kept: tuple[Indices | None, ...]
+    kept: Kept
     item_bytes: int
     offset: int
     bytes: int
@@ -77,10 +78,9 @@ def lay_out(shard: OutputShard, sources: Mapping[str, Source], sets: IndexSets) 
             raise ShimError(Reason.INVALID_REQUEST, f"shard {shard.file} has two tensors of the name {tensor.name}")
         source = sources[tensor.source_file]
         stored = _find(tensor, source)
-        kept = kept_axes(tensor, sets)
-        shape = kept_shape(stored.shape, kept)
-        described[tensor.name] = (stored.dtype, shape)
-        size = byte_length(stored.dtype, shape)
+        kept = find_kept(tensor, sets)
+        described[tensor.name] = (stored.dtype, kept.shape)
+        size = byte_length(stored.dtype, kept.shape)
         cuts.append(Cut(source.fd, stored, kept, ITEM_BYTES[stored.dtype], offset, size))
         offset += size
     return ShardLayout(plain_name(shard.file), build_header(described, shard.metadata), tuple(cuts))

@@ -1,6 +1,6 @@
 """What to cut, and the checks on it that need no file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ class TensorSlice:
         dtype: Its element type, as safetensors spells it.
         shape: Its shape in the parent.
         axes: For each axis the id of an index set, or empty where the axis stays whole.
+        blocks: Where the axes behind the first keep other positions at each of its positions, those axes' entries for
+            each kept position of the first, in order. `axes` then has the first axis alone.
     """
 
     name: str
@@ -32,6 +34,7 @@ class TensorSlice:
     dtype: str
     shape: tuple[int, ...]
     axes: tuple[str, ...]
+    blocks: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,41 +68,6 @@ def _checked(name: str, dtype: str, array: Indices) -> Indices:
     if array.size and array[0] < 0:
         raise _bad(f"index set {name!r} holds the negative position {array[0]}; positions count from 0")
     return array
-
-
-def kept_axes(tensor: TensorSlice, sets: IndexSets) -> tuple[Indices | None, ...]:
-    """Looks up the index set of each axis, None where the axis stays whole.
-
-    Raises:
-        ShimError: INVALID_REQUEST where a set was not sent, BAD_TENSOR where one does not fit its axis.
-    """
-    if len(tensor.axes) != len(tensor.shape):
-        raise ShimError(
-            Reason.INVALID_REQUEST,
-            f"{tensor.name} has {len(tensor.axes)} axis entries for the {len(tensor.shape)} axes of its source",
-        )
-    return tuple(_kept(tensor, axis, size, sets) for axis, size in enumerate(tensor.shape))
-
-
-def _kept(tensor: TensorSlice, axis: int, size: int, sets: IndexSets) -> Indices | None:
-    name = tensor.axes[axis]
-    if not name:
-        return None
-    if name not in sets:
-        raise ShimError(
-            Reason.INVALID_REQUEST, f"axis {axis} of {tensor.name} names index set {name!r}, which was not sent"
-        )
-    kept = sets[name]
-    if kept.size and kept[-1] >= size:
-        raise _bad(
-            f"index set {name!r} keeps position {kept[-1]} of axis {axis} of {tensor.source_name}, which has {size}"
-        )
-    return kept
-
-
-def kept_shape(shape: Sequence[int], kept: Sequence[Indices | None]) -> tuple[int, ...]:
-    """The shape after the cut."""
-    return tuple(size if indices is None else len(indices) for size, indices in zip(shape, kept, strict=True))
 
 
 def _bad(message: str, hint: str = "") -> ShimError:

@@ -4,14 +4,14 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.blocks import BlockReader, Bytes
 from prunebridge_shim.slicing.layout import Cut, ShardLayout, lay_out, open_sources
 from prunebridge_shim.slicing.request import IndexSets, OutputShard
 from prunebridge_shim.slicing.shard import ShardFile
@@ -74,6 +74,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _blocks_of(reader: BlockReader, cut: Cut) -> Iterator[Bytes]:
+    for region in cut.kept.regions():
+        offset = cut.stored.offset + region.start * cut.item_bytes
+        yield from reader.read(cut.fd, offset, region.shape, region.axes, cut.item_bytes)
 
 
 class _Shard:
@@ -150,7 +156,7 @@ class _Run:
 
     def _copy(self, reader: BlockReader, cut: Cut, file: ShardFile) -> int:
         crc, offset = 0, cut.offset
-        for block in reader.read(cut.fd, cut.stored.offset, cut.stored.shape, cut.kept, cut.item_bytes):
+        for block in _blocks_of(reader, cut):
             if self._stop.is_set():
                 break
             file.write(block, offset)

@@ -1,0 +1,138 @@
+"""Which positions of a tensor stay, looked up and checked."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.request import IndexSets, Indices, TensorSlice
+
+KeptAxes = tuple[Indices | None, ...]
+"""For each axis the positions kept, None for all."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A stretch of a tensor that is cut on its own.
+
+    Attributes:
+        start: Elements of the tensor before it.
+        shape: Its shape.
+        axes: The positions kept within it.
+    """
+
+    start: int
+    shape: tuple[int, ...]
+    axes: KeptAxes
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a tensor, checked against its shape.
+
+    Attributes:
+        source_shape: The tensor's shape.
+        axes: The positions kept of each axis, of the first only where there are blocks.
+        blocks: For each kept position of the first axis, in order, those kept of the axes behind it. Empty where they
+            are the same in all.
+    """
+
+    source_shape: tuple[int, ...]
+    axes: KeptAxes
+    blocks: tuple[KeptAxes, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape after the cut."""
+        if self.blocks:
+            return (len(self.blocks), *_shape_after(self.source_shape[1:], self.blocks[0]))
+        return _shape_after(self.source_shape, self.axes)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut."""
+        return not self.blocks and all(indices is None for indices in self.axes)
+
+    @property
+    def block_positions(self) -> Indices:
+        """The kept positions of the first axis."""
+        return np.arange(self.source_shape[0]) if self.axes[0] is None else self.axes[0]
+
+    def regions(self) -> Iterator[Region]:
+        """Yields what is to be cut, in the order in which it lies in the child."""
+        if not self.blocks:
+            yield Region(0, self.source_shape, self.axes)
+            return
+        inner = self.source_shape[1:]
+        for position, axes in zip(self.block_positions.tolist(), self.blocks, strict=True):
+            yield Region(position * math.prod(inner), inner, axes)
+
+
+def find_kept(tensor: TensorSlice, sets: IndexSets) -> Kept:
+    """Looks up the index sets of a slice.
+
+    Raises:
+        ShimError: INVALID_REQUEST where a set was not sent or the axes and blocks are not as many as the tensor's,
+            BAD_TENSOR where a set does not fit its axis, or blocks come out in different shapes.
+    """
+    if not tensor.blocks:
+        return Kept(tensor.shape, _kept_axes(tensor, tensor.name, tensor.axes, 0, sets))
+    if not tensor.shape or len(tensor.axes) != 1:
+        raise _invalid(
+            f"{tensor.name} has {len(tensor.axes)} axis entries beside its blocks, for a source of"
+            f" {len(tensor.shape)} axes",
+            "where there are blocks, `axes` has the first axis alone",
+        )
+    first = _kept(tensor, tensor.name, 0, tensor.axes[0], sets)
+    count = tensor.shape[0] if first is None else len(first)
+    if len(tensor.blocks) != count:
+        raise _invalid(
+            f"{tensor.name} has {len(tensor.blocks)} blocks for the {count} positions kept of its first axis"
+        )
+    blocks = tuple(
+        _kept_axes(tensor, f"block {index} of {tensor.name}", axes, 1, sets) for index, axes in enumerate(tensor.blocks)
+    )
+    _check_equal(tensor, [_shape_after(tensor.shape[1:], axes) for axes in blocks])
+    return Kept(tensor.shape, (first,), blocks)
+
+
+def _kept_axes(tensor: TensorSlice, where: str, names: Sequence[str], begin: int, sets: IndexSets) -> KeptAxes:
+    sizes = tensor.shape[begin:]
+    if len(names) != len(sizes):
+        behind = " behind the first" if begin else ""
+        raise _invalid(f"{where} has {len(names)} axis entries for the {len(sizes)} axes of its source{behind}")
+    return tuple(_kept(tensor, where, axis, name, sets) for axis, name in enumerate(names, begin))
+
+
+def _kept(tensor: TensorSlice, where: str, axis: int, name: str, sets: IndexSets) -> Indices | None:
+    if not name:
+        return None
+    if name not in sets:
+        raise _invalid(f"axis {axis} of {where} names index set {name!r}, which was not sent")
+    kept, size = sets[name], tensor.shape[axis]
+    if kept.size and kept[-1] >= size:
+        raise ShimError(
+            Reason.BAD_TENSOR,
+            f"index set {name!r} keeps position {kept[-1]} of axis {axis} of {tensor.source_name}, which has {size}",
+        )
+    return kept if len(kept) < size else None
+
+
+def _check_equal(tensor: TensorSlice, shapes: Sequence[tuple[int, ...]]) -> None:
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ShimError(
+                Reason.BAD_TENSOR,
+                f"block {index} of {tensor.name} is cut to {list(shape)} where block 0 is cut to {list(shapes[0])}",
+                "every block keeps as many positions as the others",
+            )
+
+
+def _shape_after(shape: Sequence[int], axes: KeptAxes) -> tuple[int, ...]:
+    return tuple(size if indices is None else len(indices) for size, indices in zip(shape, axes, strict=True))
+
+
+def _invalid(message: str, hint: str = "") -> ShimError:
+    return ShimError(Reason.INVALID_REQUEST, message, hint)
