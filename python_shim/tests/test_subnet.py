@@ -7,11 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import as_feed, no_tick, token_ids
+from tiny import as_feed, logits_of, no_tick, token_ids
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.checkpoint import load_model
-from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.store import count_parameters
 from prunebridge_shim.slicing.request import OutputShard, TensorSlice
 from prunebridge_shim.slicing.run import slice_shards
@@ -86,7 +85,7 @@ def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rn
     assert child.dtype is stored.dtype
     assert count_parameters(child) == count_parameters(stored)
     feed = as_feed(token_ids(rng))
-    ours, theirs = forward(child, feed, no_tick), forward(stored, feed, no_tick)
+    ours, theirs = logits_of(child, feed), logits_of(stored, feed)
     assert all(np.array_equal(ours[key].array, theirs[key].array) for key in theirs)
     if name == "llama-tied":
         assert child.lm_head.weight is child.model.embed_tokens.weight
