@@ -23,6 +23,7 @@ export const ERROR_CODES = {
   SHIM_START_FAILED: "input",
   SHIM_LOAD_FAILED: "input",
   PATH_DENIED: "input",
+  PYTHON_DENIED: "input",
   // The work was right and did not succeed.
   VERIFY_FAILED: "failure",
   CANCELLED: "failure",
@@ -32,6 +33,7 @@ export const ERROR_CODES = {
   SHIM_SHUTTING_DOWN: "failure",
   PROTOCOL_MISMATCH: "failure",
   FEED_LOST: "failure",
+  PYTHON_FAILED: "failure",
   GPU_OOM: "failure",
   RANK_LOST: "failure",
   STORAGE_FULL: "failure",

@@ -5,14 +5,13 @@ import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { liveCut } from "./live.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
-import type { HookPoint } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
-import type { Collection, Collector } from "./score.js";
-import { closeModel, collect, cutModel, evaluateLoss, forward, openModel } from "./shim/modelWork.js";
+import { Runner } from "./runner.js";
+import type { Collector } from "./score.js";
+import { closeModel, cutModel, openModel } from "./shim/modelWork.js";
 import type { ShimSession } from "./shim/session.js";
 import { tokenize } from "./shim/storageWork.js";
 import { type Cutter, slice } from "./slice.js";
-import { asFloat32, type Batch, type Batches, type Tensor } from "./tensor.js";
 
 /** How a model is opened. */
 export interface OpenOptions extends RunOptions {
@@ -26,7 +25,7 @@ export interface OpenOptions extends RunOptions {
  * A checkpoint that a shim can run, measure and cut. Weights are loaded when something first needs them: planning from stored scores and
  * slicing on storage never do. After pruning it is the pruned model.
  */
-export class Model implements Collector, Tokenizer, AsyncDisposable {
+export class Model extends Runner implements Collector, Tokenizer, AsyncDisposable {
   readonly #session: ShimSession;
   readonly #cutter: Cutter;
   readonly #options: OpenOptions;
@@ -37,6 +36,7 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
 
   /** @internal Models are opened by {@link Bridge.open}. */
   constructor(session: ShimSession, cutter: Cutter, parent: Parent, options: OpenOptions) {
+    super(session);
     this.#session = session;
     this.#cutter = cutter;
     this.parent = parent;
@@ -55,24 +55,7 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
 
   /** Loads the weights now rather than with the first use. Throws MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM. */
   async load(options: RunOptions = {}): Promise<void> {
-    await this.#modelId(options);
-  }
-
-  /** Runs batches through the model and measures at hook points. */
-  async collect(hooks: readonly HookPoint[], batches: Batches, options: RunOptions = {}): Promise<Collection> {
-    const { tensors, collected } = await collect(this.#session, await this.#modelId(options), hooks, batches, options);
-    const accumulators = new Map([...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: asFloat32(tensor) }]));
-    return { accumulators, ...collected };
-  }
-
-  /** The mean next-token cross entropy over batches, in nats per token. */
-  async loss(batches: Batches, options: RunOptions = {}): Promise<number> {
-    return evaluateLoss(this.#session, await this.#modelId(options), batches, options);
-  }
-
-  /** The logits of one batch: F32 [B, S, vocab]. */
-  async forward(batch: Batch, options: RunOptions = {}): Promise<Tensor> {
-    return forward(this.#session, await this.#modelId(options), batch, options);
+    await this.modelId(options);
   }
 
   /** Token ids of texts, by the checkpoint's own tokenizer. */
@@ -122,7 +105,7 @@ export class Model implements Collector, Tokenizer, AsyncDisposable {
   }
 
   /** The shim's id of the model as it is now: loaded, and cut where it was pruned. */
-  async #modelId(options: RunOptions): Promise<string> {
+  protected async modelId(options: RunOptions): Promise<string> {
     // What failed may succeed when tried again: memory may be free by then.
     this.#loaded ??= this.#load(options).catch((error: unknown) => {
       this.#loaded = undefined;

@@ -33,6 +33,12 @@ export type Batch = Readonly<Record<string, Tensor>>;
 /** Batches to run, drawn one after the other. `size` says how many there will be, once that is known: it makes progress tell the time left. */
 export type Batches = (AsyncIterable<Batch> | Iterable<Batch>) & { readonly size?: number | undefined };
 
+/**
+ * What a batch gives back: the mean next-token cross entropy in nats, the logits of the last position, F32 [B, vocab], or all logits,
+ * F32 [B, S, vocab].
+ */
+export type Returns = "loss" | "last_logits" | "logits";
+
 /** How many batches there will be, if that is known. */
 export function countOf(batches: Batches): number | undefined {
   return Array.isArray(batches) ? batches.length : batches.size;

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunebridge_shim import __version__
+from prunebridge_shim.entry_points import EntryPoints, allowed_name
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.readiness import tell_failed
 
@@ -25,6 +26,14 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"), help="default: INFO"
     )
+    serve.add_argument(
+        "--allow-python",
+        action="append",
+        default=[],
+        type=allowed_name,
+        metavar="NAME",
+        help="package.module or package.module:function that may be called; may be given again; default: none",
+    )
     return parser
 
 
@@ -39,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         tell_failed(args.ready_fd, missing_dependency(error))
         return 1
-    return serve(args.socket, args.ready_fd, args.parent_pid)
+    return serve(args.socket, args.ready_fd, args.parent_pid, EntryPoints(args.allow_python))
 
 
 def missing_dependency(error: ImportError) -> ShimError:

@@ -1,5 +1,6 @@
 """The error that every part of the shim raises for what it can name, by the protocol's closed list of reasons."""
 
+import sys
 from enum import IntEnum
 
 
@@ -25,6 +26,8 @@ class Reason(IntEnum):
     MISSING_DEPENDENCY = 17
     FEED_LOST = 18
     SHUTTING_DOWN = 19
+    PYTHON_DENIED = 20
+    PYTHON_FAILED = 21
 
 
 class ShimError(Exception):
@@ -40,3 +43,10 @@ class ShimError(Exception):
 def cancelled() -> ShimError:
     """The error that ends work whose client asked for its end."""
     return ShimError(Reason.CANCELLED, "the operation was cancelled")
+
+
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether an exception is torch's own for a device without room."""
+    # Where torch was never imported, nothing of it was raised.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,28 @@ class HostTensor:
 
 Batch = Mapping[str, HostTensor]
 """What a feed brings at a time: tensors by name."""
+
+Returns = Literal["nothing", "loss", "last_logits", "logits"]
+"""What a batch gives back."""
+
+
+def _unheard(_answer: Batch) -> None:
+    """Takes the answer of a batch that asked for none."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A batch to run.
+
+    Attributes:
+        batch: Its tensors.
+        returns: What it gives back.
+        answer: Takes that, once; it may wait until there is room, and raises where nobody reads it any more.
+    """
+
+    batch: Batch
+    returns: Returns = "nothing"
+    answer: Callable[[Batch], None] = _unheard
 
 
 def byte_length(dtype: str, shape: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from concurrent.futures import Future
 from pathlib import Path
 
 import grpc
@@ -21,19 +22,26 @@ from prunebridge_shim.gen.prunebridge.v1 import (
 )
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
-DTYPES = {"int64": "DTYPE_I64", "int32": "DTYPE_I32", "uint8": "DTYPE_U8", "float32": "DTYPE_F32"}
+DTYPES = {
+    "int64": "DTYPE_I64",
+    "int32": "DTYPE_I32",
+    "uint8": "DTYPE_U8",
+    "float32": "DTYPE_F32",
+    "float64": "DTYPE_F64",
+}
 
 
-def spawn(folder, *, prelude=None, stdin=subprocess.PIPE, parent=None, socket="shim.sock"):
+def spawn(folder, *, allow=(), prelude=None, stdin=subprocess.PIPE, parent=None, socket="shim.sock"):  # noqa: PLR0913
     """Starts a shim; gives the process and its readiness line. `prelude` is Python that runs before it."""
     read_fd, write_fd = os.pipe()
     flags = ["serve", "--socket", f"{folder}/{socket}", "--ready-fd", str(write_fd)]
     flags += ["--parent-pid", str(os.getpid() if parent is None else parent)]
+    flags += [flag for name in allow for flag in ("--allow-python", name)]
     start = ["-m", "prunebridge_shim"]
     if prelude is not None:
         run = "import runpy, sys; runpy.run_module('prunebridge_shim', run_name='__main__')"
         start = ["-c", f"{prelude}\n{run}"]
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{PACKAGE_ROOT}:{PACKAGE_ROOT / 'tests'}", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [sys.executable, *start, *flags], stdin=stdin, stderr=subprocess.PIPE, pass_fds=[write_fd], env=env, text=True
     )
@@ -64,22 +72,18 @@ class Client:
         self.operations.Cancel(operation_pb2.CancelRequest(operation_id=operation_id), timeout=20)
 
     def feed(self, feed_id, batches):
-        return self.feeds.Feed(feed_messages(feed_id, batches), timeout=60).batches
+        return self.feed_in_background(feed_id, batches).result(60).batches
+
+    def feed_in_background(self, feed_id, batches):
+        return FeedCall(self.feeds.Feed(feed_messages(feed_id, batches), timeout=60))
+
+    def feed_raw(self, messages):
+        return FeedCall(self.feeds.Feed(iter(messages), timeout=60)).result(60)
 
     def read(self, operation_id):
         """The tensors that an operation left, as numpy arrays."""
-        infos, data = {}, {}
         request = operation_pb2.ReadResultRequest(operation_id=operation_id)
-        for response in self.operations.ReadResult(request, timeout=60):
-            chunk = response.chunk
-            if chunk.HasField("info"):
-                name = chunk.info.name
-                infos[name], data[name] = chunk.info, bytearray()
-            assert chunk.offset == len(data[name])
-            data[name] += chunk.data
-        names = {wire: name for name, wire in DTYPES.items()}
-        kinds = {name: names[tensor_pb2.Dtype.Name(info.dtype)] for name, info in infos.items()}
-        return {n: np.frombuffer(data[n], kinds[n]).reshape(infos[n].shape) for n in infos}
+        return arrays_of([response.chunk for response in self.operations.ReadResult(request, timeout=60)])
 
     def run(self, batches=None, **work):
         """Runs work to its end; gives the last event and the tensors."""
@@ -98,6 +102,59 @@ class Client:
         last, _ = self.run(batches, **work)
         assert last.HasField("failed"), last
         return reason_of(last.failed), last.failed.message
+
+
+class FeedCall:
+    """A feed whose answers are read on a thread, by the number of their batch."""
+
+    def __init__(self, call):
+        self._call = call
+        self._done = Future()
+        self.answers = {}
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def result(self, timeout):
+        return self._done.result(timeout)
+
+    def cancel(self):
+        self._call.cancel()
+
+    def _read(self):
+        chunks = []
+        try:
+            for response in self._call:
+                part = response.WhichOneof("part")
+                if part == "chunk":
+                    chunks.append(response.chunk)
+                elif part == "answer_end":
+                    self.answers[response.answer_end.batch] = arrays_of(chunks)
+                    chunks = []
+                else:
+                    self._done.set_result(response.feed_taken)
+        except grpc.RpcError as error:
+            self._done.set_exception(error)
+
+
+def arrays_of(chunks):
+    """The tensors that chunks make up, as numpy arrays."""
+    infos, data = {}, {}
+    for chunk in chunks:
+        if chunk.HasField("info"):
+            name = chunk.info.name
+            infos[name], data[name] = chunk.info, bytearray()
+        assert chunk.offset == len(data[name])
+        data[name] += chunk.data
+    names = {wire: name for name, wire in DTYPES.items()}
+    kinds = {name: names[tensor_pb2.Dtype.Name(info.dtype)] for name, info in infos.items()}
+    return {n: np.frombuffer(data[n], kinds[n]).reshape(infos[n].shape) for n in infos}
+
+
+class Asking(dict):
+    """A batch that asks for something."""
+
+    def __init__(self, returns, **tensors):
+        super().__init__(**tensors)
+        self.returns = f"RETURNS_{returns}"
 
 
 def reason_of(detail):
@@ -121,7 +178,8 @@ def feed_messages(feed_id, batches):
     for batch in batches:
         for name, array in batch.items():
             yield operation_pb2.FeedRequest(chunk=chunk(name, array))
-        yield operation_pb2.FeedRequest(batch_end=operation_pb2.BatchEnd())
+        end = operation_pb2.BatchEnd(returns=getattr(batch, "returns", None))
+        yield operation_pb2.FeedRequest(batch_end=end)
         sent += 1
     yield operation_pb2.FeedRequest(feed_end=operation_pb2.FeedEnd(batches=sent))
 

@@ -12,12 +12,13 @@ BASE = {"errors", "tensors", ""}
 ALLOWED = {
     "errors": set(),
     "tensors": set(),
+    "entry_points": set(),
     "slicing": {"slicing"},
     "models": {"models"},
     "collect": {"collect", "models"},
     "subnet": {"subnet", "slicing"},
-    "rpc": {"rpc", "gen", "models", "collect", "subnet", "slicing"},
-    "__main__": {"rpc"},
+    "rpc": {"rpc", "gen", "models", "collect", "subnet", "slicing", "entry_points"},
+    "__main__": {"rpc", "entry_points"},
     "": set(),
 }
 FOREIGN = {
@@ -26,6 +27,7 @@ FOREIGN = {
     "collect": {"numpy", "torch"},
     "subnet": {"torch"},
     "errors": set(),
+    "entry_points": set(),
     "tensors": {"numpy"},
     "rpc": {"grpc", "google", "torch"},
     "__main__": {"safetensors"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client import PACKAGE_ROOT, Client, detail_of, feed_messages, reason_of, spawn
+from client import PACKAGE_ROOT, Client, detail_of, reason_of, spawn
 from tiny import token_ids
 
 from prunebridge_shim import __version__
@@ -171,7 +171,7 @@ def test_sigterm_ends_what_computes_and_its_feed(socket_folder, checkpoints, rng
         operation = client.start(evaluate_loss=work)
         watch = client.operations.Watch(operation_pb2.WatchRequest(operation_id=operation))
         batch = {"input_ids": token_ids(rng, 1)[0]}
-        call = client.feeds.Feed.future(feed_messages("endless", itertools.repeat(batch)))
+        call = client.feed_in_background("endless", itertools.repeat(batch))
         assert next(watch).HasField("progress")
         process.terminate()
         assert reason_of(list(watch)[-1].failed) == "CANCELLED"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import as_feed, no_tick, token_ids
+from tiny import as_feed, asking, no_tick, token_ids
 
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import collect
@@ -15,7 +15,7 @@ from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss, summed_cross_entropy
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
 from prunebridge_shim.models.tokenizing import tokenize
-from prunebridge_shim.tensors import HostTensor
+from prunebridge_shim.tensors import Ask, HostTensor
 
 CPU = torch.device("cpu")
 
@@ -134,11 +134,56 @@ def test_the_loss_is_the_same_in_chunks(monkeypatch, rng):
 def test_logits_are_the_models(checkpoints, rng):
     model = load(checkpoints("qwen2"))
     ids = token_ids(rng)
-    logits = forward(model, as_feed(ids), no_tick)
-    assert list(logits) == ["logits.0", "logits.1", "logits.2"]
-    expected = model(input_ids=torch.from_numpy(ids[1])).logits.float().numpy()
-    assert np.array_equal(logits["logits.1"].array, expected)
-    assert logits["logits.1"].dtype == "F32"
+    asks, answers = asking(ids, ["logits", "nothing", "last_logits"])
+    assert forward(model, asks, no_tick) == 3
+    assert sorted(answers) == [0, 2]
+    whole, last = ({name: (t.dtype, t.array) for name, t in answers[i].items()}["logits"] for i in (0, 2))
+    assert (whole[0], last[0]) == ("F32", "F32")
+    assert np.array_equal(whole[1], model(input_ids=torch.from_numpy(ids[0])).logits.float().numpy())
+    assert np.array_equal(last[1], model(input_ids=torch.from_numpy(ids[2])).logits[:, -1].float().numpy())
+
+
+def test_the_loss_of_one_batch_is_that_of_a_feed_of_one(checkpoints, rng):
+    model = load(checkpoints("llama"))
+    ids = token_ids(rng)
+    asks, answers = asking(ids, ["loss"] * 3)
+    forward(model, asks, no_tick)
+    for one, answer in zip(ids, answers.values(), strict=True):
+        assert answer["loss"].dtype == "F64"
+        assert float(answer["loss"].array) == evaluate_loss(model, as_feed([one]), no_tick)[0]
+
+
+def test_a_batch_may_hold_further_arguments_of_forward(checkpoints, rng):
+    model = load(checkpoints("llama"))
+    (ids,) = token_ids(rng, batches=1)
+    mask, positions = np.ones_like(ids), np.arange(ids.shape[1])[None] + 3
+    mask[0, :4] = 0
+    extra = {"attention_mask": HostTensor("I64", mask), "position_ids": HostTensor("I64", positions)}
+    asks, answers = asking([ids], ["logits"], **extra)
+    forward(model, asks, no_tick)
+    named = {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(positions)}
+    expected = model(input_ids=torch.from_numpy(ids), **named).logits.numpy()
+    assert np.array_equal(answers[0]["logits"].array, expected)
+    assert not np.array_equal(expected, model(input_ids=torch.from_numpy(ids)).logits.numpy())
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"mask": HostTensor("I64", np.ones((2, 9)))}, "holds mask, which the model's forward does not take"),
+        ({"use_cache": HostTensor("BOOL", np.ones(1, bool))}, "holds use_cache"),
+        (
+            {"attention_mask": HostTensor("I64", np.ones((2, 5), np.int64))},
+            r"attention_mask of batch 0 is I64 \[2, 5\]",
+        ),
+        ({"attention_mask": HostTensor("F32", np.ones((2, 3, 4, 9), "f4"))}, r"cannot run a batch of .*\[2, 3, 4, 9\]"),
+    ],
+)
+def test_further_arguments_that_do_not_fit(checkpoints, rng, extra, says):
+    asks, _ = asking(token_ids(rng, batches=1), ["nothing"], **extra)
+    with pytest.raises(ShimError, match=says) as caught:
+        forward(load(checkpoints("llama")), asks, no_tick)
+    assert caught.value.reason is Reason.BAD_DATA
 
 
 @pytest.mark.parametrize("run", [evaluate_loss, forward, lambda m, feed, tick: collect(m, [], feed, tick)])
@@ -154,12 +199,12 @@ def test_logits_are_the_models(checkpoints, rng):
         ([{"input_ids": HostTensor("I64", np.arange(3))}], r"I64 \[3\]; token ids are I64"),
         ([{"input_ids": HostTensor("F32", np.zeros((1, 2), np.float32))}], r"F32 \[1, 2\]"),
         ([{"input_ids": HostTensor("I64", np.zeros((1, 0), np.int64))}], r"I64 \[1, 0\]"),
-        ([{"ids": HostTensor("I64", np.array([[0]]))}], "holds ids where one tensor input_ids belongs"),
+        ([{"ids": HostTensor("I64", np.array([[0]]))}], "holds ids where a tensor input_ids belongs"),
     ],
 )
 def test_batches_that_do_not_fit(checkpoints, run, feed, says):
     with pytest.raises(ShimError, match=says) as caught:
-        run(load(checkpoints("llama")), feed, no_tick)
+        run(load(checkpoints("llama")), map(Ask, feed), no_tick)
     assert caught.value.reason is Reason.BAD_DATA
 
 

@@ -1,5 +1,6 @@
 """Operations and feeds of a real shim, over its socket."""
 
+import contextlib
 import threading
 import time
 import uuid
@@ -7,7 +8,7 @@ import uuid
 import grpc
 import numpy as np
 import pytest
-from client import Valve, chunk, detail_of, feed_messages, reason_of
+from client import Asking, Valve, chunk, detail_of, feed_messages, reason_of
 from tiny import token_ids
 
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, session_pb2, work_pb2
@@ -29,10 +30,6 @@ def loss_work(model_id):
 @pytest.fixture
 def batches(rng):
     return [{"input_ids": ids} for ids in token_ids(rng, batches=20)]
-
-
-def feed_in_background(shim, feed_id, batches):
-    return shim.feeds.Feed.future(feed_messages(feed_id, batches), timeout=60)
 
 
 def failed_call(call):
@@ -82,7 +79,7 @@ def test_the_same_request_is_the_same_operation(shim, loss_work, batches):
 def test_a_watch_is_taken_up_where_it_was(shim, loss_work, batches):
     operation = shim.start(evaluate_loss=loss_work)
     valve = Valve(batches)
-    call = feed_in_background(shim, loss_work.feed_id, valve)
+    call = shim.feed_in_background(loss_work.feed_id, valve)
     valve.let()
     watch = shim.operations.Watch(operation_pb2.WatchRequest(operation_id=operation))
     assert next(watch).seq == 1
@@ -118,7 +115,7 @@ def test_an_unknown_operation(shim, call):
 def test_cancel_while_it_runs(shim, loss_work, batches):
     operation = shim.start(evaluate_loss=loss_work)
     valve = Valve(batches)
-    call = feed_in_background(shim, loss_work.feed_id, valve)
+    call = shim.feed_in_background(loss_work.feed_id, valve)
     valve.let(2)
     wait_until(lambda: valve.sent == 2)
     shim.cancel(operation)
@@ -160,7 +157,7 @@ def test_the_sender_is_held_back(shim, loss_work, model_id, rng):
             sent += 1
             yield batch
 
-    call = feed_in_background(shim, loss_work.feed_id, counted())
+    call = shim.feed_in_background(loss_work.feed_id, counted())
     time.sleep(1.0)
     in_flight = 10  # batches of 2 MiB in the window and in gRPC's buffers on both sides
     assert FEED_DEPTH <= sent < FEED_DEPTH + in_flight
@@ -175,7 +172,7 @@ def test_a_stream_that_breaks_off_fails_the_operation(shim, model_id, batches):
         work = work_pb2.EvaluateLoss(model_id=model_id, feed_id=f"broken {round_}")
         operation = shim.start(evaluate_loss=work)
         valve = Valve(batches)
-        call = feed_in_background(shim, work.feed_id, valve)
+        call = shim.feed_in_background(work.feed_id, valve)
         valve.let(3)
         wait_until(lambda valve=valve: valve.sent == 3)
         time.sleep(0.002 * round_)
@@ -187,7 +184,7 @@ def test_a_stream_that_breaks_off_fails_the_operation(shim, model_id, batches):
 def test_an_operation_that_ends_fails_the_stream(shim, loss_work, batches):
     operation = shim.start(evaluate_loss=loss_work)
     valve = Valve([{"input_ids": np.full((1, 4), 10**6)}, *batches])
-    call = feed_in_background(shim, loss_work.feed_id, valve)
+    call = shim.feed_in_background(loss_work.feed_id, valve)
     valve.let(1)
     assert reason_of(shim.watch(operation)[-1].failed) == "BAD_DATA"
     assert failed_call(call) == "FEED_LOST"
@@ -206,7 +203,7 @@ def test_a_feed_has_one_reader_and_one_stream(shim, loss_work, batches):
     with pytest.raises(grpc.RpcError, match="belongs to operation"):
         shim.start(evaluate_loss=loss_work)
     valve = Valve(batches)
-    call = feed_in_background(shim, loss_work.feed_id, valve)
+    call = shim.feed_in_background(loss_work.feed_id, valve)
     valve.let(1)
     wait_until(lambda: valve.sent == 1)
     time.sleep(0.1)
@@ -225,19 +222,110 @@ def test_a_chunk_out_of_place_fails_stream_and_operation(shim, loss_work):
         operation_pb2.FeedRequest(batch_end=operation_pb2.BatchEnd()),
     ]
     with pytest.raises(grpc.RpcError) as caught:
-        shim.feeds.Feed(iter(messages), timeout=30)
+        shim.feed_raw(messages)
     assert reason_of(detail_of(caught.value)) == "INVALID_REQUEST"
     last = shim.watch(operation)[-1]
     assert reason_of(last.failed) == "INVALID_REQUEST"
     assert "5 of 64 bytes" in last.failed.message
 
 
-def test_results_come_in_chunks(shim, model_id, rng):
+def test_answers_come_in_chunks(shim, model_id, rng):
     ids = rng.integers(0, 50, (16, 2000))
-    last, tensors = shim.run([{"input_ids": ids}], forward=work_pb2.Forward(model_id=model_id))
-    assert [info.name for info in last.succeeded.tensors] == ["logits.0"]
-    assert tensors["logits.0"].shape == (16, 2000, 50)
-    assert np.isfinite(tensors["logits.0"]).all()
+    work = work_pb2.Forward(model_id=model_id, feed_id=uuid.uuid4().hex)
+    operation = shim.start(forward=work)
+    call = shim.feed_in_background(work.feed_id, [Asking("LOGITS", input_ids=ids)])
+    assert call.result(timeout=60).batches == 1
+    assert shim.watch(operation)[-1].succeeded.forwarded.batches == 1
+    assert call.answers[0]["logits"].shape == (16, 2000, 50)
+    assert np.isfinite(call.answers[0]["logits"]).all()
+
+
+def test_answers_come_in_order_and_only_where_asked_for(shim, model_id, rng):
+    ids = token_ids(rng, batches=6)
+    wanted = ["LOSS", "UNSPECIFIED", "LAST_LOGITS", "UNSPECIFIED", "LOGITS", "LOSS"]
+    asks = [Asking(what, input_ids=one) for what, one in zip(wanted, ids, strict=True)]
+    answers = {}
+    for kind, work in {"forward": work_pb2.Forward, "collect": work_pb2.Collect}.items():
+        request = work(model_id=model_id, feed_id=uuid.uuid4().hex)
+        operation = shim.start(**{kind: request})
+        call = shim.feed_in_background(request.feed_id, asks)
+        assert call.result(timeout=30).batches == 6
+        assert shim.watch(operation)[-1].HasField("succeeded")
+        shapes = [(i, name, t.dtype.name, t.shape) for i, a in call.answers.items() for name, t in a.items()]
+        assert shapes == [
+            (0, "loss", "float64", ()),
+            (2, "logits", "float32", (2, 50)),
+            (4, "logits", "float32", (2, 9, 50)),
+            (5, "loss", "float64", ()),
+        ]
+        answers[kind] = call.answers
+    assert np.array_equal(answers["forward"][4]["logits"], answers["collect"][4]["logits"])
+
+
+def test_an_answer_comes_before_the_next_batch_is_sent(shim, model_id, batches):
+    work = work_pb2.Forward(model_id=model_id, feed_id=uuid.uuid4().hex)
+    operation = shim.start(forward=work)
+    valve = Valve([Asking("LOSS", **batch) for batch in batches[:2]])
+    call = shim.feed_in_background(work.feed_id, valve)
+    valve.let()
+    wait_until(lambda: 0 in call.answers)
+    assert valve.sent == 1
+    valve.let()
+    assert call.result(timeout=30).batches == 2
+    assert shim.watch(operation)[-1].succeeded.forwarded.batches == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "work"),
+    [
+        ("evaluate_loss", lambda model_id, **feed: work_pb2.EvaluateLoss(model_id=model_id, **feed)),
+        ("slice", lambda model_id, **feed: work_pb2.Slice(**feed)),
+    ],
+)
+def test_work_that_gives_no_answers_refuses_to_be_asked(shim, model_id, batches, kind, work):
+    reason, message = shim.fail([Asking("LOSS", **batches[0])], **{kind: work(model_id)})
+    assert (reason, "asks for loss" in message) == ("INVALID_REQUEST", True)
+
+
+def test_what_cannot_be_asked_for(shim, model_id, batches):
+    asking = Asking("LOSS", **batches[0])
+    asking.returns = 77
+    assert shim.fail([asking], forward=work_pb2.Forward(model_id=model_id))[0] == "INVALID_REQUEST"
+
+
+def unread_feed(shim, model_id, rng, count=40):
+    """A stream of which no answer is read: megabytes of logits for each batch."""
+    work = work_pb2.Forward(model_id=model_id, feed_id=uuid.uuid4().hex)
+    operation = shim.start(forward=work)
+    asks = [Asking("LOGITS", input_ids=rng.integers(0, 50, (32, 1000))) for _ in range(count)]
+    return operation, shim.feeds.Feed(feed_messages(work.feed_id, asks), timeout=60)
+
+
+def progress_of(shim, operation):
+    watch = shim.operations.Watch(operation_pb2.WatchRequest(operation_id=operation), timeout=4)
+    done = 0
+    with contextlib.suppress(grpc.RpcError):
+        for event in watch:
+            assert not event.HasField("succeeded"), "nobody read its answers"
+            done = max(done, event.progress.done)
+    return done
+
+
+def test_answers_that_nobody_reads_hold_the_operation_back(shim, model_id, rng):
+    operation, call = unread_feed(shim, model_id, rng)
+    in_flight = 8  # answers of 6.4 MB in the window, in gRPC's buffers, and two that wait
+    assert 0 < progress_of(shim, operation) < in_flight
+    shim.cancel(operation)
+    assert reason_of(shim.watch(operation)[-1].failed) == "CANCELLED"
+    call.cancel()
+
+
+def test_a_reader_of_answers_that_is_lost_fails_the_operation(shim, model_id, rng):
+    for count in (4, 40):
+        operation, call = unread_feed(shim, model_id, rng, count)
+        time.sleep(0.5)
+        call.cancel()
+        assert reason_of(shim.watch(operation)[-1].failed) == "FEED_LOST"
 
 
 def test_a_request_without_work(shim):

@@ -5,7 +5,7 @@ import torch
 import transformers as tf
 
 from prunebridge_shim.models.forward import forward
-from prunebridge_shim.tensors import HostTensor
+from prunebridge_shim.tensors import Ask, HostTensor
 
 VOCAB = 50
 COMMON = {
@@ -71,12 +71,25 @@ def token_ids(rng, batches=3, rows=2, length=9):
 
 
 def as_feed(ids):
-    return [{"input_ids": HostTensor("I64", one)} for one in ids]
+    return [Ask({"input_ids": HostTensor("I64", one)}) for one in ids]
+
+
+def asking(ids, returns, **extra):
+    """Asks over token ids, and their answers by number, which fill as they are given."""
+    answers = {}
+    asks = [
+        Ask({"input_ids": HostTensor("I64", one), **extra}, what, lambda answer, i=i: answers.update({i: answer}))
+        for i, (one, what) in enumerate(zip(ids, returns, strict=True))
+    ]
+    return asks, answers
 
 
 def logits_of(model, feed):
     """The logits of a feed's batches, by their numbers."""
-    return dict(enumerate(forward(model, feed, no_tick).values()))
+    batches = [ask.batch["input_ids"].array for ask in feed]
+    asks, answers = asking(batches, ["logits"] * len(batches))
+    forward(model, asks, no_tick)
+    return {number: answer["logits"] for number, answer in answers.items()}
 
 
 def no_tick(_done, _total):

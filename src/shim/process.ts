@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { z } from "zod";
 import { PruneError } from "../errors.js";
+import { checkAllowName } from "../pythonRef.js";
 import { LogTail } from "./logTail.js";
 import { TIMEOUTS } from "./options.js";
 import { findPython, SHIM_PATH } from "./python.js";
@@ -18,6 +19,11 @@ export interface SpawnOptions {
   readonly python?: string;
   /** Variables added to the environment that the shim inherits, CUDA_VISIBLE_DEVICES for one. */
   readonly env?: Readonly<Record<string, string>>;
+  /**
+   * Python functions that may be called by name: whole modules, `package.module`, and single functions, `package.module:function`. Nothing
+   * else is imported. Default: none. Modules are found as Python finds them: beside the working directory, PYTHONPATH in `env`, installed.
+   */
+  readonly allowPython?: readonly string[];
   /** Called with the shim's log as it is written. Default: only the tail is kept, for errors. */
   readonly onLog?: (text: string) => void;
 }
@@ -32,14 +38,17 @@ export class ShimProcess {
   readonly address: string;
   /** Resolves with the error to give callers, once the process has ended. */
   readonly died: Promise<PruneError>;
+  /** The Python functions and modules that it may call. */
+  readonly allowPython: readonly string[];
   readonly #child: Child;
   readonly #folder: string;
   #stopping: Promise<void> | undefined;
 
-  private constructor(child: Child, folder: string, address: string) {
+  private constructor(child: Child, folder: string, address: string, allowPython: readonly string[]) {
     this.#child = child;
     this.#folder = folder;
     this.address = address;
+    this.allowPython = allowPython;
     this.died = child.exited.then((how) => deathError("SHIM_DIED", `the shim ended unasked (${how})`, child.log));
   }
 
@@ -51,13 +60,15 @@ export class ShimProcess {
   /**
    * Starts a shim on a unix socket in a private folder and waits for its readiness line.
    *
-   * @throws PruneError SHIM_START_FAILED or MISSING_DEPENDENCY
+   * @throws PruneError BAD_OPTION, SHIM_START_FAILED or MISSING_DEPENDENCY
    */
   static async start(options: SpawnOptions = {}): Promise<ShimProcess> {
+    const { allowPython = [] } = options;
+    allowPython.forEach(checkAllowName);
     const folder = await mkdtemp(join(tmpdir(), `prunebridge-${process.pid}-`)); // mode 0700
     const child = startChild(findPython(options.python), join(folder, "shim.sock"), options);
     try {
-      return new ShimProcess(child, folder, await awaitReadiness(child));
+      return new ShimProcess(child, folder, await awaitReadiness(child), allowPython);
     } catch (error) {
       killGroup(child, "SIGKILL");
       await child.exited;
@@ -96,6 +107,7 @@ interface Child {
 
 function startChild(python: string, socket: string, options: SpawnOptions): Child {
   const args = ["-m", "prunebridge_shim", "serve", "--socket", socket, "--ready-fd", "3", "--parent-pid", String(process.pid)];
+  for (const name of options.allowPython ?? []) args.push("--allow-python", name);
   const pythonPath = [SHIM_PATH, options.env?.["PYTHONPATH"] ?? process.env["PYTHONPATH"]].filter(Boolean).join(":");
   const child = execa(python, args, {
     stdio: ["pipe", "ignore", "pipe", "pipe"],

@@ -6,9 +6,10 @@ import { PruneError } from "../errors.js";
 import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 import type { HandshakeResponse } from "../gen/prunebridge/v1/session.js";
 import type { RunOptions } from "../progress.js";
-import { type Batches, countOf, type Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import { DeathWatch } from "./deathWatch.js";
-import { sendFeed } from "./feed.js";
+import { Drawing } from "./drawing.js";
+import { type FeedSource, sendFeed } from "./feed.js";
 import { PROTOCOL, RETRY_PAUSES, TIMEOUTS } from "./options.js";
 import type { ShimProcess } from "./process.js";
 import { withTotal } from "./progress.js";
@@ -18,31 +19,31 @@ import { fromCallError, fromDetail, isUnavailable } from "./translate.js";
 
 const META = new Metadata();
 
+/** Work that touches no model, for which the shim has another thread. */
+const BESIDE_MODELS: readonly Work["$case"][] = ["slice", "tokenize"];
+
 type Work = NonNullable<StartRequest["work"]>;
 type Event = NonNullable<WatchResponse["event"]>;
 
 /** What a shim is and can do: version, capabilities, devices, limits. */
 export type ShimInfo = HandshakeResponse;
 
-/** The parts of a process that a session needs: the news of its death. */
-export type Lifeline = Pick<ShimProcess, "died">;
-
-/** What an operation reads, where it reads batches. */
-export interface FeedSource {
-  readonly id: string;
-  readonly batches: Batches;
-}
+/** The parts of a process that a session needs: the news of its death, and which Python functions it may call. */
+export type Lifeline = Pick<ShimProcess, "died" | "allowPython">;
 
 /** A connection to one shim, after its handshake. */
 export class ShimSession {
   readonly #stubs: Stubs;
   readonly #deathWatch: DeathWatch;
   readonly shim: HandshakeResponse;
+  /** The Python functions and modules that the shim may call. */
+  readonly allowPython: readonly string[];
 
-  private constructor(stubs: Stubs, deathWatch: DeathWatch, shim: HandshakeResponse) {
+  private constructor(stubs: Stubs, deathWatch: DeathWatch, shim: HandshakeResponse, allowPython: readonly string[]) {
     this.#stubs = stubs;
     this.#deathWatch = deathWatch;
     this.shim = shim;
+    this.allowPython = allowPython;
   }
 
   /** Connects and shakes hands. Throws PROTOCOL_MISMATCH, SHIM_UNREACHABLE or SHIM_DIED. */
@@ -55,7 +56,7 @@ export class ShimSession {
         (options, done) => stubs.session.handshake(request, META, options, done),
         TIMEOUTS.handshake,
       );
-      return new ShimSession(stubs, deathWatch, await deathWatch.guard(answer));
+      return new ShimSession(stubs, deathWatch, await deathWatch.guard(answer), lifeline.allowPython);
     } catch (error) {
       disconnect(stubs);
       throw error;
@@ -70,7 +71,7 @@ export class ShimSession {
   /**
    * Runs one operation to its end, feeding it where it reads batches. A watch that breaks off is taken up again where it was.
    *
-   * @throws PruneError as the operation failed; CANCELLED where the signal ended it; SHIM_DIED with the tail of the log
+   * @throws PruneError BAD_OPTION at once where it would wait for a feed that waits for it; as the operation failed; CANCELLED where the signal ended it; SHIM_DIED with the tail of the log
    */
   async run(work: Work, options: RunOptions = {}, feed?: FeedSource): Promise<Succeeded> {
     return (await this.#deathWatch.guard(this.#runToEnd(work, options, feed))).done;
@@ -88,16 +89,17 @@ export class ShimSession {
 
   async #runToEnd(work: Work, { signal, onProgress }: RunOptions, feed?: FeedSource): Promise<{ operationId: string; done: Succeeded }> {
     throwIfCancelled(signal);
+    if (!BESIDE_MODELS.includes(work.$case)) Drawing.refuse(this);
     const request: StartRequest = { requestId: randomUUID(), work };
     const { operationId } = await callUnary<{ operationId: string }>((o, done) => this.#stubs.operations.start(request, META, o, done));
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
     signal?.addEventListener("abort", cancel, { once: true });
     if (signal?.aborted) cancel();
-    const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed.id, feed.batches)) : undefined;
+    const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed, new Drawing(this))) : undefined;
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
     try {
-      const done = await this.#watch(operationId, onProgress && feed ? withTotal(onProgress, () => countOf(feed.batches)) : onProgress);
+      const done = await this.#watch(operationId, onProgress && feed ? withTotal(onProgress, () => feed.asks.size) : onProgress);
       await feeding;
       return { operationId, done };
     } catch (error) {

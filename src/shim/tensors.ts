@@ -1,7 +1,7 @@
 import { PruneError } from "../errors.js";
-import type { FeedRequest } from "../gen/prunebridge/v1/operation.js";
+import { type FeedRequest, Returns as WireReturns } from "../gen/prunebridge/v1/operation.js";
 import { type TensorChunk, type TensorInfo, Dtype as WireDtype } from "../gen/prunebridge/v1/tensor.js";
-import { type Batch, byteLength, type Dtype, type Tensor } from "../tensor.js";
+import { type Batch, byteLength, type Dtype, type Returns, type Tensor } from "../tensor.js";
 import { CHUNK_BYTES } from "./options.js";
 
 const TO_WIRE: Readonly<Record<Dtype, WireDtype>> = {
@@ -23,13 +23,19 @@ const TO_WIRE: Readonly<Record<Dtype, WireDtype>> = {
 };
 const FROM_WIRE = new Map(Object.entries(TO_WIRE).map(([name, wire]) => [wire, name as Dtype]));
 
+const RETURNS_TO_WIRE: Readonly<Record<Returns, WireReturns>> = {
+  loss: WireReturns.RETURNS_LOSS,
+  last_logits: WireReturns.RETURNS_LAST_LOGITS,
+  logits: WireReturns.RETURNS_LOGITS,
+};
+
 /** A tensor's description for the wire. */
 export function toTensorInfo(name: string, { dtype, shape }: Pick<Tensor, "dtype" | "shape">): TensorInfo {
   return { name, dtype: TO_WIRE[dtype], shape: [...shape] };
 }
 
-/** The messages of one batch: its tensors in chunks, then the batch's end. */
-export function* batchMessages(batch: Batch): Generator<FeedRequest> {
+/** The messages of one batch: its tensors in chunks, then the batch's end, which says what it gives back. */
+export function* batchMessages(batch: Batch, returns?: Returns): Generator<FeedRequest> {
   for (const [name, tensor] of Object.entries(batch)) {
     let offset = 0;
     do {
@@ -39,7 +45,10 @@ export function* batchMessages(batch: Batch): Generator<FeedRequest> {
       offset += CHUNK_BYTES;
     } while (offset < tensor.data.length);
   }
-  yield { feedId: "", part: { $case: "batchEnd", value: {} } };
+  yield {
+    feedId: "",
+    part: { $case: "batchEnd", value: { returns: returns ? RETURNS_TO_WIRE[returns] : WireReturns.RETURNS_UNSPECIFIED } },
+  };
 }
 
 function viewOf(data: Uint8Array, offset: number): Buffer {

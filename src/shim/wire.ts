@@ -5,8 +5,8 @@ import { HookSide, Reduction, type HookPoint as WireHook, type TensorSlice as Wi
 import type { ReductionName } from "../policy/families/table.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { TensorSlice } from "../policy/slices.js";
-import { type Batches, bytesOf, type Dtype } from "../tensor.js";
-import type { FeedSource } from "./session.js";
+import { type Batches, bytesOf, countOf, type Dtype } from "../tensor.js";
+import type { Ask, Asks, FeedSource } from "./feed.js";
 import { toTensorInfo } from "./tensors.js";
 
 type Result = NonNullable<Succeeded["result"]>;
@@ -26,7 +26,19 @@ export function resultOf<Case extends Result["$case"]>(done: Succeeded, kind: Ca
 
 /** A feed of batches under a new id. */
 export function feedOf(batches: Batches): FeedSource {
-  return { id: randomUUID(), batches };
+  return { id: randomUUID(), asks: asksOfBatches(batches) };
+}
+
+/** Batches that ask for nothing. */
+export function asksOfBatches(batches: Batches): Asks {
+  return {
+    get size() {
+      return countOf(batches);
+    },
+    async *[Symbol.asyncIterator](): AsyncGenerator<Ask, void, void> {
+      for await (const batch of batches) yield { batch };
+    },
+  };
 }
 
 /** The index sets of a cut as a feed of one batch: each an I64 tensor under its id. */

@@ -61,15 +61,14 @@ async function watch(operation_id: unknown, after_seq = 0): Promise<Message[]> {
   return events;
 }
 
-async function feed(messages: readonly Message[]): Promise<Message> {
+async function feed(messages: readonly Message[]): Promise<Message[]> {
   const stub = stubs["FeedService"] as Stub;
-  return new Promise((resolve, reject) => {
-    const call = (
-      stub["Feed"] as (done: (error: ServiceError | null, response: Message) => void) => { write(message: Message): void; end(): void }
-    ).call(stub, (error, response) => (error ? reject(error) : resolve(response)));
-    for (const message of messages) call.write(message);
-    call.end();
-  });
+  const call = (stub["Feed"] as () => AsyncIterable<Message> & { write(message: Message): void; end(): void }).call(stub);
+  for (const message of messages) call.write(message);
+  call.end();
+  const responses: Message[] = [];
+  for await (const response of call) responses.push(response);
+  return responses;
 }
 
 async function refusal(call: Promise<unknown>): Promise<{ code: number; reason: string; message: string }> {
@@ -106,7 +105,7 @@ describe("the handshake", () => {
       ranks: { world_size: 1 },
     });
     expect(answer["capabilities"]).toEqual(
-      expect.arrayContaining(["open_model", "collect", "evaluate_loss", "forward", "slice", "tokenize", "cut_model"]),
+      expect.arrayContaining(["open_model", "collect", "evaluate_loss", "forward", "score_model", "slice", "tokenize", "cut_model"]),
     );
     expect(answer["boot_id"]).toMatch(/^[0-9a-f-]{32,36}$/);
   });
@@ -210,13 +209,66 @@ describe("a feed", () => {
     const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
     const feed_id = randomUUID();
     const { operation_id } = await start({ evaluate_loss: { model_id, feed_id } });
-    expect(await feed([{ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) }, { batch_end: {} }, { feed_end: { batches: 1 } }])).toEqual({
-      batches: 1,
-    });
+    expect(await feed([{ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) }, { batch_end: {} }, { feed_end: { batches: 1 } }])).toEqual([
+      { part: "feed_taken", feed_taken: { batches: 1 } },
+    ]);
     const { succeeded } = last(await watch(operation_id)) as { succeeded: { loss_evaluated: { loss: number; tokens: number } } };
     expect(succeeded.loss_evaluated.tokens).toBe(2);
     // Random weights know nothing: near the logarithm of the vocabulary.
     expect(succeeded.loss_evaluated.loss).toBeGreaterThan(2);
     expect(succeeded.loss_evaluated.loss).toBeLessThan(6);
+  });
+
+  it("answers the batches that ask, in their order, and then says that all were taken", async () => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    const feed_id = randomUUID();
+    const { operation_id } = await start({ forward: { model_id, feed_id } });
+    const batch = { feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) };
+    const returns = ["RETURNS_LAST_LOGITS", "RETURNS_UNSPECIFIED", "RETURNS_LOSS", "RETURNS_LOGITS"];
+    const responses = await feed([
+      ...returns.flatMap((wanted) => [batch, { batch_end: { returns: wanted } }]),
+      { feed_end: { batches: returns.length } },
+    ]);
+    expect(responses).toMatchObject([
+      { chunk: { info: { name: "logits", dtype: "DTYPE_F32", shape: [1, 50] } } },
+      { answer_end: { batch: 0 } },
+      { chunk: { info: { name: "loss", dtype: "DTYPE_F64", shape: [] } } },
+      { answer_end: { batch: 2 } },
+      { chunk: { info: { name: "logits", dtype: "DTYPE_F32", shape: [1, 3, 50] } } },
+      { answer_end: { batch: 3 } },
+      { feed_taken: { batches: 4 } },
+    ]);
+    expect(last(await watch(operation_id))).toMatchObject({ succeeded: { forwarded: { batches: 4 } } });
+  });
+
+  it("runs what a batch holds beside its token ids, and names what the model does not take", async () => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    for (const [name, ended] of [
+      ["attention_mask", { succeeded: { forwarded: { batches: 1 } } }],
+      ["mask", { failed: { reason: "ERROR_REASON_BAD_DATA", message: expect.stringMatching(/mask/) } }],
+    ] as const) {
+      const feed_id = randomUUID();
+      const { operation_id } = await start({ forward: { model_id, feed_id } });
+      const ones = tokens([1n, 1n, 1n], [1, 3]);
+      const mask = { ...ones, info: { ...(ones["info"] as Message), name } };
+      const chunks = [{ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) }, { chunk: mask }, { batch_end: {} }, { feed_end: { batches: 1 } }];
+      await feed(chunks).catch(() => {});
+      expect(last(await watch(operation_id))).toMatchObject(ended);
+    }
+  });
+
+  it("is not needed by a Python function, which has to be allowed", async () => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    for (const work of [
+      { score_model: { model_id, score_func: "os:system" } },
+      { collect: { model_id, forward_loop: "os:system" } },
+      { collect: { model_id, data: { data_loader: "os:system" } } },
+    ]) {
+      const { operation_id } = await start(work);
+      expect(last(await watch(operation_id))).toMatchObject({ failed: { reason: "ERROR_REASON_PYTHON_DENIED" } });
+    }
   });
 });

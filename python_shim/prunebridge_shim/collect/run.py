@@ -1,7 +1,8 @@
 """Runs calibration batches through a model and brings the accumulators home."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,10 @@ from torch import nn
 
 from prunebridge_shim.collect.hooks import HookPoint, attached, find_modules
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.models.batches import token_batches
-from prunebridge_shim.tensors import Batch, HostTensor, Tick
+from prunebridge_shim.models.batches import INPUT_IDS, argument_names, model_inputs
+from prunebridge_shim.models.calling import call
+from prunebridge_shim.models.forward import run
+from prunebridge_shim.tensors import Ask, HostTensor, Tick
 
 
 @dataclass
@@ -32,10 +35,23 @@ class Collected:
     tokens: int = 0
     forward_seconds: float = 0.0
 
+    def count(self, samples: int, length: int) -> None:
+        """Adds a batch of as many sequences of as many tokens."""
+        self.batches += 1
+        self.samples += samples
+        self.tokens += samples * length
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Adds the time that the context lasts."""
+        began = time.perf_counter()
+        yield
+        self.forward_seconds += time.perf_counter() - began
+
 
 @torch.no_grad()
-def collect(model: Any, points: Sequence[HookPoint], feed: Iterable[Batch], tick: Tick) -> Collected:
-    """Runs the model over a feed's batches with hooks that accumulate in float32.
+def collect(model: Any, points: Sequence[HookPoint], feed: Iterable[Ask], tick: Tick) -> Collected:
+    """Runs the model over a feed's batches with hooks that accumulate in float32, and answers those that ask.
 
     Raises:
         ShimError: UNKNOWN_MODULE for a hook point that the model lacks or never runs, BAD_DATA for a batch that does
@@ -43,31 +59,37 @@ def collect(model: Any, points: Sequence[HookPoint], feed: Iterable[Batch], tick
             or those flattened.
     """
     modules = find_modules(model, points)
-    runner = _smallest_runner(model, modules)
     done = Collected({})
     with attached(points, modules, model.get_input_embeddings()) as sums:
-        for ids in token_batches(feed, model):
+        for ask, inputs in model_inputs(feed, model):
             tick(done.batches, 0)
-            began = time.perf_counter()
-            runner(input_ids=ids, use_cache=False)
-            done.forward_seconds += time.perf_counter() - began
-            done.batches += 1
-            done.samples += ids.shape[0]
-            done.tokens += ids.numel()
-    began = time.perf_counter()
-    done.sums = _bring_home(points, sums)
-    done.forward_seconds += time.perf_counter() - began  # a GPU's work is awaited here
+            with done.timed():
+                if ask.returns == "nothing":
+                    answer = None
+                    call(smallest_runner(model, modules, inputs), inputs)
+                else:
+                    answer = run(model, inputs, ask.returns)
+            if answer is not None:
+                ask.answer(answer)
+            done.count(*inputs[INPUT_IDS].shape)
+    with done.timed():  # a GPU's work is awaited here
+        done.sums = bring_home(points, sums)
     return done
 
 
-def _smallest_runner(model: Any, modules: Sequence[nn.Module]) -> nn.Module:
-    """The decoder without its output layer where all hooks sit inside of it: nobody reads the logits."""
+def smallest_runner(model: Any, modules: Sequence[nn.Module], arguments: Iterable[str]) -> nn.Module:
+    """The decoder without its output layer where all hooks sit inside of it and it takes all arguments.
+
+    Nobody reads the logits then.
+    """
     decoder: nn.Module = model.base_model
     inside = set(decoder.modules())
-    return decoder if all(module in inside for module in modules) else model
+    enough = all(module in inside for module in modules) and set(arguments) <= set(argument_names(decoder))
+    return decoder if enough else model
 
 
-def _bring_home(points: Sequence[HookPoint], sums: Mapping[str, torch.Tensor]) -> dict[str, HostTensor]:
+def bring_home(points: Sequence[HookPoint], sums: Mapping[str, torch.Tensor]) -> dict[str, HostTensor]:
+    """Fetches the accumulators in one copy; raises UNKNOWN_MODULE for a module that never ran."""
     for point in points:
         if point.key not in sums:
             raise ShimError(Reason.UNKNOWN_MODULE, f"hook {point.key}: the model never runs its module {point.module}")

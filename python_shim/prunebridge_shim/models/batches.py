@@ -1,45 +1,94 @@
-"""Token ids on their way from a feed to a model. B: batch, S: sequence."""
+"""Batches on their way from a feed to a model. B: batch, S: sequence."""
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.tensors import Batch, HostTensor
+from prunebridge_shim.tensors import Ask, Batch, HostTensor
 
 INPUT_IDS = "input_ids"
+SET_HERE = {"use_cache"}
+"""Arguments of forward that are the shim's own."""
+
+TORCH_DTYPES = {"BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+"""Those that numpy lacks."""
+
+Inputs = Mapping[str, torch.Tensor]
+"""Arguments of a model's forward by name, on the model's device; `input_ids` is I64 [B, S]."""
 
 
-def token_batches(feed: Iterable[Batch], model: Any) -> Iterator[torch.Tensor]:
-    """Yields the feed's token ids [B, S] on the model's device, each checked against its vocabulary.
+def model_inputs(feed: Iterable[Ask], model: Any) -> Iterator[tuple[Ask, Inputs]]:
+    """Yields the feed's batches as arguments of the model's forward, each checked against its vocabulary.
 
     Raises:
         ShimError: BAD_DATA for a batch that does not fit the model, or where there is none.
     """
-    vocab_size = model.get_input_embeddings().weight.shape[0]
+    embedding = model.get_input_embeddings().weight
+    known = argument_names(model)
     index = -1
-    for index, batch in enumerate(feed):
-        ids = _checked(batch, index, vocab_size)
-        yield torch.from_numpy(ids.array.astype("int64", copy=True)).to(model.device)
+    for index, ask in enumerate(feed):
+        _check_names(ask.batch, index, known)
+        ids = _checked(ask.batch[INPUT_IDS], index, embedding.shape[0])
+        _check_shapes(ask.batch, index)
+        inputs = {name: _to_torch(tensor) for name, tensor in ask.batch.items()}
+        inputs[INPUT_IDS] = torch.from_numpy(ids.array.astype("int64", copy=True))
+        yield ask, {name: tensor.to(model.device) for name, tensor in inputs.items()}
     if index < 0:
         raise ShimError(Reason.BAD_DATA, "the feed ended before its first batch", "send at least one batch")
 
 
-def _checked(batch: Batch, index: int, vocab_size: int) -> HostTensor:
-    if batch.keys() != {INPUT_IDS}:
-        raise _bad(f"batch {index} holds {', '.join(sorted(batch)) or 'nothing'} where one tensor {INPUT_IDS} belongs")
-    ids = batch[INPUT_IDS]
-    if ids.dtype not in {"I64", "I32"} or ids.array.ndim != 2 or ids.array.size == 0:  # noqa: PLR2004 [B, S]
-        raise _bad(f"{INPUT_IDS} of batch {index} is {ids}; token ids are I64 [batch, sequence], neither of them 0")
-    lowest, highest = int(ids.array.min()), int(ids.array.max())
+def argument_names(model: Any) -> list[str]:
+    """What a model's forward takes by name, in the order of its positional arguments."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [parameter.name for parameter in parameters if parameter.kind in kinds]
+
+
+def check_vocabulary(lowest: int, highest: int, index: int, vocab_size: int) -> None:
+    """Raises BAD_DATA where the least or the greatest token id of a batch has no embedding."""
     if lowest < 0 or highest >= vocab_size:
         wrong = lowest if lowest < 0 else highest
         raise _bad(
             f"token id {wrong} in batch {index} is outside of the vocabulary of {vocab_size}",
             "tokenize with the tokenizer of this model",
         )
+
+
+def _check_names(batch: Batch, index: int, known: list[str]) -> None:
+    held = ", ".join(sorted(batch)) or "nothing"
+    if INPUT_IDS not in batch:
+        raise _bad(f"batch {index} holds {held} where a tensor {INPUT_IDS} belongs")
+    takes = [name for name in known if name not in SET_HERE]
+    strange = [name for name in batch if name not in takes]
+    if strange:
+        raise _bad(
+            f"batch {index} holds {strange[0]}, which the model's forward does not take", f"it takes {', '.join(takes)}"
+        )
+
+
+def _checked(ids: HostTensor, index: int, vocab_size: int) -> HostTensor:
+    if ids.dtype not in {"I64", "I32"} or ids.array.ndim != 2 or ids.array.size == 0:  # noqa: PLR2004 [B, S]
+        raise _bad(f"{INPUT_IDS} of batch {index} is {ids}; token ids are I64 [batch, sequence], neither of them 0")
+    check_vocabulary(int(ids.array.min()), int(ids.array.max()), index, vocab_size)
     return ids
+
+
+def _check_shapes(batch: Batch, index: int) -> None:
+    # transformers pads or drops a mask that is too short, in silence.
+    rows, length = batch[INPUT_IDS].shape
+    for name, tensor in batch.items():
+        if len(tensor.shape) == 2 and tensor.shape not in {(rows, length), (1, length)}:  # noqa: PLR2004 [B, S]
+            raise _bad(f"{name} of batch {index} is {tensor} where {INPUT_IDS} is [{rows}, {length}]")
+
+
+def _to_torch(tensor: HostTensor) -> torch.Tensor:
+    array = tensor.array.copy()
+    if tensor.dtype in TORCH_DTYPES:
+        return torch.from_numpy(array.view(f"i{array.itemsize}")).view(TORCH_DTYPES[tensor.dtype])
+    return torch.from_numpy(array)
 
 
 def _bad(message: str, hint: str = "") -> ShimError:

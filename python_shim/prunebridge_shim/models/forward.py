@@ -1,20 +1,47 @@
-"""Logits of whole batches."""
+"""Runs a model on batches and gives what they ask for. B: batch, S: sequence, V: vocabulary."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from prunebridge_shim.models.batches import token_batches
-from prunebridge_shim.tensors import Batch, HostTensor, Tick
+from prunebridge_shim.models.batches import INPUT_IDS, Inputs, model_inputs
+from prunebridge_shim.models.calling import call
+from prunebridge_shim.models.loss import mean_cross_entropy
+from prunebridge_shim.tensors import Ask, Batch, HostTensor, Returns, Tick
 
 
 @torch.no_grad()
-def forward(model: Any, feed: Iterable[Batch], tick: Tick) -> dict[str, HostTensor]:
-    """Runs the model on each batch; gives `logits.N`, F32 [B, S, vocab], for batch N."""
-    logits = {}
-    for index, ids in enumerate(token_batches(feed, model)):
-        tick(index, 0)
-        output = model(input_ids=ids, use_cache=False).logits
-        logits[f"logits.{index}"] = HostTensor("F32", output.float().cpu().contiguous().numpy())
-    return logits
+def forward(model: Any, feed: Iterable[Ask], tick: Tick) -> int:
+    """Runs the model on each batch and answers it; gives the number of batches.
+
+    Raises:
+        ShimError: BAD_DATA for a batch that does not fit the model.
+    """
+    done = 0
+    for ask, inputs in model_inputs(feed, model):
+        tick(done, 0)
+        answer = run(model, inputs, ask.returns)
+        if ask.returns != "nothing":
+            ask.answer(answer)
+        done += 1
+    return done
+
+
+def run(model: Any, inputs: Inputs, returns: Returns) -> Batch:
+    """Runs a model on a batch; gives F64 `loss` [], F32 `logits` [B, V] or [B, S, V], or nothing.
+
+    Raises:
+        ShimError: BAD_DATA for a batch that the model cannot run, or the loss of sequences without a second token.
+    """
+    logits_BSV = call(model, inputs).logits
+    if returns == "nothing":
+        return {}
+    if returns == "loss":
+        return {"loss": _to_host("F64", mean_cross_entropy(logits_BSV, inputs[INPUT_IDS]))}
+    picked = logits_BSV[:, -1] if returns == "last_logits" else logits_BSV
+    return {"logits": _to_host("F32", picked.float())}
+
+
+def _to_host(dtype: str, values: torch.Tensor) -> HostTensor:
+    return HostTensor(dtype, values.cpu().contiguous().numpy())

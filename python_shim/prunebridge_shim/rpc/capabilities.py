@@ -24,6 +24,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "collect": ("torch", "transformers"),
     "evaluate_loss": ("torch", "transformers"),
     "forward": ("torch", "transformers"),
+    "score_model": ("torch", "transformers"),
 }
 """The packages that each kind of work needs."""
 

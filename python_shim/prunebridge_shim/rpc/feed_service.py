@@ -1,38 +1,52 @@
-"""Batches on their way in: the third service of the protocol."""
+"""Batches on their way in and what they give back: the third service of the protocol."""
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grpc
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, operation_pb2_grpc
-from prunebridge_shim.rpc.calls import unary
+from prunebridge_shim.rpc.calls import streaming
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.translate import to_shim_error
-from prunebridge_shim.rpc.wire import BatchAssembler
+from prunebridge_shim.rpc.wire import BatchAssembler, chunks_of
+from prunebridge_shim.tensors import Returns
+
+RETURNS: Mapping[int, Returns] = {
+    operation_pb2.RETURNS_UNSPECIFIED: "nothing",
+    operation_pb2.RETURNS_LOSS: "loss",
+    operation_pb2.RETURNS_LAST_LOGITS: "last_logits",
+    operation_pb2.RETURNS_LOGITS: "logits",
+}
 
 
 class FeedService(operation_pb2_grpc.FeedServiceServicer):
-    """Takes batches for operations."""
+    """Takes batches for operations and gives out their answers."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    @unary
+    @streaming
     def Feed(  # noqa: N802
-        self, requests: Iterator[operation_pb2.FeedRequest], _context: grpc.ServicerContext
-    ) -> operation_pb2.FeedResponse:
+        self, requests: Iterator[operation_pb2.FeedRequest], context: grpc.ServicerContext
+    ) -> Iterator[operation_pb2.FeedResponse]:
         """Takes batches until the operation has all of them, or has ended."""
         first = next(requests, None)
         feed = self._registry.feed(first.feed_id if first else "")
         feed.attach()
-        # Only the end of the call interrupts reading: a thread reads, this one ends the call with the operation.
+        context.add_callback(lambda: feed.hang_up(_sender_gone(feed)))
+        # Only the end of the call interrupts reading: a thread reads, this one answers and ends the call with the
+        # operation.
         everything = itertools.chain([first], requests)
         threading.Thread(target=_pump, args=(feed, everything), name="feed", daemon=True).start()
-        return operation_pb2.FeedResponse(batches=feed.wait_until_taken())
+        for number, answer in feed.answers():
+            for name, tensor in answer.items():
+                yield from (operation_pb2.FeedResponse(chunk=chunk) for chunk in chunks_of(name, tensor))
+            yield operation_pb2.FeedResponse(answer_end=operation_pb2.AnswerEnd(batch=number))
+        yield operation_pb2.FeedResponse(feed_taken=operation_pb2.FeedTaken(batches=feed.taken))
 
 
 def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest]) -> None:
@@ -46,7 +60,7 @@ def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest]) -> None:
             if part == "chunk":
                 assembler.add(request.chunk)
             elif part == "batch_end":
-                feed.put(assembler.end_batch())
+                feed.put(assembler.end_batch(), _returns_of(request.batch_end, sent))
                 sent += 1
             elif part == "feed_end":
                 stated = request.feed_end.batches
@@ -61,6 +75,12 @@ def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest]) -> None:
         feed.break_off(_sender_gone(feed))
     except Exception as error:  # noqa: BLE001 translated
         feed.break_off(to_shim_error(error))
+
+
+def _returns_of(end: operation_pb2.BatchEnd, number: int) -> Returns:
+    if end.returns not in RETURNS:
+        raise ShimError(Reason.INVALID_REQUEST, f"batch {number} asks for {end.returns}, which is no member of Returns")
+    return RETURNS[end.returns]
 
 
 def _sender_gone(feed: Feed) -> ShimError:

@@ -1,25 +1,34 @@
-"""Batches between a client's stream and the operation that reads it."""
+"""Batches between a client's stream and the operation that reads it, and what they give back."""
 
 from collections import deque
 from collections.abc import Iterator
 from threading import Condition
 
 from prunebridge_shim.errors import Reason, ShimError, cancelled
-from prunebridge_shim.rpc.options import FEED_DEPTH
-from prunebridge_shim.tensors import Batch
+from prunebridge_shim.rpc.options import ANSWER_DEPTH, FEED_DEPTH
+from prunebridge_shim.tensors import Ask, Batch, Returns
+
+Answer = tuple[int, Batch]
+"""What a batch gives back, with the batch's number, counted from 0."""
 
 
 class Feed:
-    """A queue of at most `FEED_DEPTH` batches with one sender and one reader, either of which may be lost."""
+    """At most `FEED_DEPTH` batches on their way in and `ANSWER_DEPTH` answers on their way out.
+
+    One stream sends the batches and hears the answers, one operation reads the batches; either may be lost.
+    """
 
     def __init__(self, feed_id: str) -> None:
         self.id = feed_id
         self._changed = Condition()
-        self._waiting: deque[Batch] = deque()
+        self._waiting: deque[tuple[Batch, Returns]] = deque()
+        self._answers: deque[Answer] = deque()
         self._taken = 0
+        self._unanswered = 0
         self._attached = False
         self._complete = False  # the sender has sent its last batch
         self._broken: ShimError | None = None  # the sender is lost
+        self._unheard: ShimError | None = None  # nobody hears answers any more
         self._cancelled = False  # the reader is to stop
         self._closed = False  # the reader has ended
 
@@ -30,13 +39,13 @@ class Feed:
                 raise ShimError(Reason.INVALID_REQUEST, f"feed {self.id!r} has a stream already")
             self._attached = True
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: Batch, returns: Returns) -> None:
         """Adds a batch once there is room; raises FEED_LOST where the operation has ended."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < FEED_DEPTH or self._closed)
             if self._closed:
                 raise self._reader_gone()
-            self._waiting.append(batch)
+            self._waiting.append((batch, returns))
             self._changed.notify_all()
 
     def complete(self) -> None:
@@ -51,24 +60,40 @@ class Feed:
             self._broken = error
             self._changed.notify_all()
 
-    def wait_until_taken(self) -> int:
-        """Waits until the operation has taken every batch; gives their number.
+    def hang_up(self, error: ShimError) -> None:
+        """Says that nobody hears answers any more, which fails an operation that has one to give."""
+        with self._changed:
+            self._unheard = error
+            self._changed.notify_all()
+
+    def answers(self) -> Iterator[Answer]:
+        """Gives the answers in the order of their batches, until the operation has taken and answered all.
 
         Raises:
             ShimError: FEED_LOST where the operation ended before, or what broke the stream.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._all_taken or self._closed or self._broken)
-            if self._broken:
-                raise self._broken
-            if not self._all_taken:
-                raise self._reader_gone()
-            return self._taken
+        while (answer := self._next_answer()) is not None:
+            yield answer
 
-    def __iter__(self) -> Iterator[Batch]:
+    @property
+    def taken(self) -> int:
+        """Batches that the operation has taken."""
+        return self._taken
+
+    def __iter__(self) -> Iterator[Ask]:
         """Takes batches until the sender has sent its last; raises CANCELLED, or what broke the stream."""
-        while (batch := self._take()) is not None:
-            yield batch
+        while (ask := self._take()) is not None:
+            yield ask
+
+    def batches(self) -> Iterator[Batch]:
+        """The same for work that runs no model; raises INVALID_REQUEST for a batch that asks for something."""
+        for number, ask in enumerate(self):
+            if ask.returns != "nothing":
+                raise ShimError(
+                    Reason.INVALID_REQUEST,
+                    f"batch {number} of feed {self.id!r} asks for {ask.returns} where no model runs",
+                )
+            yield ask.batch
 
     def cancel(self) -> None:
         """Wakes a reader that waits, and has it raise CANCELLED."""
@@ -77,7 +102,7 @@ class Feed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Says that the operation has ended; what waits is dropped."""
+        """Says that the operation has ended; batches that wait are dropped, answers are still given out."""
         with self._changed:
             self._closed = True
             self._complete = self._all_taken
@@ -88,19 +113,54 @@ class Feed:
     def _all_taken(self) -> bool:
         return self._complete and not self._waiting
 
-    def _take(self) -> Batch | None:
+    @property
+    def _all_answered(self) -> bool:
+        return self._all_taken and not self._unanswered
+
+    def _take(self) -> Ask | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._complete or self._broken or self._cancelled)
-            if self._cancelled:
-                raise cancelled()
-            if self._broken:
-                raise self._broken
+            self._raise_lost()
             if not self._waiting:
                 return None
+            (batch, returns), number = self._waiting.popleft(), self._taken
             self._taken += 1
-            batch = self._waiting.popleft()
+            self._unanswered += returns != "nothing"
             self._changed.notify_all()
-            return batch
+            return Ask(batch, returns, lambda answer: self._answer(number, answer))
+
+    def _answer(self, number: int, answer: Batch) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(self._answers) < ANSWER_DEPTH or self._unheard or self._broken or self._cancelled
+            )
+            self._raise_lost()
+            if self._unheard:
+                raise self._unheard
+            self._answers.append((number, answer))
+            self._unanswered -= 1
+            self._changed.notify_all()
+
+    def _next_answer(self) -> Answer | None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._answers or self._all_answered or self._closed or self._broken or self._unheard
+            )
+            if lost := self._broken or self._unheard:
+                raise lost
+            if self._answers:
+                answer = self._answers.popleft()
+                self._changed.notify_all()
+                return answer
+            if not self._all_answered:
+                raise self._reader_gone()
+            return None
+
+    def _raise_lost(self) -> None:
+        if self._cancelled:
+            raise cancelled()
+        if self._broken:
+            raise self._broken
 
     def _reader_gone(self) -> ShimError:
         return ShimError(

@@ -5,13 +5,15 @@ from typing import Any
 
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import collect
+from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.models.checkpoint import load_model
 from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
 from prunebridge_shim.rpc.operations import Operation
-from prunebridge_shim.rpc.requests import measure_of, read_index_sets, tensor_slice
+from prunebridge_shim.rpc.python_work import collect_by_python, score_by_python
+from prunebridge_shim.rpc.requests import brings_batches, measure_of, read_index_sets, tensor_slice
 from prunebridge_shim.subnet.cut import cut_model
 from prunebridge_shim.subnet.prepare import PreparedChild, prepare_child
 from prunebridge_shim.subnet.view import open_view
@@ -23,8 +25,9 @@ Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
 class ModelWork:
     """The models that are open, and what can be done with them. `work` is the message in the request's oneof."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry_points: EntryPoints) -> None:
         self._models = ModelStore()
+        self._entry_points = entry_points
         self._kinds: Mapping[str, Callable[[Any, Operation], Outcome]] = {
             "open_model": self._open,
             "close_model": self._close,
@@ -33,6 +36,7 @@ class ModelWork:
             "forward": self._forward,
             "cut_model": self._cut,
             "open_subnet": self._open_subnet,
+            "score_model": self._score,
         }
 
     def run(self, operation: Operation) -> Outcome:
@@ -59,7 +63,11 @@ class ModelWork:
     def _collect(self, work: work_pb2.Collect, operation: Operation) -> Outcome:
         points = [HookPoint(point.key, point.module, measure_of(point)) for point in work.hooks]
         model = self._models.get(work.model_id)
-        done = collect(model, points, operation.feed, operation.ticker("collecting", "batches"))
+        tick = operation.ticker("collecting", "batches")
+        if brings_batches(work):
+            done = collect_by_python(model, points, work, self._entry_points, tick)
+        else:
+            done = collect(model, points, operation.feed, tick)
         collected = work_pb2.Collected(
             batches=done.batches, samples=done.samples, tokens=done.tokens, forward_seconds=done.forward_seconds
         )
@@ -72,8 +80,13 @@ class ModelWork:
 
     def _forward(self, work: work_pb2.Forward, operation: Operation) -> Outcome:
         model = self._models.get(work.model_id)
-        logits = forward(model, operation.feed, operation.ticker("running", "batches"))
-        return operation_pb2.Succeeded(forwarded=work_pb2.Forwarded(batches=len(logits))), logits
+        batches = forward(model, operation.feed, operation.ticker("running", "batches"))
+        return operation_pb2.Succeeded(forwarded=work_pb2.Forwarded(batches=batches)), {}
+
+    def _score(self, work: work_pb2.ScoreModel, operation: Operation) -> Outcome:
+        model = self._models.get(work.model_id)
+        score = score_by_python(model, work.score_func, self._entry_points, operation.ticker("scoring", "batches"))
+        return operation_pb2.Succeeded(model_scored=work_pb2.ModelScored(score=score)), {}
 
     def _cut(self, work: work_pb2.CutModel, operation: Operation) -> Outcome:
         prepared = _prepare(self._models.get_unviewed(work.model_id), work, operation)

@@ -9,6 +9,9 @@ CHUNK_BYTES = MIB
 FEED_DEPTH = 4
 """Batches of a feed that wait: enough to hide a sender's pauses, little enough for memory."""
 
+ANSWER_DEPTH = 2
+"""Answers of a feed that wait to be read: whole logits can outweigh the model."""
+
 PROTOCOL_VERSIONS = range(1, 2)
 
 RPC_THREADS = 64

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.operations import Operation
+from prunebridge_shim.rpc.requests import brings_batches
 
 LANES = {"slice": "storage", "tokenize": "storage"}
 """Kinds that touch no model have a thread of their own: a loss may wait for batches that wait for being tokenized."""
@@ -57,7 +58,7 @@ class Registry:
                 return self._by_request[request_id]
             if self._closing:
                 raise ShimError(Reason.SHUTTING_DOWN, "the shim is shutting down and starts nothing new")
-            feed = self._new_feed(kind, work) if hasattr(work, "feed_id") else None
+            feed = self._new_feed(kind, work) if hasattr(work, "feed_id") and not brings_batches(work) else None
             operation = Operation(kind, work, feed)
             self._operations[operation.id] = self._by_request[request_id] = operation
             if feed is not None:

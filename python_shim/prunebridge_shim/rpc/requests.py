@@ -28,6 +28,11 @@ MEASURES: Mapping[tuple[Any, Any], Measure] = {
 }
 
 
+def brings_batches(work: Any) -> bool:
+    """Whether Python brings the batches of a piece of work, and no feed does."""
+    return isinstance(work, work_pb2.Collect) and work.WhichOneof("python") is not None
+
+
 def measure_of(point: work_pb2.HookPoint) -> Measure:
     """What a hook point measures; raises INVALID_REQUEST for a reduction that cannot be on that side."""
     measure = MEASURES.get((point.reduction, point.side))
@@ -60,7 +65,7 @@ def output_shards(wire: Iterable[work_pb2.OutputShard]) -> list[OutputShard]:
 
 def read_index_sets(feed: Feed) -> dict[str, Indices]:
     """Takes a feed's only batch; raises INVALID_REQUEST where there is none or another."""
-    batches = list(feed)
+    batches = list(feed.batches())
     if len(batches) != 1:
         raise ShimError(
             Reason.INVALID_REQUEST, f"feed {feed.id!r} brought {len(batches)} batches; index sets come in one"

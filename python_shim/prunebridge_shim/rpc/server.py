@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import grpc
 
+from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2_grpc, session_pb2_grpc
 from prunebridge_shim.rpc.feed_service import FeedService
@@ -24,11 +25,11 @@ GRACE_SECONDS = 2.0
 class ShimServer:
     """Serves one address until it is stopped."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, entry_points: EntryPoints) -> None:
         self.address = address
         self.boot_id = str(uuid4())
         self._health = Health()
-        self._registry = Registry(ShimWorker())
+        self._registry = Registry(ShimWorker(entry_points))
         self._server = grpc.server(ThreadPoolExecutor(RPC_THREADS, "rpc"), options=SERVER_OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.boot_id), self._server)
         operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationService(self._registry), self._server)

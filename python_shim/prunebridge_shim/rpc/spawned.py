@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from prunebridge_shim import __version__
+from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.lifeline import die_with_parent
 from prunebridge_shim.rpc.options import PROTOCOL_VERSIONS
@@ -22,19 +23,20 @@ MAX_SOCKET_PATH_BYTES = 107
 log = logging.getLogger(__name__)
 
 
-def serve(path: Path, ready_fd: int, parent_pid: int) -> int:
+def serve(path: Path, ready_fd: int, parent_pid: int, entry_points: EntryPoints) -> int:
     """Serves a unix socket until a signal ends it; gives the exit status.
 
     Args:
         path: The socket, in a folder that is the user's own.
         ready_fd: Where the readiness line goes; it is closed after it.
         parent_pid: The process that this one ends with.
+        entry_points: The Python functions that may be called by name.
     """
     ending = threading.Event()
     try:
         die_with_parent(parent_pid)
         check_socket(path)
-        server = ShimServer(f"unix:{path}")
+        server = ShimServer(f"unix:{path}", entry_points)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ending.set())
         server.start()

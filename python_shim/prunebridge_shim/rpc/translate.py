@@ -2,12 +2,11 @@
 
 import errno
 import logging
-import sys
 from collections.abc import Mapping
 
 import grpc
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory
 from prunebridge_shim.gen.prunebridge.v1 import error_pb2
 
 DETAIL_KEY = "prunebridge-error-bin"
@@ -37,6 +36,8 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.MISSING_DEPENDENCY: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.FEED_LOST: grpc.StatusCode.ABORTED,
     Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.PYTHON_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.PYTHON_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def to_shim_error(error: BaseException) -> ShimError:
         )
     if isinstance(error, OSError):
         return _storage_error(error)
-    if _is_out_of_gpu_memory(error):
+    if is_out_of_gpu_memory(error):
         log.warning("out of GPU memory", exc_info=error)
         return ShimError(
             Reason.GPU_OOM, f"the GPU is out of memory: {error}", "use smaller batches, or close other models"
@@ -84,12 +85,6 @@ def _storage_error(error: OSError) -> ShimError:
     return ShimError(
         Reason.STORAGE_FAILED, f"{where}{error.strerror or error}", "check the path's permissions and its disk"
     )
-
-
-def _is_out_of_gpu_memory(error: BaseException) -> bool:
-    # Where torch was never imported, nothing of it was raised.
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 def _cut(text: str, limit: int) -> str:

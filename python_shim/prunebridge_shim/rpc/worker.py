@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.requests import output_shards, read_index_sets
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class ShimWorker:
     """Does all kinds of work. torch is imported with the first that needs it, so that the rest need not wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry_points: EntryPoints) -> None:
+        self._entry_points = entry_points
         # Two threads that import torch at once can each see half of it.
         self._importing = Lock()
 
@@ -41,7 +43,7 @@ class ShimWorker:
         with self._importing:
             from prunebridge_shim.rpc.model_work import ModelWork
 
-        return ModelWork()
+        return ModelWork(self._entry_points)
 
     def _slice(self, operation: Operation) -> operation_pb2.Succeeded:
         work = operation.work
@@ -59,6 +61,6 @@ class ShimWorker:
         with self._importing:
             from prunebridge_shim.models.tokenizing import tokenize
 
-        ids, texts = tokenize(operation.work.path, operation.feed, operation.ticker("tokenizing", "texts"))
+        ids, texts = tokenize(operation.work.path, operation.feed.batches(), operation.ticker("tokenizing", "texts"))
         result = work_pb2.Tokenized(texts=texts, tokens=len(ids))
         return operation_pb2.Succeeded(tokenized=result), {"input_ids": HostTensor("I64", ids)}

@@ -1,0 +1,77 @@
+"""Work that calls Python functions by name. Imports torch."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import Any
+
+from prunebridge_shim.collect.hooks import HookPoint
+from prunebridge_shim.collect.loop import collect_loop, counted, run_batches
+from prunebridge_shim.collect.run import Collected
+from prunebridge_shim.entry_points import EntryPoints, blaming, draw
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+from prunebridge_shim.models.undisturbed import undisturbed
+from prunebridge_shim.tensors import Tick
+
+
+def collect_by_python(
+    model: Any, points: Sequence[HookPoint], work: work_pb2.Collect, entry_points: EntryPoints, tick: Tick
+) -> Collected:
+    """Measures while a Python loop runs the model, or over the batches of a Python iterable.
+
+    Raises:
+        ShimError: PYTHON_DENIED, PYTHON_FAILED, or as `collect_loop` does.
+    """
+    if work.WhichOneof("python") == "data":
+        return _collect_data(model, points, work.data, entry_points, tick)
+    function = entry_points.find(work.forward_loop)
+
+    def loop(model: Any) -> None:
+        with blaming(work.forward_loop):
+            function(model)
+
+    return collect_loop(model, points, loop, tick)
+
+
+def score_by_python(model: Any, name: str, entry_points: EntryPoints, tick: Tick) -> float:
+    """Calls a score function with the model; it can be cancelled wherever it runs the model.
+
+    Raises:
+        ShimError: PYTHON_DENIED, or PYTHON_FAILED where it raises or gives no finite number; CANCELLED.
+    """
+    function = entry_points.find(name)
+    with undisturbed(model), counted(model, Collected({}), tick), blaming(name):
+        value = function(model)
+        # A tensor of one element is a number too.
+        score = float("nan") if isinstance(value, str) else float(value)
+    if not math.isfinite(score):
+        raise ShimError(Reason.PYTHON_FAILED, f"{name} gave {value!r} where a finite number belongs")
+    return score
+
+
+def _collect_data(
+    model: Any, points: Sequence[HookPoint], data: work_pb2.PythonData, entry_points: EntryPoints, tick: Tick
+) -> Collected:
+    load = entry_points.find(data.data_loader)
+    arguments_of = entry_points.find(data.collect_func) if data.collect_func else None
+    with blaming(data.data_loader):
+        loader = load()
+
+    def batches() -> Iterator[Any]:
+        for batch in draw(data.data_loader, loader):
+            with blaming(data.collect_func):
+                arguments = arguments_of(batch) if arguments_of else batch
+            yield arguments
+
+    def loop(model: Any) -> None:
+        # Arguments that the model cannot run are of these functions' making.
+        with blaming(data.collect_func or data.data_loader):
+            run_batches(model, points, batches(), data.max_batches)
+
+    total = _total(loader, data.max_batches)
+    return collect_loop(model, points, loop, lambda done, _total: tick(done, total))
+
+
+def _total(loader: Iterable[Any], most: int) -> int:
+    known = len(loader) if isinstance(loader, Sized) else most
+    return min(known, most) if most else known

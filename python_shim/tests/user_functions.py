@@ -1,0 +1,108 @@
+"""What a user could name as a Python entry point."""
+
+import contextlib
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+Linear = nn.Linear
+VERSION = 1
+
+
+def batches():
+    rng = np.random.default_rng(7)
+    return [torch.from_numpy(rng.integers(0, 50, (2, 9))) for _ in range(3)]
+
+
+def forward_loop(model):
+    assert not model.training
+    assert not torch.is_grad_enabled()
+    for ids in batches():
+        model(ids)
+
+
+def loader():
+    return batches()
+
+
+def endless_loader():
+    drawn = 0
+    while True:
+        drawn += 1
+        Path(os.environ["DRAWN_FILE"]).write_text(str(drawn))
+        yield batches()[0]
+
+
+def broken_loader():
+    yield batches()[0]
+    raise OSError("the dataset server is down")
+
+
+def as_dict(ids):
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def as_tuple(ids):
+    return (ids, torch.ones_like(ids), {"position_ids": torch.arange(ids.shape[1])[None]})
+
+
+def as_strange(ids):
+    return {"input_ids": ids, "token_type_ids": ids}
+
+
+def as_unknown_tokens(ids):
+    return ids + 1000
+
+
+def as_mismatched(ids):
+    return {"input_ids": ids, "attention_mask": torch.ones(2, 3, 4, 9)}
+
+
+def idle(model):
+    pass
+
+
+def stubborn(model):
+    """Goes on whatever happens, as long as a file is there."""
+    while Path(os.environ["GO_ON_FILE"]).exists():
+        with contextlib.suppress(Exception):
+            model(batches()[0])
+
+
+def misbehave(model):
+    model.train()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    model(batches()[0])
+
+
+def fail(model):
+    json.loads("{")
+
+
+def leave(model):
+    raise SystemExit(3)
+
+
+def score(model):
+    return -model(input_ids=batches()[0], labels=batches()[0]).loss
+
+
+def score_nan(model):
+    return float("nan")
+
+
+def score_text(model):
+    return "0.5"
+
+
+def score_nothing(model):
+    return None

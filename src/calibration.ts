@@ -1,0 +1,56 @@
+import { type CollectFunc, type DataSource, toBatches } from "./data/toBatches.js";
+import { PruneError } from "./errors.js";
+import { isPythonRef, type PythonRef } from "./pythonRef.js";
+import type { ForwardLoop } from "./runnable.js";
+import type { CollectSource } from "./runner.js";
+
+/** What brings the batches of a calibration: a `forwardLoop`, or a `dataLoader` with what goes with it. */
+export interface CalibrationOptions<Item = never> {
+  /** Runs the model as often as it likes, here or in the shim. */
+  readonly forwardLoop?: ForwardLoop | PythonRef | undefined;
+  /** Batches, here or in the shim. */
+  readonly dataLoader?: DataSource<Item> | PythonRef | undefined;
+  /** Makes the arguments of forward of a batch, on the side of the `dataLoader`. Default: the batch is the arguments. */
+  readonly collectFunc?: CollectFunc<Item> | PythonRef | undefined;
+  /** At most this many batches of the `dataLoader`. Default: all. */
+  readonly maxIterDataLoader?: number | undefined;
+}
+
+/**
+ * Makes one source of the options under which the reference takes calibration data; undefined where there are none.
+ *
+ * @throws PruneError BAD_OPTION for options that exclude each other
+ */
+export function calibrationSource<Item>(options: CalibrationOptions<Item>): CollectSource | undefined {
+  const { forwardLoop, dataLoader, collectFunc, maxIterDataLoader: maxBatches } = options;
+  if (forwardLoop !== undefined) {
+    refuseBeside("forwardLoop", "a forward loop brings its own batches, and ends by itself", {
+      dataLoader,
+      collectFunc,
+      maxIterDataLoader: maxBatches,
+    });
+    return isPythonRef(forwardLoop) ? { forwardLoop } : forwardLoop;
+  }
+  if (dataLoader === undefined) {
+    if (collectFunc === undefined) return undefined;
+    throw new PruneError("BAD_OPTION", "collectFunc without a dataLoader", { hint: "give the dataLoader whose batches it takes" });
+  }
+  if (!isPythonRef(dataLoader)) {
+    if (isPythonRef(collectFunc)) throw sidesDiffer("collectFunc", "dataLoader");
+    return toBatches(dataLoader, { collectFunc, maxBatches });
+  }
+  if (typeof collectFunc === "function") throw sidesDiffer("dataLoader", "collectFunc");
+  return { dataLoader, collectFunc, maxBatches };
+}
+
+function refuseBeside(name: string, why: string, others: Readonly<Record<string, unknown>>): void {
+  const beside = Object.keys(others).filter((other) => others[other] !== undefined);
+  if (beside.length > 0)
+    throw new PruneError("BAD_OPTION", `${name} excludes ${beside.join(" and ")}: ${why}`, { hint: "give one or the other" });
+}
+
+function sidesDiffer(python: string, here: string): PruneError {
+  return new PruneError("BAD_OPTION", `${python} is a Python function and ${here} is not: batches do not travel between them`, {
+    hint: "give both as python(...), or both as JavaScript",
+  });
+}

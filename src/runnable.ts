@@ -1,0 +1,31 @@
+import type { ForwardArgs } from "./data/args.js";
+import type { DataSource } from "./data/toBatches.js";
+import type { Hyperparameters } from "./policy/hyperparameters.js";
+import type { RunOptions } from "./progress.js";
+import type { Tensor } from "./tensor.js";
+
+/** A model that can be run: an opened one, a candidate of a search, or the one that a forward loop is given. */
+export interface RunnableModel {
+  /** The sizes that it has now, under Megatron's names. */
+  readonly hyperparameters: Hyperparameters;
+  /** The mean next-token cross entropy of one batch, in nats, computed in float32. */
+  forward(args: ForwardArgs, options: RunOptions & { readonly returns: "loss" }): Promise<number>;
+  /** The logits of one batch: F32 [B, S, vocab], or, of the last position, F32 [B, vocab]. */
+  forward(args: ForwardArgs, options: RunOptions & { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
+  /** The mean next-token cross entropy over batches, in nats per token. An attention mask takes no token out of the mean. */
+  loss(batches: DataSource, options?: RunOptions): Promise<number>;
+}
+
+/** The model that a forward loop is given: it measures whatever runs through it. */
+export interface LoopModel extends RunnableModel {
+  forward(args: ForwardArgs, options: { readonly returns: "loss" }): Promise<number>;
+  forward(args: ForwardArgs, options: { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
+  /** Runs one batch; resolves as soon as there is room for the next, so that a few are always in flight. */
+  forward(args: ForwardArgs): Promise<void>;
+}
+
+/** Runs the model that it is given as often as it likes. What it returns is waited for, and not looked at. */
+export type ForwardLoop = (model: LoopModel) => unknown;
+
+/** Judges a model: higher is better. */
+export type ScoreFunc = (model: RunnableModel) => number | Promise<number>;
