@@ -1,8 +1,7 @@
 import { type CollectFunc, type DataSource, toBatches } from "./data/toBatches.js";
 import { PruneError } from "./errors.js";
 import { isPythonRef, type PythonRef } from "./pythonRef.js";
-import type { ForwardLoop } from "./runnable.js";
-import type { CollectSource } from "./runner.js";
+import type { CollectSource, ForwardLoop } from "./runnable.js";
 
 /** What brings the batches of a calibration: a `forwardLoop`, or a `dataLoader` with what goes with it. */
 export interface CalibrationOptions<Item = never> {

@@ -1,16 +1,12 @@
-import { stringifyConfig } from "./checkpoint/json.js";
+import { patchConfigText } from "./checkpoint/json.js";
 import type { PlanFile } from "./checkpoint/planFile.js";
 import type { Parent } from "./inspect.js";
-import { applyPatch } from "./policy/childConfig.js";
 import { sliceTensors } from "./policy/slices.js";
 import { expectedTensors, nameAt } from "./policy/tensors.js";
-import type { StoredSlice } from "./shim/wire.js";
+import type { Child } from "./shim/modelWork.js";
 
 /** How a live model becomes a child: slices of its own tensors, and the modules that are made together when the child is only looked at. */
-export interface LiveCut {
-  readonly indexSets: ReadonlyMap<string, readonly number[]>;
-  readonly tensors: readonly StoredSlice[];
-  readonly configJson: string;
+export interface LiveCut extends Child {
   readonly units: readonly string[];
 }
 
@@ -23,7 +19,7 @@ export function liveCut({ checkpoint, architecture }: Parent, plan: PlanFile): L
     indexSets,
     // A model may be open in another dtype than it is stored in: the shim looks at neither file nor dtype of a live tensor.
     tensors: tensors.map((slice) => ({ ...slice, source: { ...slice.source, dtype: "F32", file: "" } })),
-    configJson: stringifyConfig(applyPatch(checkpoint.config, plan.config)),
+    configJson: patchConfigText(checkpoint.configText, plan.config),
     units: Array.from({ length: layers }, (_, layer) => nameAt(layerModule, { layer })),
   };
 }

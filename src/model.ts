@@ -8,10 +8,11 @@ import type { Hyperparameters } from "./policy/hyperparameters.js";
 import type { RunOptions } from "./progress.js";
 import { Runner } from "./runner.js";
 import type { Collector } from "./score.js";
-import { closeModel, cutModel, openModel } from "./shim/modelWork.js";
+import { closeModel, cutModel, openModel, openSubnet } from "./shim/modelWork.js";
 import type { ShimSession } from "./shim/session.js";
 import { tokenize } from "./shim/storageWork.js";
 import { type Cutter, slice } from "./slice.js";
+import { ModelView } from "./view.js";
 
 /** How a model is opened. */
 export interface OpenOptions extends RunOptions {
@@ -48,6 +49,11 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     return this.#plan?.child.hyperparameters ?? this.parent.architecture.hyperparameters;
   }
 
+  /** What the model runs in: as it was opened, or as its checkpoint has it. */
+  get dtype(): string {
+    return this.#options.dtype ?? "auto";
+  }
+
   /** The plan by which the model was pruned, if it was. */
   get plan(): PlanFile | undefined {
     return this.#plan;
@@ -71,6 +77,18 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   prune(plan: PlanFile): void {
     this.checkUnpruned();
     this.#plan = plan;
+  }
+
+  /**
+   * Looks at the model as a plan would make it, without changing it: its slices exist while they run. Close what is looked at before the
+   * model is pruned.
+   *
+   * @throws PruneError BAD_PLAN where it was pruned before
+   */
+  async view(plan: PlanFile, options: RunOptions = {}): Promise<ModelView> {
+    this.checkUnpruned();
+    const modelId = await this.modelId(options);
+    return new ModelView(this.#session, await openSubnet(this.#session, modelId, liveCut(this.parent, plan), options), plan);
   }
 
   /** Throws BAD_PLAN where the model was pruned before: plans are made for the parent's sizes. */

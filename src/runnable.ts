@@ -2,6 +2,7 @@ import type { ForwardArgs } from "./data/args.js";
 import type { DataSource } from "./data/toBatches.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
 import type { RunOptions } from "./progress.js";
+import type { PythonSource } from "./shim/runWork.js";
 import type { Tensor } from "./tensor.js";
 
 /** A model that can be run: an opened one, a candidate of a search, or the one that a forward loop is given. */
@@ -26,6 +27,9 @@ export interface LoopModel extends RunnableModel {
 
 /** Runs the model that it is given as often as it likes. What it returns is waited for, and not looked at. */
 export type ForwardLoop = (model: LoopModel) => unknown;
+
+/** What brings the batches that are measured: batches, a loop that runs the model, or Python functions by name. */
+export type CollectSource = DataSource | ForwardLoop | PythonSource;
 
 /** Judges a model: higher is better. */
 export type ScoreFunc = (model: RunnableModel) => number | Promise<number>;

@@ -7,24 +7,12 @@ import type { Hyperparameters } from "./policy/hyperparameters.js";
 import type { HookPoint } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
 import type { PythonRef } from "./pythonRef.js";
-import type { ForwardLoop, RunnableModel, ScoreFunc } from "./runnable.js";
+import type { CollectSource, ForwardLoop, RunnableModel, ScoreFunc } from "./runnable.js";
 import type { Collection } from "./score.js";
-import {
-  type Answer,
-  checkPython,
-  collect,
-  evaluateLoss,
-  forward,
-  type Measured,
-  type PythonSource,
-  scoreByPython,
-} from "./shim/runWork.js";
+import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured, scoreByPython } from "./shim/runWork.js";
 import type { ShimSession } from "./shim/session.js";
 import { asksOfBatches } from "./shim/wire.js";
 import { asFloat32, type Returns, type Tensor } from "./tensor.js";
-
-/** What brings the batches that are measured: batches, a loop that runs the model, or Python functions by name. */
-export type CollectSource = DataSource | ForwardLoop | PythonSource;
 
 /** What can be done with a model that a shim has open, whatever it was opened from. */
 export abstract class Runner implements RunnableModel {

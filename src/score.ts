@@ -3,11 +3,11 @@ import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { type Accumulators, arrangeScores, type HookPoint, hookPoints } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
-import type { Batches } from "./tensor.js";
+import type { CollectSource } from "./runnable.js";
 
 /** What can run a model and measure at hook points: a model that a shim holds, or a stand-in. */
 export interface Collector {
-  collect(hooks: readonly HookPoint[], batches: Batches, options?: RunOptions): Promise<Collection>;
+  collect(hooks: readonly HookPoint[], source: CollectSource, options?: RunOptions): Promise<Collection>;
 }
 
 /** Raw accumulators, and what they were summed over. */
@@ -23,10 +23,12 @@ export interface Collection {
 /**
  * Measures every importance of a model over calibration batches, in one pass.
  *
+ * @param source - batches, a loop that runs the model, or Python functions by name
+ *
  * @throws PruneError BAD_SCORES where an accumulator is not finite, and what the collector throws
  */
-export async function score(collector: Collector, parent: Parent, batches: Batches, options: RunOptions = {}): Promise<ScoreFile> {
-  const collected = await collector.collect(hookPoints(parent.architecture), batches, options);
+export async function score(collector: Collector, parent: Parent, source: CollectSource, options: RunOptions = {}): Promise<ScoreFile> {
+  const collected = await collector.collect(hookPoints(parent.architecture), source, options);
   const accumulators = arrangeScores(parent.architecture, collected.accumulators);
   for (const [name, { data }] of accumulators) {
     if (data.every(Number.isFinite)) continue;

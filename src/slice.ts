@@ -1,10 +1,9 @@
 import { CONFIG_FILE, INDEX_FILE } from "./checkpoint/folder.js";
-import { stringifyConfig } from "./checkpoint/json.js";
+import { patchConfigText } from "./checkpoint/json.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest } from "./checkpoint/manifest.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
 import { carrySideFiles, checkTarget, discardStaging, openStaging, publish, type Staging, stageDocument } from "./checkpoint/staging.js";
 import type { Parent } from "./inspect.js";
-import { applyPatch } from "./policy/childConfig.js";
 import { layOutShards, type ShardLayout } from "./policy/shards.js";
 import { sliceTensors, type TensorSlice } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
@@ -47,7 +46,7 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     await stageDocument(staging, PLAN_FILE, encodePlan(plan));
     await stageDocument(staging, MANIFEST_FILE, json(manifest));
     if (job.shards.length > 1) await stageDocument(staging, INDEX_FILE, json(describeIndex(job)));
-    await stageDocument(staging, CONFIG_FILE, `${stringifyConfig(applyPatch(parent.checkpoint.config, plan.config))}\n`);
+    await stageDocument(staging, CONFIG_FILE, patchConfigText(parent.checkpoint.configText, plan.config));
     await publish(staging);
     return manifest;
   } catch (error) {

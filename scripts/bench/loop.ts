@@ -5,9 +5,9 @@ import { cpus, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { encodeSafetensors } from "../../src/checkpoint/writeSafetensors.js";
-import { formatTable } from "../../src/tables.js";
 import { Bridge, type CollectSource, python } from "../../src/index.js";
 import { hookPoints } from "../../src/policy/scores.js";
+import { formatTable } from "../../src/tables.js";
 import { bytesOf } from "../../src/tensor.js";
 
 const [folder = ".demo", device = "auto"] = process.argv.slice(2);

@@ -2,7 +2,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { PruneError } from "../errors.js";
 import type { Dtype } from "../tensor.js";
-import { readConfig, readJsonObject } from "./json.js";
+import { parseConfig, readJsonObject, readText } from "./json.js";
 import { type Header, readHeader } from "./safetensors.js";
 
 export const CONFIG_FILE = "config.json";
@@ -24,6 +24,7 @@ export interface Checkpoint {
   /** The folder, absolute. */
   readonly dir: string;
   readonly configPath: string;
+  readonly configText: string;
   readonly config: Readonly<Record<string, unknown>>;
   /** Headers of the weight files in the order of their names; empty for a bare config.json. */
   readonly headers: readonly Header[];
@@ -48,9 +49,10 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
       hint: "name the folder that holds config.json and the .safetensors files",
     });
   }
-  const config = await readConfig(configPath);
+  const configText = await readText(configPath);
+  const config = parseConfig(configText, configPath);
   const headers = kind.isDirectory() ? await readHeaders(dir) : [];
-  return { dir, configPath, config, headers, tensors: headers.flatMap(tensorsOf) };
+  return { dir, configPath, configText, config, headers, tensors: headers.flatMap(tensorsOf) };
 }
 
 /** Like {@link readCheckpoint}, for work that needs the weights. Throws NOT_A_CHECKPOINT on a bare config.json. */

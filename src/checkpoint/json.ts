@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
+import { applyEdits, modify } from "jsonc-parser";
 import { type ErrorCode, PruneError } from "../errors.js";
 
 const STRING_OR_INFINITY = /"(?:[^"\\]|\\.)*"|(?<=[\s,:[-])(Infinity)\b/g;
-// No config holds it: a private-use character.
-const MARK = "\ue000";
+const FORMATTING = { insertSpaces: true, tabSize: 2 };
 
 /** Reads a JSON object from a file. Throws PATH_NOT_FOUND, or `code` where the text is no JSON object. */
 export async function readJsonObject(path: string, code: ErrorCode): Promise<Record<string, unknown>> {
@@ -11,27 +11,25 @@ export async function readJsonObject(path: string, code: ErrorCode): Promise<Rec
 }
 
 /**
- * Reads a config.json. Python's writers put infinite numbers into JSON as bare words, which JSON has not: they are read as numbers.
+ * Parses the text of a config.json. Python's writers put infinite numbers into JSON as bare words, which JSON has not: they are read as
+ * numbers.
  *
- * @throws PruneError PATH_NOT_FOUND or BAD_CONFIG
+ * @throws PruneError BAD_CONFIG, naming `where`
  */
-export async function readConfig(path: string): Promise<Record<string, unknown>> {
-  const text = await readText(path);
-  return parseJsonObject(
-    text.replace(STRING_OR_INFINITY, (token, infinity: string | undefined) => (infinity ? "1e999" : token)),
-    path,
-    "BAD_CONFIG",
-  );
+export function parseConfig(text: string, where: string): Record<string, unknown> {
+  const readable = text.replace(STRING_OR_INFINITY, (token, infinity: string | undefined) => (infinity ? "1e999" : token));
+  return parseJsonObject(readable, where, "BAD_CONFIG");
 }
 
-/** The text of a config.json as Python reads it. */
-export function stringifyConfig(config: Readonly<Record<string, unknown>>): string {
-  const marked = JSON.stringify(
-    config,
-    (_, value: unknown) => (typeof value === "number" && !Number.isFinite(value) ? `${MARK}${value}` : value),
-    2,
+/**
+ * Sets fields in the text of a config.json and leaves the rest as it is written: loaders tell `0.0` from `0`, which no JavaScript number
+ * does.
+ */
+export function patchConfigText(text: string, patch: Readonly<Record<string, unknown>>): string {
+  return Object.entries(patch).reduce(
+    (patched, [key, value]) => applyEdits(patched, modify(patched, [key], value, { formattingOptions: FORMATTING })),
+    text,
   );
-  return marked.replaceAll(new RegExp(`"${MARK}(-?Infinity)"`, "g"), "$1");
 }
 
 /** Reads a text file. Throws PATH_NOT_FOUND. */

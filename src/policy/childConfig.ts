@@ -24,8 +24,3 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
   const layers = parent.hyperparameters.num_layers;
   return keptLayers.length === layers ? patch : { ...patch, ...patchLayers(config, parent.table, parent.layers, keptLayers) };
 }
-
-/** A config with a patch applied; fields keep their order and new ones follow. */
-export function applyPatch(config: ModelConfig, patch: ConfigPatch): ModelConfig {
-  return { ...config, ...patch };
-}

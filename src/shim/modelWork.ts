@@ -17,13 +17,28 @@ export async function closeModel(session: ShimSession, modelId: string): Promise
   await session.run({ $case: "closeModel", value: { modelId } });
 }
 
-/** Cuts a loaded model where it stands. */
-export async function cutModel(
+/** What makes a child of a model that is open. */
+export interface Child {
+  readonly indexSets: IndexSets;
+  readonly tensors: readonly StoredSlice[];
+  readonly configJson: string;
+}
+
+/** Opens a view of a loaded model as its child, which leaves it as it is; gives the view's id. `units` are modules made as a whole. */
+export async function openSubnet(
   session: ShimSession,
   modelId: string,
-  child: { indexSets: IndexSets; tensors: readonly StoredSlice[]; configJson: string },
+  child: Child & { readonly units: readonly string[] },
   options: RunOptions,
-): Promise<void> {
+): Promise<string> {
+  const feed = indexSetFeed(child.indexSets);
+  const { configJson, units } = child;
+  const value = { modelId, feedId: feed.id, tensors: child.tensors.map(toWireSlice), configJson, units: [...units] };
+  return resultOf(await session.run({ $case: "openSubnet", value }, options, feed), "subnetOpened").modelId;
+}
+
+/** Cuts a loaded model where it stands. */
+export async function cutModel(session: ShimSession, modelId: string, child: Child, options: RunOptions): Promise<void> {
   const feed = indexSetFeed(child.indexSets);
   const value = { modelId, feedId: feed.id, tensors: child.tensors.map(toWireSlice), configJson: child.configJson };
   await session.run({ $case: "cutModel", value }, options, feed);

@@ -175,9 +175,9 @@ describe("calibration in the shim", () => {
     const dataLoader = endless((n) => {
       drawn = n;
     });
-    const { stateDict } = await prune(model, "mcore_gpt_minitron", TARGET, null, { dataLoader, maxIterDataLoader: 3 });
+    const { scores } = await prune(model, "mcore_gpt_minitron", TARGET, null, { dataLoader, maxIterDataLoader: 3 });
     expect(drawn).toBe(3);
-    expect(stateDict.scores?.provenance).toEqual({ batches: "3", samples: "6", tokens: "48" });
+    expect(scores?.provenance).toEqual({ batches: "3", samples: "6", tokens: "48" });
   });
 });
 

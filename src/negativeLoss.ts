@@ -1,0 +1,33 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { type Tokenizer, textBatches } from "./data/batches.js";
+import type { BatchShape } from "./data/pack.js";
+import type { ScoreFunc } from "./runnable.js";
+
+/** A score function that says what it is, so that scores of an earlier run are known to be of the same. */
+export interface IdentifiedScoreFunc extends ScoreFunc {
+  readonly identify: () => Promise<string>;
+}
+
+/**
+ * The built-in score function: the negative of the loss on held-out data, in nats per token.
+ *
+ * @param path - a data file as {@link textBatches} takes it
+ * @param model - what tokenizes text: the model that is pruned
+ */
+export function negativeLoss(
+  path: string,
+  model: Tokenizer & { readonly hyperparameters: { readonly vocab_size: number } },
+  shape: Partial<BatchShape> = {},
+): IdentifiedScoreFunc {
+  // Read and tokenized once for all candidates.
+  const batches = textBatches(path, model, shape);
+  const score: ScoreFunc = async (candidate) => -(await candidate.loss(batches));
+  const identify = async (): Promise<string> => {
+    const digest = createHash("sha256")
+      .update(await readFile(path))
+      .digest("hex");
+    return `negative loss on ${digest} ${JSON.stringify(shape)}`;
+  };
+  return Object.assign(score, { identify });
+}

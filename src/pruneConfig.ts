@@ -1,0 +1,88 @@
+import { z } from "zod";
+import { type CalibrationOptions, calibrationSource } from "./calibration.js";
+import type { ForwardArgs } from "./data/args.js";
+import type { CollectFunc, DataSource } from "./data/toBatches.js";
+import { PruneError } from "./errors.js";
+import { searchConfig } from "./policy/search/options.js";
+import type { Candidate } from "./policy/search/search.js";
+import type { RunOptions } from "./progress.js";
+import { isPythonRef, type PythonRef } from "./pythonRef.js";
+import type { CollectSource, ForwardLoop, ScoreFunc } from "./runnable.js";
+
+/**
+ * Options of {@link prune}. What calibrates is a `dataLoader` or a `forwardLoop`; neither is needed where scores are stored.
+ *
+ * @typeParam Item - what the data loader gives: arguments of forward, or what `collectFunc` makes them of
+ */
+export interface PruneConfig<Item = ForwardArgs> extends CalibrationOptions<Item>, RunOptions {
+  /** Judges candidates under bounds, higher = better. Default: none, and the largest candidate is taken. */
+  readonly scoreFunc?: ScoreFunc | PythonRef | undefined;
+  /**
+   * A folder that keeps scores, scored candidates and the plan, each as soon as it is known. What is there is used: a run that was killed
+   * goes on, and another constraint needs no second calibration.
+   */
+  readonly checkpoint?: string | undefined;
+  /** Calibration batches between two writes to the checkpoint folder. Default 32. */
+  readonly checkpointEvery?: number | undefined;
+  /** A score file to use instead of calibrating. */
+  readonly scores?: string | undefined;
+  /** Candidates to score, the largest first. Default 10. */
+  readonly topK?: number | undefined;
+  /** The largest share of a width that a search may take away. Default 0.4. */
+  readonly maxWidthPruning?: number | undefined;
+  /** The largest share of the layers that a search may take away. Default 0.2. */
+  readonly maxDepthPruning?: number | undefined;
+  /** Hyperparameters that a search leaves as they are. */
+  readonly hparamsToSkip?: readonly string[] | undefined;
+  /** Leaves out a candidate where it returns false. */
+  readonly candidateFilter?: ((candidate: Candidate) => boolean) | undefined;
+  /** Tokens of a sequence, for `memory_mb` and, without a dummy input, for `flops`. Default 4096. */
+  readonly seqLength?: number | undefined;
+  /** Sequences of a batch, for the same. Default 1. */
+  readonly batchSize?: number | undefined;
+  /** Tells of the search space, the constraints and each candidate: on stderr, or to a function. Default false. */
+  readonly verbose?: boolean | ((text: string) => void) | undefined;
+}
+
+const isFunction = (value: unknown): boolean => typeof value === "function";
+const isIterable = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
+
+const pruneConfig = z.strictObject({
+  ...searchConfig,
+  dataLoader: z
+    .custom<DataSource<never> | PythonRef>(
+      (value) => isIterable(value) || isPythonRef(value),
+      "must be an iterable or async iterable of batches, or python(...)",
+    )
+    .optional(),
+  collectFunc: z
+    .custom<CollectFunc<never> | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)")
+    .optional(),
+  maxIterDataLoader: z.number().int().positive().optional(),
+  forwardLoop: z
+    .custom<ForwardLoop | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)")
+    .optional(),
+  scoreFunc: z
+    .custom<ScoreFunc | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)")
+    .optional(),
+  checkpoint: z.string().min(1).optional(),
+  checkpointEvery: z.number().int().positive().default(32),
+  scores: z.string().min(1).optional(),
+  verbose: z.union([z.boolean(), z.custom<(text: string) => void>(isFunction, "must be true, false or a function")]).default(false),
+  onProgress: z.custom<NonNullable<RunOptions["onProgress"]>>(isFunction, "must be a function").optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+});
+
+/** The options with every default filled in, and what calibrates as one source: none where scores must be stored. */
+export type CheckedConfig = z.output<typeof pruneConfig> & { readonly source: CollectSource | undefined };
+
+/** Checks the options of prune(). Throws BAD_OPTION on one that is unknown or malformed, or that excludes another. */
+export function parseConfig(config: object): CheckedConfig {
+  const parsed = pruneConfig.safeParse(config);
+  if (parsed.success) return { ...parsed.data, source: calibrationSource(parsed.data) };
+  const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
+  throw new PruneError("BAD_OPTION", `config: ${issues.join("; ")}`, {
+    hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
+  });
+}

@@ -1,0 +1,65 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { type HistoryEntry, readSearchState, SEARCH_FILE, type SearchState, writeSearchState } from "./checkpoint/searchState.js";
+import type { Candidate } from "./policy/search/search.js";
+
+type Sizes = Candidate["exportConfig"];
+
+/** What earlier runs on the same network found out: kept in a checkpoint folder, or only for this run. */
+export class SearchMemory {
+  readonly #path: string | undefined;
+  #state: SearchState;
+
+  private constructor(path: string | undefined, state: SearchState) {
+    this.#path = path;
+    this.#state = state;
+  }
+
+  /** Reads what a checkpoint folder holds. Throws CHECKPOINT_MISMATCH where it is of another network. */
+  static async open(folder: string | undefined, fingerprint: string | undefined): Promise<SearchMemory> {
+    const path = folder === undefined ? undefined : join(folder, SEARCH_FILE);
+    const known = fingerprint ?? "";
+    return new SearchMemory(
+      path,
+      path === undefined ? { fingerprint: known, scored: [], history: [] } : await readSearchState(path, known),
+    );
+  }
+
+  /** What every run came to, the last one at the end. */
+  get history(): readonly HistoryEntry[] {
+    return this.#state.history;
+  }
+
+  /** The score of a candidate that was evaluated before, in the same context. */
+  recall(context: string, sizes: Sizes): number | undefined {
+    const wanted = keyOf(sizes);
+    return this.#state.scored.find((entry) => entry.context === context && keyOf(entry.exportConfig) === wanted)?.score;
+  }
+
+  /** Keeps a candidate's score. */
+  async record(context: string, sizes: Sizes, score: number, seconds: number): Promise<void> {
+    const entry = { context, exportConfig: { ...sizes }, score, seconds };
+    await this.#write({ ...this.#state, scored: [...this.#state.scored, entry] });
+  }
+
+  /** Keeps what a run came to. The same again is not kept twice: a run that is repeated after it ended adds nothing. */
+  async conclude(entry: HistoryEntry): Promise<void> {
+    const text = JSON.stringify(entry);
+    if (this.#state.history.some((other) => JSON.stringify(other) === text)) return;
+    await this.#write({ ...this.#state, history: [...this.#state.history, entry] });
+  }
+
+  async #write(state: SearchState): Promise<void> {
+    this.#state = state;
+    if (this.#path !== undefined) await writeSearchState(this.#path, state);
+  }
+}
+
+/** What a candidate's score depends on beside its sizes, as a hash. */
+export function scoringContext(...parts: readonly unknown[]): string {
+  return `sha256:${createHash("sha256").update(JSON.stringify(parts)).digest("hex")}`;
+}
+
+function keyOf(sizes: Readonly<Partial<Record<string, number>>>): string {
+  return JSON.stringify(Object.entries(sizes).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
