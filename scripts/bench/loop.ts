@@ -11,10 +11,10 @@ import { formatTable } from "../../src/tables.js";
 import { bytesOf } from "../../src/tensor.js";
 
 const [folder = ".demo", device = "auto"] = process.argv.slice(2);
-const ROUNDS = 7;
+const ROUNDS = 9;
 const SHAPES = [
-  { count: 16, batchSize: 2, seqLength: 128 },
-  { count: 64, batchSize: 1, seqLength: 16 },
+  { count: 8, batchSize: 2, seqLength: 128 },
+  { count: 32, batchSize: 1, seqLength: 16 },
 ];
 
 const scratch = await mkdtemp(join(tmpdir(), "prunebridge-bench-"));

@@ -60,21 +60,23 @@ interface Sending {
 /** Gives the number of batches; undefined where the stream ended first. */
 async function sendAll(stream: Stream, asks: Asks, { drawing, ending, unanswered }: Sending): Promise<number | undefined> {
   const iterator = drawing.run(() => asks[Symbol.asyncIterator]());
-  for (let sent = 0; ; sent++) {
-    const drawn = await ending.until(drawing.run(() => iterator.next()));
-    if (drawn?.done) return sent;
-    if (drawn) {
-      const ask = drawn.value;
-      if (ask.returns) unanswered.push({ ask, batch: sent });
-      for (const message of batchMessages(ask.batch, ask.returns)) {
-        if (!ending.ended && !stream.write(message)) await ending.until(drained(stream));
+  let exhausted = false;
+  try {
+    for (let sent = 0; ; sent++) {
+      const drawn = await ending.until(drawing.run(() => iterator.next()));
+      exhausted = drawn?.done ?? false;
+      if (drawn?.done) return sent;
+      if (!drawn) return undefined;
+      const { batch, returns } = drawn.value;
+      if (returns) unanswered.push({ ask: drawn.value, batch: sent });
+      for (const message of batchMessages(batch, returns)) {
+        if (ending.ended) return undefined;
+        if (!stream.write(message)) await ending.until(drained(stream));
       }
     }
-    if (ending.ended) {
-      // Not awaited: it may be waiting itself.
-      drawing.run(() => void iterator.return?.().catch(() => {}));
-      return undefined;
-    }
+  } finally {
+    // Not awaited: it may be waiting itself.
+    if (!exhausted) drawing.run(() => void iterator.return?.().catch(() => {}));
   }
 }
 

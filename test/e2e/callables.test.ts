@@ -1,6 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { calibrationSource } from "../../src/calibration.js";
-import { Bridge, type CollectSource, type LoopModel, type Model, python, type Tensor, tokenBatch } from "../../src/index.js";
+import {
+  Bridge,
+  type CollectSource,
+  type LoopModel,
+  type Model,
+  type PruneConfig,
+  prune,
+  python,
+  type Tensor,
+  tokenBatch,
+} from "../../src/index.js";
 import { hookPoints } from "../../src/policy/scores.js";
 import { asFloat32 } from "../../src/tensor.js";
 import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
@@ -130,6 +140,32 @@ describe("score", () => {
       code: "BAD_OPTION",
       detail: `scoreFunc gave ${value} where a finite number belongs`,
     });
+  });
+});
+
+describe("prune", () => {
+  const mode = [["mcore_gpt_minitron", { hidden_size_divisor: 4, ffn_hidden_size_divisor: 8, num_layers_divisor: 1 }]] as const;
+  const calibrations: PruneConfig[] = [
+    { dataLoader: BATCHES },
+    { forwardLoop: runAll },
+    { dataLoader: python("calibration:loader"), collectFunc: python("calibration:collect") },
+    { forwardLoop: python("calibration:forward_loop") },
+  ];
+
+  it("keeps the same and judges the same candidates, whichever side its functions run on", async () => {
+    const outcomes = [];
+    for (const [i, calibration] of calibrations.entries()) {
+      await using model = await open();
+      const scoreFunc: PruneConfig["scoreFunc"] = i % 2 ? python("calibration:score") : async (judged) => -(await judged.loss(BATCHES));
+      const { stateDict } = await prune(model, mode, { params: "80%" }, null, { ...calibration, scoreFunc, topK: 3 });
+      outcomes.push({ plan: stateDict.plan, scores: stateDict.search?.candidates.map(({ score }) => score) });
+    }
+    const [first, ...others] = outcomes;
+    expect(first?.scores).toHaveLength(3);
+    for (const { plan, scores } of others) {
+      expect(plan).toEqual(first?.plan);
+      for (const [i, score] of (scores ?? []).entries()) expect(score).toBeCloseTo(first?.scores?.[i] ?? Number.NaN, 5);
+    }
   });
 });
 
