@@ -297,7 +297,7 @@ def unread_feed(shim, model_id, rng, count=40):
     """A stream of which no answer is read: megabytes of logits for each batch."""
     work = work_pb2.Forward(model_id=model_id, feed_id=uuid.uuid4().hex)
     operation = shim.start(forward=work)
-    asks = [Asking("LOGITS", input_ids=rng.integers(0, 50, (32, 1000))) for _ in range(count)]
+    asks = [Asking("LOGITS", input_ids=rng.integers(0, 50, (4000, 8))) for _ in range(count)]
     return operation, shim.feeds.Feed(feed_messages(work.feed_id, asks), timeout=60)
 
 
