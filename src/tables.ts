@@ -30,7 +30,7 @@ export function formatTable(rows: readonly (readonly (string | number)[])[]): st
 }
 
 /** The sizes that a search chooses among, and what is asked of them. */
-export function formatSpace({ parent, space, spaceSize, limits, feasible }: SearchResult): string {
+export function formatSpace({ parent, space, spaceSize, limits, feasible, warnings }: SearchResult): string {
   const choices = Object.entries(space).map(([name, sizes]) => [name, sizes.join(" ")]);
   const bounds = (Object.keys(parent) as (keyof Costs)[]).map((metric) => [
     metric,
@@ -41,6 +41,7 @@ export function formatSpace({ parent, space, spaceSize, limits, feasible }: Sear
     formatTable([["hyperparameter", "choices"], ...choices]),
     formatTable([["metric", "parent", "at most"], ...bounds]),
     `${spaceSize.toLocaleString("en-US")} subnets, ${feasible.toLocaleString("en-US")} of them within the bounds`,
+    ...warnings.map((warning) => `warning: ${warning}`),
   ].join("\n\n");
 }
 

@@ -20,7 +20,7 @@ const ranges = z.string().transform((text, context): number[] => {
   return z.NEVER;
 });
 const byPosition = <T extends z.ZodType>(inner: T): z.ZodRecord<z.ZodString, T> => z.record(z.string().regex(/^\d+$/), inner);
-const kept = z.strictObject({
+const keptSets = z.strictObject({
   layer: z.exactOptional(ranges),
   hidden: z.exactOptional(ranges),
   ffn: z.exactOptional(byPosition(ranges)),
@@ -33,7 +33,6 @@ const kept = z.strictObject({
   mamba_head_dim: z.exactOptional(byPosition(ranges)),
 });
 const size = z.number().int().positive();
-// In the order in which policy reads them: the text of a plan, which is hashed, must not depend on whether it was read or made.
 const hyperparameters = z.strictObject({
   num_layers: size,
   hidden_size: size,
@@ -68,10 +67,10 @@ const planFile = z.strictObject({
   child: side,
   config: z.record(z.string(), z.unknown()),
   warnings: z.array(z.string()).readonly(),
-  kept,
+  kept: keptSets,
 });
 
-type KeptName = keyof z.infer<typeof kept>;
+type KeptName = keyof z.infer<typeof keptSets>;
 
 /** A plan as a file holds it. */
 export type PlanFile = Omit<z.infer<typeof planFile>, "format" | "kept"> & { readonly kept: { readonly [name in KeptName]?: KeptTree } };
@@ -91,10 +90,23 @@ export async function writePlanFile(path: string, plan: PlanFile): Promise<void>
 
 /** The text of a plan file: fields in one order, kept positions as ranges. */
 export function encodePlan(plan: PlanFile): string {
-  const { mode, family, exportConfig, fingerprint, parent, child, config, warnings } = plan;
-  const kept = Object.fromEntries(Object.entries(plan.kept).map(([dimension, tree]) => [dimension, formatTree(tree)]));
+  const { mode, family, exportConfig, fingerprint, config, warnings } = plan;
+  const [parent, child] = [plan.parent, plan.child].map((one) => ({
+    ...one,
+    hyperparameters: inOrder(hyperparameters.shape, one.hyperparameters),
+  }));
+  const kept = inOrder(keptSets.shape, plan.kept, formatTree);
   const file = { format: "prunebridge.plan/1", mode, family, exportConfig, fingerprint, parent, child, config, warnings, kept };
   return `${JSON.stringify(file, null, 2)}\n`;
+}
+
+/** A record in the order of a schema: the text of a plan, which is hashed, must not depend on whether it was read or made. */
+function inOrder<T>(
+  shape: object,
+  record: Readonly<Record<string, T>>,
+  format: (value: T) => unknown = (value) => value,
+): Record<string, unknown> {
+  return Object.fromEntries(Object.keys(shape).flatMap((name) => (record[name] === undefined ? [] : [[name, format(record[name])]])));
 }
 
 function formatTree(tree: KeptTree): unknown {

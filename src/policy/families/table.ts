@@ -99,8 +99,8 @@ export interface TensorRow {
   readonly axes: readonly string[];
   /** The kinds of layer that have it. Default: all. */
   readonly on?: readonly LayerKind[];
-  /** The flag without which the tensor does not exist. */
-  readonly when?: FlagName;
+  /** The flag without which the tensor does not exist, or several. */
+  readonly when?: FlagName | readonly FlagName[];
   /** The flag with which the tensor does not exist. */
   readonly unless?: FlagName;
   /** The tensor that this one shares its storage with when embeddings are tied: then it may be absent, and is not counted. */

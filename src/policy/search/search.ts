@@ -36,6 +36,7 @@ export interface SearchResult {
   readonly feasible: number;
   /** The best of them, the largest first. */
   readonly candidates: readonly Candidate[];
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -65,7 +66,13 @@ export function searchSubnets(architecture: Architecture, space: SearchSpace, bo
       hint: "raise a bound, max_width_pruning or max_depth_pruning, or loosen the candidate filter",
     });
   }
-  return { parent, space, spaceSize: spaceSize(space), limits, primary, feasible, candidates: best.sorted() };
+  const warnings = layerWarnings(architecture, space, options);
+  return { parent, space, spaceSize: spaceSize(space), limits, primary, feasible, candidates: best.sorted(), warnings };
+}
+
+function layerWarnings({ layers }: Architecture, { num_layers }: SearchSpace, { keptLayers }: SearchOptions): string[] {
+  if (keptLayers || num_layers.length < 2 || new Set(layers).size < 2) return [];
+  return ["the layers are of several kinds, and scores decide which stay: costs are counted as if the first ones stayed"];
 }
 
 /** The costs of an architecture itself. */

@@ -11,15 +11,19 @@ it("has exactly these commands and flags", () => {
   );
   const batches = "--seq-length --samples --batch-size";
   const device = "--device --dtype";
+  const bounds = "--params --active-params --memory-mb --flops";
+  const space =
+    "--top-k --max-width-pruning --max-depth-pruning --hparams-to-skip --hidden-size-divisor --ffn-hidden-size-divisor " +
+    "--mamba-head-dim-divisor --num-moe-experts-divisor --num-layers-divisor";
+  const sources =
+    "--data --scores --score-data --score-func --forward-loop --data-loader --collect-func --max-iter-data-loader --checkpoint";
   expect(surface).toEqual({
     "inspect <path>": "--json",
-    "search <path>":
-      "--json --params --active-params --memory-mb --flops --top-k --seq-length --batch-size --hidden-size-divisor " +
-      "--ffn-hidden-size-divisor --num-layers-divisor --max-width-pruning --max-depth-pruning --hparams-to-skip",
+    "search <path>": `--json --scores --seq-length --batch-size ${bounds} ${space}`,
     "score <dir>": `--json --data! --out! ${batches} ${device}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
     "slice <dir>": "--json --plan! --out!",
-    "prune <dir>": `--json --out! --export-config! --data --scores --checkpoint --mode ${batches} ${device}`,
+    "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device}`,
     "verify <dir>": `--json --load --data ${batches} ${device}`,
   });
 });

@@ -1,0 +1,123 @@
+import { join } from "node:path";
+import {
+  type BatchShape,
+  batchesOf,
+  type CalibrationData,
+  checkWritable,
+  type Model,
+  negativeLoss,
+  outline,
+  type Parent,
+  type PlanOutline,
+  type PruneConfig,
+  PruneError,
+  parseModes,
+  plan,
+  python,
+  readCalibrationData,
+  readScoreFile,
+  type SearchResult,
+  search,
+} from "../index.js";
+import { batchShape, type DeviceFlags, readExportConfig } from "./options.js";
+import { type BoundFlags, boundsOf, divisorsOf, type SpaceFlags, searchOptionsOf } from "./searchFlags.js";
+
+/** The flags of `prunebridge prune`. */
+export interface PruneFlags extends DeviceFlags, BoundFlags, SpaceFlags {
+  readonly json?: boolean;
+  readonly out: string;
+  readonly exportConfig?: string;
+  readonly mode: string;
+  readonly data?: string;
+  readonly scores?: string;
+  readonly scoreData?: string;
+  readonly scoreFunc?: string;
+  readonly forwardLoop?: string;
+  readonly dataLoader?: string;
+  readonly collectFunc?: string;
+  readonly maxIterDataLoader?: number;
+  readonly checkpoint?: string;
+  readonly metricSeqLength?: number;
+  readonly metricBatchSize?: number;
+  readonly seqLength?: number;
+  readonly samples: number;
+  readonly batchSize: number;
+}
+
+/** What a run is to do, checked as far as it can be before a shim is started. */
+export interface PruneInputs {
+  readonly constraints: Record<string, unknown>;
+  readonly modeOptions: Record<string, unknown>;
+  readonly target: { readonly kind: "sizes"; readonly outline: PlanOutline } | { readonly kind: "bounds"; readonly found: SearchResult };
+  /** What the flags name is what their writer allows. */
+  readonly allowPython: readonly string[];
+  readonly configFor: (model: Model) => PruneConfig;
+}
+
+/** Reads and checks everything that the flags name. Throws PruneError before any work is done. */
+export async function checkInputs(parent: Parent, flags: PruneFlags): Promise<PruneInputs> {
+  const modeOptions = divisorsOf(flags);
+  parseModes([[flags.mode, modeOptions]]);
+  const exportConfig = flags.exportConfig === undefined ? undefined : await readExportConfig(flags.exportConfig);
+  const bounds = boundsOf(flags);
+  const constraints = { ...(exportConfig !== undefined && { export_config: exportConfig }), ...bounds };
+  if (Object.keys(constraints).length === 0) {
+    throw new PruneError("BAD_OPTION", "prune needs sizes or bounds", { hint: "give --export-config, or --params 60% for one" });
+  }
+  const target = aimAt(parent, exportConfig, bounds, flags);
+  if (flags.checkpoint !== undefined) await checkWritable(join(flags.checkpoint, "scores.safetensors"));
+  if (flags.scores !== undefined && exportConfig !== undefined) {
+    // Ranked once now, so that a wrong score file is refused before anything starts.
+    plan(parent, exportConfig, { scores: await readScoreFile(flags.scores), path: flags.scores });
+  }
+  const { scoreFunc, forwardLoop, dataLoader, collectFunc } = flags;
+  const allowPython = [scoreFunc, forwardLoop, dataLoader, collectFunc].filter((name) => name !== undefined);
+  allowPython.forEach(python);
+  return { constraints, modeOptions, target, allowPython, configFor: await readData(parent, flags) };
+}
+
+function aimAt(parent: Parent, exportConfig: unknown, bounds: Record<string, number | string>, flags: PruneFlags): PruneInputs["target"] {
+  if (exportConfig === undefined)
+    return { kind: "bounds", found: search(parent, bounds, { ...searchConfigOf(flags), ...divisorsOf(flags) }) };
+  const [bound] = Object.keys(bounds);
+  if (bound !== undefined) throw new PruneError("BAD_CONSTRAINTS", `export_config stands alone; it cannot be combined with ${bound}`);
+  return { kind: "sizes", outline: outline(parent, exportConfig) };
+}
+
+function searchConfigOf(flags: PruneFlags): ReturnType<typeof searchOptionsOf> & { seqLength?: number; batchSize?: number } {
+  const { metricSeqLength: seqLength, metricBatchSize: batchSize } = flags;
+  return { ...searchOptionsOf(flags), ...(seqLength !== undefined && { seqLength }), ...(batchSize !== undefined && { batchSize }) };
+}
+
+/** Reads data files now; gives what makes options of them once a model can tokenize. */
+async function readData(parent: Parent, flags: PruneFlags): Promise<PruneInputs["configFor"]> {
+  const shape = batchShape(flags, parent.checkpoint.config);
+  const { data, scoreData, scores, checkpoint, forwardLoop, dataLoader, collectFunc, scoreFunc, maxIterDataLoader } = flags;
+  const sources = { "--data": data, "--forward-loop": forwardLoop, "--data-loader": dataLoader };
+  const [first, second] = Object.entries(sources).flatMap(([flag, value]) => (value === undefined ? [] : [flag]));
+  if (second !== undefined) throw new PruneError("BAD_OPTION", `${first} and ${second} exclude each other`);
+  if (scoreData !== undefined && scoreFunc !== undefined)
+    throw new PruneError("BAD_OPTION", "--score-data and --score-func exclude each other");
+  if (first === undefined && scores === undefined && checkpoint === undefined) {
+    throw new PruneError("BAD_OPTION", "prune needs --data to calibrate with, or --scores", {
+      hint: "--data takes .safetensors, .jsonl or .txt",
+    });
+  }
+  const calibration = data === undefined || scores !== undefined ? undefined : await read(data, parent, shape);
+  if (scoreData !== undefined) await read(scoreData, parent, shape);
+  return (model) => ({
+    ...searchConfigOf(flags),
+    scores,
+    checkpoint,
+    maxIterDataLoader,
+    dataLoader: dataLoader === undefined ? calibration && batchesOf(calibration, model, shape) : python(dataLoader),
+    forwardLoop: forwardLoop === undefined ? undefined : python(forwardLoop),
+    collectFunc: collectFunc === undefined ? undefined : python(collectFunc),
+    ...(scoreFunc !== undefined && { scoreFunc: python(scoreFunc) }),
+    ...(scoreData !== undefined && { scoreFunc: negativeLoss(scoreData, model, shape) }),
+  });
+}
+
+function read(path: string, { architecture }: Parent, shape: BatchShape): Promise<CalibrationData> {
+  return readCalibrationData(path, architecture.hyperparameters.vocab_size, shape);
+}
