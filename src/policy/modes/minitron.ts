@@ -22,7 +22,7 @@ export interface ScorableModel {
 
 /** A candidate of a search, and how good it is where that was asked. */
 export interface ScoredCandidate extends Candidate {
-  readonly score: number | undefined;
+  readonly score?: number;
 }
 
 /** How a search came to its plan. */
@@ -71,9 +71,9 @@ export async function searchMinitron(
   const planOf = (candidate: Candidate): Plan => makePlan(architecture, config, candidate.exportConfig, ranking);
   const scored: ScoredCandidate[] = [];
   for (const [index, candidate] of found.candidates.entries()) {
-    const score = model.evaluate && checkScore(await model.evaluate(planOf(candidate), candidate));
-    scored.push({ ...candidate, score });
-    listener.onScored?.({ ...candidate, score }, index, found.candidates.length);
+    const judged = model.evaluate ? { ...candidate, score: checkScore(await model.evaluate(planOf(candidate), candidate)) } : candidate;
+    scored.push(judged);
+    listener.onScored?.(judged, index, found.candidates.length);
   }
   const best = scored.reduce((most, next) => ((next.score ?? 0) > (most.score ?? 0) ? next : most));
   return { plan: planOf(best), found, candidates: scored, best };
