@@ -72,7 +72,12 @@ const pruneConfig = z.strictObject({
   checkpoint: z.string().min(1).optional(),
   checkpointEvery: z.number().int().positive().default(32),
   scores: z.string().min(1).optional(),
-  verbose: z.union([z.boolean(), z.custom<(text: string) => void>(isFunction, "must be true, false or a function")]).default(false),
+  verbose: z
+    .custom<NonNullable<PruneConfig["verbose"]>>(
+      (value) => typeof value === "boolean" || isFunction(value),
+      "must be true, false or a function",
+    )
+    .default(false),
   onProgress: z.custom<NonNullable<RunOptions["onProgress"]>>(isFunction, "must be a function").optional(),
   signal: z.instanceof(AbortSignal).optional(),
 });
