@@ -54,12 +54,15 @@ describe("a checkpoint folder", () => {
     expect(resumed.stateDict).toMatchObject(expected);
   });
 
-  it("ends a search that is cancelled between candidates, to be gone on with", async () => {
+  it.each<[string, ScoreFunc]>([
+    ["while a candidate is judged", byLoss],
+    ["while its scoreFunc hangs", () => new Promise(() => {})],
+  ])("goes on with a search that was cancelled %s", async (_when, judge) => {
     const { parent, checkpoint } = await makePlace();
     const cancel = new AbortController();
     const scoreFunc: ScoreFunc = async (view) => {
       cancel.abort();
-      return byLoss(view);
+      return judge(view);
     };
     await using model = await bridge.open(parent);
     const work = prune(model, FINE, BOUNDS, null, { dataLoader: BATCHES, checkpoint, scoreFunc, signal: cancel.signal });

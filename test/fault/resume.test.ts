@@ -130,8 +130,9 @@ describe("a pruning that is killed", () => {
   it("again and again gets one write further each time, to the same result", async () => {
     const half = { write: 1, moment: "half written" } as const;
     const whole = { write: 1, moment: "renamed" } as const;
-    // Six writes are made once; from then on each run writes the plan again.
-    await expectSame([half, whole, whole, half, whole, { ...whole, moment: "written" }, whole, whole, half, whole, whole]);
+    // Six writes are made once; from then on each run writes the plan again, and last of all the history.
+    const last = { write: 2, moment: "renamed" } as const;
+    await expectSame([half, whole, whole, half, whole, { ...whole, moment: "written" }, whole, whole, half, whole, whole, last]);
   });
 
   it(
