@@ -33,7 +33,8 @@ export interface Inspection {
 }
 
 /**
- * Tells what a checkpoint folder or a bare config.json is, from its config and headers alone: no Python, no weights.
+ * Tells what a checkpoint folder or a bare config.json is, from its config and headers: no Python, and no weights but the few bytes that the
+ * fingerprint looks at.
  *
  * @throws PruneError with a code for each way in which a checkpoint can be wrong
  */

@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { type Tokenizer, textBatches } from "./data/batches.js";
+import { BATCH_DEFAULTS, type Tokenizer, textBatches } from "./data/batches.js";
 import type { BatchShape } from "./data/pack.js";
+import { hashOf } from "./hash.js";
 import type { ScoreFunc } from "./runnable.js";
 
 /** A score function that says what it is, so that scores of an earlier run are known to be of the same. */
@@ -18,16 +18,12 @@ export interface IdentifiedScoreFunc extends ScoreFunc {
 export function negativeLoss(
   path: string,
   model: Tokenizer & { readonly hyperparameters: { readonly vocab_size: number } },
-  shape: Partial<BatchShape> = {},
+  options: Partial<BatchShape> = {},
 ): IdentifiedScoreFunc {
+  const shape = { ...BATCH_DEFAULTS, ...options };
   // Read and tokenized once for all candidates.
   const batches = textBatches(path, model, shape);
   const score: ScoreFunc = async (candidate) => -(await candidate.loss(batches));
-  const identify = async (): Promise<string> => {
-    const digest = createHash("sha256")
-      .update(await readFile(path))
-      .digest("hex");
-    return `negative loss on ${digest} ${JSON.stringify(shape)}`;
-  };
+  const identify = async (): Promise<string> => `negative loss on ${hashOf(await readFile(path))} ${JSON.stringify(shape)}`;
   return Object.assign(score, { identify });
 }

@@ -1,7 +1,9 @@
 import { join } from "node:path";
+import { removeLeftovers } from "./checkpoint/atomicFile.js";
 import { PLAN_FILE, type PlanFile, writePlanFile } from "./checkpoint/planFile.js";
 import type { ScoreFile } from "./checkpoint/scoreFile.js";
 import type { HistoryEntry } from "./checkpoint/searchState.js";
+import { checkWritable } from "./checkpoint/staging.js";
 import { type DummyInput, type ForwardArgs, workloadOf } from "./data/args.js";
 import { PruneError } from "./errors.js";
 import type { Model } from "./model.js";
@@ -60,8 +62,9 @@ export interface StateDict {
  *   `flops`, each a number or a percentage of the parent's, which start a search
  * @param dummyInput - arguments of forward: `flops` are for its batch size and sequence length
  * @param config - calibration data, how candidates are judged, and where to keep what is found
- * @throws PruneError BAD_MODE, BAD_CONSTRAINTS, BAD_EXPORT_CONFIG or BAD_OPTION before any work; CHECKPOINT_MISMATCH where the checkpoint
- *   folder is of something else; then what calibration, scoring and cutting throw
+ * @throws PruneError BAD_MODE, BAD_CONSTRAINTS, BAD_EXPORT_CONFIG or BAD_OPTION before any work; PATH_DENIED where
+ *   the checkpoint folder cannot be written, CHECKPOINT_MISMATCH or BAD_SCORES where it is of something else; then what calibration and
+ *   scoring throw: the model is then as it was
  */
 export async function prune<Item = ForwardArgs>(
   model: Model,
@@ -77,17 +80,18 @@ export async function prune<Item = ForwardArgs>(
   const workload = { ...checked, flopsOf: workloadOf(dummyInput) };
   model.checkUnpruned();
 
-  const memory = await SearchMemory.open(checked.checkpoint, model.parent.fingerprint);
+  const memory = await openMemory(checked.checkpoint, model);
   const run = new PruningRun(model, checked, memory);
   const outcome = await decide(run, wanted, { ...options, ...workload });
   const plan = planFileOf(model, outcome.plan);
-  model.prune(plan);
+  const asked = plainCopy(constraints);
   if (checked.checkpoint !== undefined) await writePlanFile(join(checked.checkpoint, PLAN_FILE), plan);
-  await memory.conclude(summaryOf(constraints, plan, outcome));
+  await memory.conclude(summaryOf(asked, plan, outcome));
+  model.prune(plan);
   const { found, candidates = [], best } = outcome;
   const stateDict: StateDict = {
     mode: "mcore_gpt_minitron",
-    constraints,
+    constraints: asked,
     plan,
     costs: costsOfBoth(model, plan, workload),
     ...(found && { search: { ...found, candidates } }),
@@ -97,6 +101,14 @@ export async function prune<Item = ForwardArgs>(
     timings: { ...run.seconds, total: secondsSince(began) },
   };
   return { subnet: model, stateDict, scores: run.measured };
+}
+
+async function openMemory(checkpoint: string | undefined, { parent }: Model): Promise<SearchMemory> {
+  if (checkpoint !== undefined) {
+    await checkWritable(join(checkpoint, PLAN_FILE));
+    await removeLeftovers(checkpoint);
+  }
+  return SearchMemory.open(checkpoint, parent.fingerprint);
 }
 
 type Outcome = Pick<SearchOutcome, "plan"> & Partial<SearchOutcome>;
@@ -118,6 +130,11 @@ function summaryOf(
     ...(found && { spaceSize: found.spaceSize, feasible: found.feasible }),
     ...(best?.score !== undefined && { score: best.score }),
   };
+}
+
+/** A record as JSON has it, which the caller's own may not be. */
+function plainCopy(record: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return JSON.parse(JSON.stringify(record)) as Record<string, unknown>; // an object in, an object out
 }
 
 function costsOfBoth({ parent: { architecture } }: Model, plan: PlanFile, workload: Workload): StateDict["costs"] {

@@ -15,7 +15,10 @@ import type { CollectSource, ForwardLoop, ScoreFunc } from "./runnable.js";
  * @typeParam Item - what the data loader gives: arguments of forward, or what `collectFunc` makes them of
  */
 export interface PruneConfig<Item = ForwardArgs> extends CalibrationOptions<Item>, RunOptions {
-  /** Judges candidates under bounds, higher = better. Default: none, and the largest candidate is taken. */
+  /**
+   * Judges candidates under bounds, higher = better. Default: none, and the largest candidate is taken. A checkpoint folder knows a function
+   * by its name in Python, or by its text: where it draws on data that may change, have its `identify` tell, as {@link negativeLoss} does.
+   */
   readonly scoreFunc?: ScoreFunc | PythonRef | undefined;
   /**
    * A folder that keeps scores, scored candidates and the plan, each as soon as it is known. What is there is used: a run that was killed
@@ -24,7 +27,7 @@ export interface PruneConfig<Item = ForwardArgs> extends CalibrationOptions<Item
   readonly checkpoint?: string | undefined;
   /** Calibration batches between two writes to the checkpoint folder. Default 32. */
   readonly checkpointEvery?: number | undefined;
-  /** A score file to use instead of calibrating. */
+  /** A score file to use instead of calibrating. Excludes what calibrates. */
   readonly scores?: string | undefined;
   /** Candidates to score, the largest first. Default 10. */
   readonly topK?: number | undefined;
@@ -69,7 +72,12 @@ const pruneConfig = z.strictObject({
   checkpoint: z.string().min(1).optional(),
   checkpointEvery: z.number().int().positive().default(32),
   scores: z.string().min(1).optional(),
-  verbose: z.union([z.boolean(), z.custom<(text: string) => void>(isFunction, "must be true, false or a function")]).default(false),
+  verbose: z
+    .custom<NonNullable<PruneConfig["verbose"]>>(
+      (value) => typeof value === "boolean" || isFunction(value),
+      "must be true, false or a function",
+    )
+    .default(false),
   onProgress: z.custom<NonNullable<RunOptions["onProgress"]>>(isFunction, "must be a function").optional(),
   signal: z.instanceof(AbortSignal).optional(),
 });
@@ -80,9 +88,17 @@ export type CheckedConfig = z.output<typeof pruneConfig> & { readonly source: Co
 /** Checks the options of prune(). Throws BAD_OPTION on one that is unknown or malformed, or that excludes another. */
 export function parseConfig(config: object): CheckedConfig {
   const parsed = pruneConfig.safeParse(config);
-  if (parsed.success) return { ...parsed.data, source: calibrationSource(parsed.data) };
+  if (parsed.success) return withSource(parsed.data);
   const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
   throw new PruneError("BAD_OPTION", `config: ${issues.join("; ")}`, {
     hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
+  });
+}
+
+function withSource(config: z.output<typeof pruneConfig>): CheckedConfig {
+  const source = calibrationSource(config);
+  if (config.scores === undefined || source === undefined) return { ...config, source };
+  throw new PruneError("BAD_OPTION", "config: scores excludes dataLoader and forwardLoop: a score file was measured already", {
+    hint: "give one or the other",
   });
 }

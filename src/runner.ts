@@ -1,4 +1,4 @@
-import { throwIfCancelled } from "./cancel.js";
+import { throwIfCancelled, unlessCancelled } from "./cancel.js";
 import { type ForwardArgs, toBatch } from "./data/args.js";
 import { type DataSource, toBatches } from "./data/toBatches.js";
 import { PruneError } from "./errors.js";
@@ -66,7 +66,7 @@ export abstract class Runner implements RunnableModel {
       return scoreByPython(this.#session, await this.modelId(options), scoreFunc, options);
     }
     throwIfCancelled(options.signal);
-    const score: unknown = await scoreFunc(this);
+    const score: unknown = await unlessCancelled(Promise.resolve(scoreFunc(this)), options.signal);
     throwIfCancelled(options.signal);
     if (typeof score === "number" && Number.isFinite(score)) return score;
     throw new PruneError("BAD_OPTION", `scoreFunc gave ${String(score)} where a finite number belongs`, {

@@ -1,6 +1,13 @@
-import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { type HistoryEntry, readSearchState, SEARCH_FILE, type SearchState, writeSearchState } from "./checkpoint/searchState.js";
+import { isDeepStrictEqual } from "node:util";
+import {
+  emptyState,
+  type HistoryEntry,
+  readSearchState,
+  SEARCH_FILE,
+  type SearchState,
+  writeSearchState,
+} from "./checkpoint/searchState.js";
 import type { Candidate } from "./policy/search/search.js";
 
 type Sizes = Candidate["exportConfig"];
@@ -19,15 +26,18 @@ export class SearchMemory {
   static async open(folder: string | undefined, fingerprint: string | undefined): Promise<SearchMemory> {
     const path = folder === undefined ? undefined : join(folder, SEARCH_FILE);
     const known = fingerprint ?? "";
-    return new SearchMemory(
-      path,
-      path === undefined ? { fingerprint: known, scored: [], history: [] } : await readSearchState(path, known),
-    );
+    return new SearchMemory(path, path === undefined ? emptyState(known) : await readSearchState(path, known));
   }
 
   /** What every run came to, the last one at the end. */
   get history(): readonly HistoryEntry[] {
     return this.#state.history;
+  }
+
+  /** Takes note of what a search found; kept with what comes of it. */
+  propose(candidates: readonly Candidate[]): void {
+    const noted = candidates.map(({ exportConfig, costs }) => ({ exportConfig: { ...exportConfig }, costs: { ...costs } }));
+    this.#state = { ...this.#state, candidates: noted };
   }
 
   /** The score of a candidate that was evaluated before, in the same context. */
@@ -42,10 +52,9 @@ export class SearchMemory {
     await this.#write({ ...this.#state, scored: [...this.#state.scored, entry] });
   }
 
-  /** Keeps what a run came to. The same again is not kept twice: a run that is repeated after it ended adds nothing. */
+  /** Keeps what a run came to, unless the last one came to the same: a run that is repeated after it ended adds nothing. */
   async conclude(entry: HistoryEntry): Promise<void> {
-    const text = JSON.stringify(entry);
-    if (this.#state.history.some((other) => JSON.stringify(other) === text)) return;
+    if (isDeepStrictEqual(this.#state.history.at(-1), entry)) return;
     await this.#write({ ...this.#state, history: [...this.#state.history, entry] });
   }
 
@@ -53,11 +62,6 @@ export class SearchMemory {
     this.#state = state;
     if (this.#path !== undefined) await writeSearchState(this.#path, state);
   }
-}
-
-/** What a candidate's score depends on beside its sizes, as a hash. */
-export function scoringContext(...parts: readonly unknown[]): string {
-  return `sha256:${createHash("sha256").update(JSON.stringify(parts)).digest("hex")}`;
 }
 
 function keyOf(sizes: Readonly<Partial<Record<string, number>>>): string {

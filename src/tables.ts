@@ -57,15 +57,15 @@ export function formatCandidates(
   const names = Object.entries(space).flatMap(([name, sizes]) => (sizes.length > 1 ? [name] : []));
   const metrics = Object.keys(parent) as (keyof Costs)[];
   const scored = candidates.some(({ score }) => score !== undefined);
-  const row = (label: string, sizes: Readonly<Partial<Record<string, number>>>, costs: Costs): (string | number)[] => [
+  const row = (label: string, sizes: Readonly<Partial<Record<string, number>>>, costs: Costs): string[] => [
     label,
-    ...names.map((name) => sizes[name] ?? ""),
+    ...names.map((name) => String(sizes[name] ?? "")),
     ...metrics.map((metric) => formatCost(metric, costs[metric])),
     `${((100 * costs[primary]) / parent[primary]).toFixed(1)}%`,
   ];
   const parentSizes = Object.fromEntries(Object.entries(space).map(([name, sizes]) => [name, sizes.at(-1) ?? 0]));
   return formatTable([
-    ["", ...names, ...metrics, primary, ...(scored ? ["score"] : [])],
+    ["", ...names, ...metrics, `share of ${primary}`, ...(scored ? ["score"] : [])],
     [...row("parent", parentSizes, parent), ...(scored ? [""] : [])],
     ...candidates.map(({ exportConfig, costs, score }, i) => [
       ...row(`${i + 1}`, exportConfig, costs),

@@ -57,6 +57,18 @@ export async function readTensorBytes(header: Header, tensor: HeaderTensor): Pro
   }
 }
 
+/** Reads the first bytes of some tensors, at most as many of each as given. */
+export async function readTensorStarts({ path }: Header, tensors: readonly HeaderTensor[], most: number): Promise<Uint8Array[]> {
+  const file = await openForReading(path);
+  try {
+    const starts: Uint8Array[] = [];
+    for (const { begin, end } of tensors) starts.push(await readExactly(file, path, begin, Math.min(most, end - begin)));
+    return starts;
+  } finally {
+    await file.close();
+  }
+}
+
 async function openForReading(path: string): Promise<FileHandle> {
   try {
     return await open(path, "r");

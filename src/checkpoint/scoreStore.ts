@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PruneError } from "../errors.js";
 import { isFile } from "./folder.js";
@@ -13,13 +13,13 @@ export type CalibrationOptions = Readonly<Record<string, string>>;
 /** Where the scores of one network are kept: whole, or as far as calibration has come. */
 export class ScoreStore {
   readonly path: string;
-  readonly #partial: string;
+  readonly partialPath: string;
   readonly #fingerprint: string | undefined;
   readonly #options: CalibrationOptions;
 
   constructor(folder: string, fingerprint: string | undefined, options: CalibrationOptions) {
     this.path = join(folder, SCORES_FILE);
-    this.#partial = join(folder, PARTIAL_FILE);
+    this.partialPath = join(folder, PARTIAL_FILE);
     this.#fingerprint = fingerprint;
     this.#options = options;
   }
@@ -31,18 +31,27 @@ export class ScoreStore {
 
   /** Scores over the first batches, where calibration was interrupted. Throws as {@link read} does. */
   async readPartial(): Promise<ScoreFile | undefined> {
-    return this.#readChecked(this.#partial);
+    return this.#readChecked(this.partialPath);
   }
 
-  /** Keeps scores over the first batches. */
-  async writePartial(scores: ScoreFile): Promise<void> {
-    await writeScoreFile(this.#partial, this.#withOptions(scores));
+  /** Keeps finished scores that were measured in one go; gives them as they are kept. */
+  async write(scores: ScoreFile): Promise<ScoreFile> {
+    const kept = this.#withOptions(scores);
+    await writeScoreFile(this.path, kept);
+    await rm(this.partialPath, { force: true });
+    return kept;
   }
 
-  /** Keeps the finished scores. */
-  async write(scores: ScoreFile): Promise<void> {
-    await writeScoreFile(this.path, this.#withOptions(scores));
-    await rm(this.#partial, { force: true });
+  /** Keeps scores over the first batches; gives them as they are kept. */
+  async writePartial(scores: ScoreFile): Promise<ScoreFile> {
+    const kept = this.#withOptions(scores);
+    await writeScoreFile(this.partialPath, kept);
+    return kept;
+  }
+
+  /** Says that the scores over the first batches are those over all. */
+  async finish(): Promise<void> {
+    await rename(this.partialPath, this.path);
   }
 
   #withOptions(scores: ScoreFile): ScoreFile {

@@ -8,6 +8,8 @@ export const SEARCH_FILE = "search.json";
 
 const sizes = z.record(z.string(), z.number().int().positive());
 
+const candidate = z.strictObject({ exportConfig: sizes, costs: z.record(z.string(), z.number()) });
+
 const scored = z.strictObject({
   /** What the score is of: the scores that ranked, the options and the score function, as a hash. */
   context: z.string(),
@@ -30,18 +32,22 @@ const run = z.strictObject({
 const state = z.strictObject({
   format: z.literal("prunebridge.search/1"),
   fingerprint: z.string(),
+  /** What the last search found, the largest first. */
+  candidates: z.array(candidate),
   scored: z.array(scored),
   history: z.array(run),
 });
 
-/** A candidate that was evaluated. */
-export type ScoredEntry = z.infer<typeof scored>;
-
 /** What one pruning came to. */
 export type HistoryEntry = z.infer<typeof run>;
 
-/** What a search knows already: candidates that were evaluated, and what came of earlier runs on the same network. */
+/** What a search knows already: candidates that were found and evaluated, and what came of earlier runs on the same network. */
 export type SearchState = Omit<z.infer<typeof state>, "format">;
+
+/** What is known before the first search over a network. */
+export function emptyState(fingerprint: string): SearchState {
+  return { fingerprint, candidates: [], scored: [], history: [] };
+}
 
 /**
  * Reads the state of searches over one network; an empty one where there is no file.
@@ -49,9 +55,13 @@ export type SearchState = Omit<z.infer<typeof state>, "format">;
  * @throws PruneError CHECKPOINT_MISMATCH where the file is of another network or malformed
  */
 export async function readSearchState(path: string, fingerprint: string): Promise<SearchState> {
-  if (!(await isFile(path))) return { fingerprint, scored: [], history: [] };
+  if (!(await isFile(path))) return emptyState(fingerprint);
   const parsed = state.safeParse(await readJsonObject(path, "CHECKPOINT_MISMATCH"));
-  if (!parsed.success) throw new PruneError("CHECKPOINT_MISMATCH", `${path} is no search state: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) {
+    throw new PruneError("CHECKPOINT_MISMATCH", `${path} is no search state: ${z.prettifyError(parsed.error)}`, {
+      hint: "name another checkpoint folder, or remove this file to score its candidates again",
+    });
+  }
   if (parsed.data.fingerprint !== fingerprint) {
     throw new PruneError("CHECKPOINT_MISMATCH", `${path} is of another network (${parsed.data.fingerprint}, not ${fingerprint})`, {
       hint: "name another checkpoint folder for this network",
@@ -62,6 +72,7 @@ export async function readSearchState(path: string, fingerprint: string): Promis
 }
 
 /** Writes a search state in one step. */
-export async function writeSearchState(path: string, { fingerprint, scored, history }: SearchState): Promise<void> {
-  await writeFileAtomically(path, `${JSON.stringify({ format: "prunebridge.search/1", fingerprint, scored, history }, null, 2)}\n`);
+export async function writeSearchState(path: string, { fingerprint, candidates, scored, history }: SearchState): Promise<void> {
+  const file = { format: "prunebridge.search/1", fingerprint, candidates, scored, history };
+  await writeFileAtomically(path, `${JSON.stringify(file, null, 2)}\n`);
 }

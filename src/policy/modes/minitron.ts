@@ -22,7 +22,7 @@ export interface ScorableModel {
 
 /** A candidate of a search, and how good it is where that was asked. */
 export interface ScoredCandidate extends Candidate {
-  readonly score: number | undefined;
+  readonly score?: number;
 }
 
 /** How a search came to its plan. */
@@ -64,27 +64,56 @@ export async function searchMinitron(
   listener: SearchListener = {},
 ): Promise<SearchOutcome> {
   const { architecture, config } = model;
-  findCandidates(architecture, bounds, options);
+  checkFeasible(architecture, bounds, options);
   const ranking = await rankingOf(model, options);
   const found = findCandidates(architecture, bounds, options, ranking);
   listener.onFound?.(found);
   const planOf = (candidate: Candidate): Plan => makePlan(architecture, config, candidate.exportConfig, ranking);
   const scored: ScoredCandidate[] = [];
   for (const [index, candidate] of found.candidates.entries()) {
-    const score = model.evaluate && checkScore(await model.evaluate(planOf(candidate), candidate));
-    scored.push({ ...candidate, score });
-    listener.onScored?.({ ...candidate, score }, index, found.candidates.length);
+    const judged = model.evaluate ? { ...candidate, score: checkScore(await model.evaluate(planOf(candidate), candidate)) } : candidate;
+    scored.push(judged);
+    listener.onScored?.(judged, index, found.candidates.length);
   }
   const best = scored.reduce((most, next) => ((next.score ?? 0) > (most.score ?? 0) ? next : most));
   return { plan: planOf(best), found, candidates: scored, best };
 }
 
+type FindOptions = Divisors & SearchConfig & Pick<Workload, "flopsOf">;
+
 /** The largest candidates within bounds; where layers are of several kinds, those count that the ranking keeps, or else the first ones. */
 export function findCandidates(
   architecture: Architecture,
   bounds: Bounds,
-  options: Divisors & SearchConfig & Pick<Workload, "flopsOf">,
-  ranking?: Ranking,
+  options: FindOptions,
+  ranking?: Pick<Ranking, "layers">,
+): SearchResult {
+  const keptLayers = ranking && isMixed(architecture) ? (n: number) => topPositions(ranking.layers(), n) : undefined;
+  return findWith(architecture, bounds, options, keptLayers);
+}
+
+/** Throws BAD_CONSTRAINTS where no candidate is within bounds, whichever layers a ranking will keep. */
+function checkFeasible(architecture: Architecture, bounds: Bounds, options: FindOptions): void {
+  if (!isMixed(architecture)) findWith(architecture, bounds, options);
+  // A filter must not see these costs: they are less than those of any candidate.
+  else findWith(architecture, bounds, { ...options, candidateFilter: undefined }, (n) => fewestOfEachKind(architecture.layers, n));
+}
+
+/** As many layers of each kind as are left at least when n layers stay: all that go may be of that kind. */
+function fewestOfEachKind(layers: readonly string[], n: number): number[] {
+  const going = layers.length - n;
+  return [...layers.keys()].filter((layer) => layers.slice(layer + 1).filter((kind) => kind === layers[layer]).length >= going);
+}
+
+function isMixed({ layers }: Architecture): boolean {
+  return new Set(layers).size > 1;
+}
+
+function findWith(
+  architecture: Architecture,
+  bounds: Bounds,
+  options: FindOptions,
+  keptLayers?: (n: number) => readonly number[],
 ): SearchResult {
   const { hparamsToSkip, maxWidthPruning, maxDepthPruning, candidateFilter, topK, seqLength, batchSize, flopsOf } = options;
   const space = searchSpace(architecture.hyperparameters, {
@@ -93,15 +122,7 @@ export function findCandidates(
     max_width_pruning: maxWidthPruning,
     max_depth_pruning: maxDepthPruning,
   });
-  const mixed = ranking !== undefined && new Set(architecture.layers).size > 1;
-  return searchSubnets(architecture, space, bounds, {
-    topK,
-    seqLength,
-    batchSize,
-    flopsOf,
-    candidateFilter,
-    keptLayers: mixed ? (n) => topPositions(ranking.layers(), n) : undefined,
-  });
+  return searchSubnets(architecture, space, bounds, { topK, seqLength, batchSize, flopsOf, candidateFilter, keptLayers });
 }
 
 async function rankingOf(model: ScorableModel, { skip_sorting }: MinitronOptions): Promise<Ranking> {
