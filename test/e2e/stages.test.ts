@@ -99,7 +99,7 @@ describe("stage by stage", () => {
   it("keeps what it found in a folder, and calibrates no second time", async () => {
     const args = ["prune", parent, "--checkpoint", at("run")];
     await succeed(...args, "--data", data, "--export-config", TARGET, "--out", at("first"));
-    expect((await readdir(at("run"))).sort()).toEqual(["plan.json", "scores.safetensors"]);
+    expect((await readdir(at("run"))).sort()).toEqual(["plan.json", "scores.safetensors", "search.json"]);
     await succeed(...args, "--export-config", '{"hidden_size": 16, "num_attention_heads": 3}', "--out", at("second"));
     expect(JSON.parse(await readFile(at("second/config.json"), "utf8"))).toMatchObject({
       hidden_size: 16,
@@ -159,7 +159,6 @@ describe("without Python", () => {
     const inspected = await runCli(["inspect", at("config.json"), "--json"], env);
     expect(inspected.json).toMatchObject({
       family: "llama",
-      layout: "huggingface",
       hyperparameters: { kv_channels: 8 },
       params: expect.any(Number),
       activeParams: expect.any(Number),

@@ -12,6 +12,7 @@ const FOUND: SearchResult = {
   primary: "params",
   feasible: 1234,
   candidates: [],
+  warnings: [],
 };
 const candidate = { exportConfig: { num_layers: 4, hidden_size: 768, num_attention_heads: 8, ffn_hidden_size: 2048 }, costs: child };
 
