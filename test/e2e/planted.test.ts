@@ -9,8 +9,8 @@ import { plant, Weights } from "../fixtures/planting.js";
 
 const SEEDS = [1, 2, 3];
 
-/** Enough of everything that positions are not kept by chance. */
-const wide: Config = { num_attention_heads: 12, num_key_value_heads: 3, num_hidden_layers: 6 };
+/** Enough of everything that positions are not kept by chance, and tokens for every expert. */
+const wide: Config = { num_attention_heads: 12, num_key_value_heads: 3, num_hidden_layers: 6, vocab_size: 400 };
 const NETWORKS: Readonly<Record<string, Config>> = {
   llama: { ...TINY.llama, ...wide },
   mixtral: { ...TINY.mixtral, ...wide, num_local_experts: 6 },
@@ -52,7 +52,7 @@ afterAll(() => bridge?.close());
 /** Batches of random tokens: 4 of 2 sequences. */
 function calibration(seed: number): number[][][] {
   const random = mulberry32(seed);
-  const sequence = (): number[] => Array.from({ length: 24 }, () => Math.floor(random() * 40));
+  const sequence = (): number[] => Array.from({ length: 48 }, () => Math.floor(random() * 400));
   return Array.from({ length: 4 }, () => [sequence(), sequence()]);
 }
 
