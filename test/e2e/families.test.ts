@@ -8,12 +8,12 @@ import { eachAxis, everyAxis, randomScores, relativeDifference } from "../fixtur
 import { NETWORKS } from "../fixtures/families.js";
 import { type Reference, spelledOut, startReference } from "../fixtures/reference.js";
 
-/** Every cut in the layout that hubs have, and the cut of every axis in the other too. */
 const CASES = Object.entries(NETWORKS).flatMap(([family, config]) => {
-  const [hub, ...others] = readArchitecture(config).table.layouts.map(({ name }) => name);
-  const each = eachAxis(config).map((exportConfig) => ({ cut: Object.keys(exportConfig)[0], layout: hub, exportConfig }));
-  const all = [hub, ...others].map((layout) => ({ cut: "every axis", layout, exportConfig: everyAxis(config) }));
-  return [...each, ...all].map((one) => ({ ...one, family, config }));
+  const cuts = [
+    ...eachAxis(config).map((exportConfig) => ({ cut: Object.keys(exportConfig)[0], exportConfig })),
+    { cut: "every axis", exportConfig: everyAxis(config) },
+  ];
+  return readArchitecture(config).table.layouts.flatMap(({ name: layout }) => cuts.map((one) => ({ family, config, layout, ...one })));
 });
 
 const PROBE = [0, 1].map((row) => Array.from({ length: 12 }, (_, position) => (5 * row + 7 * position) % 40));
@@ -35,7 +35,7 @@ interface Cutting {
   readonly plan: PlanFile;
 }
 
-async function cut(config: Config, layout: LayoutName | undefined, exportConfig: unknown): Promise<Cutting> {
+async function cut(config: Config, layout: LayoutName, exportConfig: unknown): Promise<Cutting> {
   const dir = await temporaryFolder();
   const parent = await readParent(await writeCheckpoint(join(dir, "parent"), config, { layout, files: 2, most: 0.5 }));
   const made = plan(parent, exportConfig, { scores: randomScores(config, 7), path: "planted" });
