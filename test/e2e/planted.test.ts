@@ -5,7 +5,8 @@ import { readArchitecture } from "../../src/policy/architecture.js";
 import { type PrunableName, prunableNames } from "../../src/policy/hyperparameters.js";
 import { type Config, mulberry32, temporaryFolder } from "../fixtures/checkpoints.js";
 import { TINY } from "../fixtures/families.js";
-import { plant, Weights } from "../fixtures/planting.js";
+import { plant } from "../fixtures/planting.js";
+import { Weights } from "../fixtures/weights.js";
 
 const SEEDS = [1, 2, 3];
 
