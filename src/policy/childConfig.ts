@@ -17,8 +17,10 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
   for (const name of HYPERPARAMETERS) {
     const field = fields[name];
     if (!field || child[name] === undefined) continue;
-    const key = statedKey(config, field) ?? field.key;
-    if (config[key] !== child[name]) patch[key] = child[name];
+    // Under another spelling too, where the parent has one: not every loader knows both.
+    for (const key of [statedKey(config, field) ?? field.key, field.key]) {
+      if (config[key] !== child[name]) patch[key] = child[name];
+    }
   }
   if (multiTokenPrediction && Number(config[multiTokenPrediction.key] ?? 0) > 0) patch[multiTokenPrediction.key] = 0;
   const layers = parent.hyperparameters.num_layers;

@@ -7,7 +7,12 @@ import type { FamilyTable, ImpliedList, LayerKind } from "./families/table.js";
  *
  * @throws PruneError BAD_CONFIG where the config's list or pattern has another length or a kind that the family has not
  */
-export function readLayerKinds(config: ModelConfig, { layers: rule, family }: FamilyTable, layers: number, where: string): LayerKind[] {
+export function readLayerKinds(
+  config: ModelConfig,
+  { layers: rule, family, fields }: FamilyTable,
+  layers: number,
+  where: string,
+): LayerKind[] {
   switch (rule.by) {
     case "uniform":
       return Array.from({ length: layers }, () => "decoder");
@@ -23,11 +28,22 @@ export function readLayerKinds(config: ModelConfig, { layers: rule, family }: Fa
       const stored = key === undefined ? undefined : config[key];
       const names: unknown[] | undefined = typeof stored === "string" ? [...stored] : Array.isArray(stored) ? stored : undefined;
       if (!names) throw bad(where, `the kinds of the layers are missing; ${rule.keys.join(" or ")} states them`);
-      if (names.length !== layers) throw bad(where, `${key} names ${names.length} layers where the model has ${layers}`);
+      if (names.length !== layers) {
+        throw bad(
+          where,
+          `${key} names ${names.length} layers where ${fields.num_layers.key} states ${layers}`,
+          "correct whichever is wrong",
+        );
+      }
       return names.map((name, layer) => {
         const kind = rule.kinds[String(name)];
         if (kind) return kind;
-        throw bad(where, `${key} says that layer ${layer} is ${JSON.stringify(name)}, which the ${family} family has not`);
+        const known = Object.keys(rule.kinds).filter((other) => typeof stored !== "string" || other.length === 1);
+        throw bad(
+          where,
+          `${key} says that layer ${layer} is ${JSON.stringify(name)}, which the ${family} family has not`,
+          `it has ${known.join(", ")}`,
+        );
       });
     }
   }
@@ -81,6 +97,6 @@ function pickLayers(key: string, list: unknown, layers: number, kept: readonly n
   throw new PruneError("BAD_CONFIG", `config.json: ${key} must be a list with one entry for each of the ${layers} layers`);
 }
 
-function bad(where: string, what: string): PruneError {
-  return new PruneError("BAD_CONFIG", `${where}: ${what}`);
+function bad(where: string, what: string, hint?: string): PruneError {
+  return new PruneError("BAD_CONFIG", `${where}: ${what}`, hint === undefined ? {} : { hint });
 }

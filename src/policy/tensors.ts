@@ -192,6 +192,12 @@ function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRo
 function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
   const { table, hyperparameters } = architecture;
   const { layer, expert } = splitName(name);
+  const { quantised } = table;
+  if (quantised?.endings.some((ending) => name.endsWith(ending))) {
+    return new PruneError("UNKNOWN_TENSOR", `${name} is in ${quantised.format}, of which channels cannot be cut`, {
+      hint: quantised.remedy,
+    });
+  }
   if (layer !== undefined && layer >= hyperparameters.num_layers) return beyond(name, `${hyperparameters.num_layers} layers`);
   const experts = hyperparameters.num_moe_experts;
   if (expert !== undefined && experts !== undefined && expert >= experts) return beyond(name, `${experts} experts`);
@@ -202,5 +208,7 @@ function unknownTensor(name: string, template: string, architecture: Architectur
 }
 
 function beyond(name: string, what: string): PruneError {
-  return new PruneError("UNKNOWN_TENSOR", `${name} lies beyond the ${what} that config.json states`);
+  return new PruneError("UNKNOWN_TENSOR", `${name} lies beyond the ${what} that config.json states`, {
+    hint: "the weights and config.json belong to different models, or the config was edited",
+  });
 }

@@ -1,16 +1,19 @@
 import { chmod, mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
-import { encodeSafetensors } from "../../src/checkpoint/writeSafetensors.js";
+import { encodeSafetensors, type NamedTensor } from "../../src/checkpoint/writeSafetensors.js";
 import { findPython } from "../../src/shim/python.js";
 import { type Config, TINY_LLAMA, temporaryFolder, tensorsOf, writeCheckpoint, writeScores, writeTokens } from "../fixtures/checkpoints.js";
 import { runCli } from "../fixtures/cli.js";
+import { TINY } from "../fixtures/families.js";
 
 // Every row: what is wrong, and that prune refuses it with this code and exit code 2, leaving nothing behind.
 interface Case {
   readonly code: string;
   /** What the message has to name. */
   readonly says: RegExp;
+  /** What the hint has to name. */
+  readonly hints?: RegExp;
   /** Arguments that replace the good ones. */
   readonly args?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
@@ -29,12 +32,16 @@ beforeEach(async () => {
   good = { "--out": join(dir, "child"), "--export-config": '{"ffn_hidden_size": 16}', "--data": data };
 });
 
-async function expectRefused({ code, says, args, env, spoil }: Case): Promise<void> {
+async function expectRefused({ code, says, hints = /^/, args, env, spoil }: Case): Promise<void> {
   await spoil?.();
   const before = (await readdir(dir)).sort();
   const flags = Object.entries({ ...good, ...args }).filter(([, value]) => value !== "");
   const result = await runCli(["prune", args?.["<dir>"] ?? parent, ...flags.filter(([name]) => name !== "<dir>").flat(), "--json"], env);
-  expect(result.json["error"], result.stderr).toMatchObject({ code, message: expect.stringMatching(says) });
+  expect(result.json["error"], result.stderr).toMatchObject({
+    code,
+    message: expect.stringMatching(says),
+    hint: expect.stringMatching(hints),
+  });
   expect(result.exitCode).toBe(2);
   expect((await readdir(dir)).sort()).toEqual(before);
 }
@@ -159,6 +166,165 @@ describe("a checkpoint that is wrong", () => {
           ),
         ),
     }));
+});
+
+/** Puts another network in the parent's stead, its tensors or its config changed. */
+function another(config: Config, change: { tensors?: (all: NamedTensor[]) => NamedTensor[]; config?: Config } = {}): () => Promise<void> {
+  return async () => {
+    await writeFile(join(parent, "config.json"), JSON.stringify({ ...config, ...change.config }));
+    await writeFile(weights(), encodeSafetensors((change.tensors ?? ((all) => all))(tensorsOf(config)), {}));
+  };
+}
+
+describe("a network of experts that is wrong", () => {
+  const W1 = "model.layers.1.block_sparse_moe.experts.2.w1.weight";
+
+  it("lacks a matrix of an expert", () =>
+    expectRefused({
+      code: "MISSING_TENSOR",
+      says: /no model.layers.1.block_sparse_moe.experts.2.w1.weight, which mixtral models have/,
+      hints: /download the checkpoint again/,
+      spoil: another(TINY.mixtral, { tensors: (all) => all.filter(({ name }) => name !== W1) }),
+    }));
+  it("has an expert more than its config", () =>
+    expectRefused({
+      code: "UNKNOWN_TENSOR",
+      says: /experts.4.w1.weight lies beyond the 4 experts that config.json states/,
+      hints: /different models/,
+      spoil: another(TINY.mixtral, {
+        tensors: (all) => [
+          ...all,
+          ...all.filter(({ name }) => name === W1).map((w1) => ({ ...w1, name: W1.replace("experts.2", "experts.4") })),
+        ],
+      }),
+    }));
+  it("has packed experts of another number", () =>
+    expectRefused({
+      code: "BAD_TENSOR",
+      says: /router.weight has shape \[4, 32\], but config.json makes \[expert, hidden\] = \[5, 32\]/,
+      spoil: another(TINY.gptOss, { config: { num_local_experts: 5 } }),
+    }));
+  it("is quantised to MXFP4", () =>
+    expectRefused({
+      code: "UNKNOWN_TENSOR",
+      says: /layers.0.mlp.experts.down_proj_blocks is in MXFP4/,
+      hints: /dequantise to bfloat16 first/,
+      spoil: another(TINY.gptOss, {
+        tensors: (all) =>
+          all.flatMap(({ name, shape, ...tensor }) =>
+            name.endsWith("experts.down_proj")
+              ? [
+                  { name: `${name}_blocks`, dtype: "U8" as const, shape: [4, 32, 1, 16], data: new Uint8Array(4 * 32 * 16) },
+                  { name: `${name}_scales`, dtype: "U8" as const, shape: [4, 32, 1], data: new Uint8Array(4 * 32) },
+                ]
+              : [{ name, shape, ...tensor }],
+          ),
+      }),
+    }));
+  it("has no divisible number of experts for its router's groups", () =>
+    expectRefused({
+      code: "BAD_CONFIG",
+      says: /num_moe_experts 4 does not divide into 3 groups/,
+      hints: /n_routed_experts must be a multiple of n_group/,
+      spoil: another(TINY.nemotronH, { config: { n_group: 3 } }),
+    }));
+  it("shall keep fewer experts than a token passes", () =>
+    expectRefused({
+      code: "BAD_EXPORT_CONFIG",
+      says: /num_moe_experts 1 is too few: a token passes 2 experts/,
+      args: { "--export-config": '{"num_moe_experts": 1}' },
+      spoil: another(TINY.mixtral),
+    }));
+  it("shall be cut in what it has not", () =>
+    expectRefused({
+      code: "BAD_EXPORT_CONFIG",
+      says: /this network has no ffn_hidden_size/,
+      hints: /it has .*moe_ffn_hidden_size/,
+      spoil: another(TINY.mixtral),
+    }));
+});
+
+describe("a hybrid that is wrong", () => {
+  const { layers_block_type: _, ...older }: Config = TINY.nemotronH;
+  const patterned = (pattern: string): Config => ({ num_hidden_layers: 4, layers_block_type: undefined, hybrid_override_pattern: pattern });
+
+  it("has a layer of an unknown kind", () =>
+    expectRefused({
+      code: "BAD_CONFIG",
+      says: /hybrid_override_pattern says that layer 1 is "X", which the nemotron_h family has not/,
+      hints: /it has M, \*, -, E$/,
+      spoil: another(TINY.nemotronH, { config: patterned("MXE*") }),
+    }));
+  it("has a pattern of another length", () =>
+    expectRefused({
+      code: "BAD_CONFIG",
+      says: /hybrid_override_pattern names 3 layers where num_hidden_layers states 4/,
+      hints: /correct whichever is wrong/,
+      spoil: another(TINY.nemotronH, { config: patterned("M-*") }),
+    }));
+  it("has no pattern at all", () =>
+    expectRefused({
+      code: "BAD_CONFIG",
+      says: /the kinds of the layers are missing; layers_block_type or hybrid_override_pattern states them/,
+      spoil: another(TINY.nemotronH, { config: { ...older, num_hidden_layers: 4, layers_block_type: undefined } }),
+    }));
+  it("has layers of other kinds than its pattern", () =>
+    expectRefused({
+      code: "UNKNOWN_TENSOR",
+      says: /has no tensor backbone.layers.0.mixer/,
+      spoil: another(TINY.nemotronH, { config: patterned("-ME*") }),
+    }));
+  it("has Mamba heads that do not divide into groups", () =>
+    expectRefused({
+      code: "BAD_CONFIG",
+      says: /mamba_num_heads 4 does not divide into 3 groups/,
+      hints: /mamba_num_heads must be a multiple of n_groups/,
+      spoil: another(TINY.nemotronH, { config: { n_groups: 3 } }),
+    }));
+  it("shall keep Mamba heads that do not divide into groups", () =>
+    expectRefused({
+      code: "BAD_EXPORT_CONFIG",
+      says: /mamba_num_heads 3 is not a multiple of the 2 groups that share B and C; the nearest legal values are 2 and 4/,
+      args: { "--export-config": '{"mamba_num_heads": 3}' },
+      spoil: another(TINY.nemotronH),
+    }));
+});
+
+describe("bounds that are wrong", () => {
+  async function expectUnmet(flags: readonly string[], code: string, says: RegExp, hints: RegExp): Promise<void> {
+    const result = await runCli(["search", join(parent, "config.json"), "--hidden-size-divisor", "4", ...flags, "--json"]);
+    expect(result.json["error"], result.stderr).toMatchObject({
+      code,
+      message: expect.stringMatching(says),
+      hint: expect.stringMatching(hints),
+    });
+    expect(result.exitCode).toBe(2);
+  }
+
+  it("lie below the smallest subnet", () =>
+    expectUnmet(
+      ["--params", "10"],
+      "BAD_CONSTRAINTS",
+      /params <= 10 cannot be met: the smallest subnet of the space has [\d,]+/,
+      /raise max_width/,
+    ));
+  it("cannot be met together with what is skipped", () =>
+    expectUnmet(
+      ["--params", "60%", "--hparams-to-skip", "hidden_size"],
+      "BAD_CONSTRAINTS",
+      /cannot be met/,
+      /search more hyperparameters/,
+    ));
+  it("are none", () => expectUnmet([], "BAD_CONSTRAINTS", /./, /params/));
+  it("are above the parent's own", () =>
+    expectUnmet(["--params", "130%"], "BAD_CONSTRAINTS", /params "130%" is no upper bound/, /up to "100%"/));
+  it("skip what is not searched", () =>
+    expectUnmet(
+      ["--params", "60%", "--hparams-to-skip", "num_query_groups"],
+      "BAD_OPTION",
+      /num_query_groups, which is not searched/,
+      /searched are num_layers/,
+    ));
 });
 
 describe("a target that is wrong", () => {

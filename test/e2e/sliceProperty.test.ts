@@ -3,13 +3,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { ScoreFile } from "../../src/checkpoint/scoreFile.js";
 import { Bridge, plan, readParent, slice, verify } from "../../src/index.js";
 import { readArchitecture } from "../../src/policy/architecture.js";
 import type { LayoutName } from "../../src/policy/families/table.js";
 import { fewestExperts, prunableNames } from "../../src/policy/hyperparameters.js";
-import { asFloat32, type Dtype } from "../../src/tensor.js";
-import { type Config, mulberry32, plantedScores, writeCheckpoint } from "../fixtures/checkpoints.js";
+import type { Dtype } from "../../src/tensor.js";
+import { type Config, writeCheckpoint } from "../fixtures/checkpoints.js";
+import { randomScores } from "../fixtures/cutting.js";
 import { FAMILIES, networkOf } from "../fixtures/networks.js";
 import { type Reference, spelledOut, startReference } from "../fixtures/reference.js";
 
@@ -95,13 +95,6 @@ afterAll(async () => {
   await bridge?.close();
   if (folder) await rm(folder, { recursive: true, force: true });
 });
-
-function randomScores(config: Config, seed: number): ScoreFile {
-  const random = mulberry32(seed);
-  const tensors = plantedScores(config, () => random());
-  const accumulators = new Map(tensors.map((tensor) => [tensor.name, { shape: tensor.shape, data: asFloat32(tensor) }]));
-  return { accumulators, fingerprint: undefined, provenance: {} };
-}
 
 it(`slicing by plan equals slicing the model in memory, and transformers loads the child (${RUNS} random networks)`, async () => {
   let run = 0;

@@ -46,4 +46,9 @@ export const gptOss: FamilyTable = {
   perLayerLists: [{ key: "layer_types", absent: { values: ["sliding_attention", "full_attention"], period: 2 } }],
   layerThresholds: [],
   obsolete: [],
+  quantised: {
+    format: "MXFP4",
+    endings: ["_blocks", "_scales"],
+    remedy: "dequantise to bfloat16 first: load it in transformers with Mxfp4Config(dequantize=True), and save_pretrained() it",
+  },
 };

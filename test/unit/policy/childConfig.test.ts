@@ -3,6 +3,7 @@ import { readArchitecture } from "../../../src/policy/architecture.js";
 import { makePlan } from "../../../src/policy/plan.js";
 import { rankByPosition } from "../../../src/policy/rank.js";
 import { type Config, TINY_LLAMA } from "../../fixtures/checkpoints.js";
+import { TINY } from "../../fixtures/families.js";
 
 const { head_dim: _, ...IMPLICIT }: Config = { ...TINY_LLAMA, hidden_size: 48 };
 
@@ -19,6 +20,16 @@ describe("the child's config", () => {
   it("makes implicit query groups explicit", () => {
     const { num_key_value_heads: _groups, ...config } = TINY_LLAMA;
     expect(patched(config, { num_query_groups: 4 })).toEqual({ num_attention_heads: 4, num_key_value_heads: 4 });
+  });
+
+  it("states a size under the name that every loader knows, beside an older one", () => {
+    const { layers_block_type: kinds, head_dim, n_groups, ...rest }: Config = TINY.nemotronH;
+    const older = { ...rest, layers_block_type: kinds, attention_head_dim: head_dim, mamba_n_groups: n_groups };
+    expect(patched(older, { hidden_size: 16 })).toMatchObject({ head_dim: 8, n_groups: 2 });
+    expect(patched({ ...TINY.mixtral, num_local_experts: undefined, num_experts: 4 }, { num_moe_experts: 2 })).toEqual({
+      num_experts: 2,
+      num_local_experts: 2,
+    });
   });
 
   it("picks the entries of per-layer lists", () => {
