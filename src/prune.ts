@@ -6,7 +6,7 @@ import type { HistoryEntry } from "./checkpoint/searchState.js";
 import { checkWritable } from "./checkpoint/staging.js";
 import { type DummyInput, type ForwardArgs, workloadOf } from "./data/args.js";
 import { PruneError } from "./errors.js";
-import type { Model } from "./model.js";
+import type { Model } from "./model/model.js";
 import { withHyperparameters } from "./policy/architecture.js";
 import { type Constraints, parseConstraints } from "./policy/constraints.js";
 import { planMinitron, type ScoredCandidate, type SearchOutcome, searchMinitron } from "./policy/modes/minitron.js";
@@ -14,9 +14,9 @@ import { type MinitronOptions, type ParsedMode, parseModes } from "./policy/mode
 import { keptLayers } from "./policy/plan.js";
 import type { Costs, Workload } from "./policy/search/metrics.js";
 import { costsOf, type SearchResult } from "./policy/search/search.js";
-import { type CheckedConfig, type PruneConfig, parseConfig } from "./pruneConfig.js";
-import { PruningRun, planFileOf, secondsSince } from "./pruningRun.js";
-import { SearchMemory } from "./searchMemory.js";
+import { type CheckedConfig, type PruneConfig, parseConfig, pythonOf } from "./pruning/config.js";
+import { PruningRun, planFileOf, secondsSince } from "./pruning/run.js";
+import { SearchMemory } from "./pruning/searchMemory.js";
 
 /** A mode's name; a list of names or of [name, options] pairs; or an object of options by name. */
 export type Mode =
@@ -79,6 +79,7 @@ export async function prune<Item = ForwardArgs>(
   const checked = parseConfig(config);
   const workload = { ...checked, flopsOf: workloadOf(dummyInput) };
   model.checkUnpruned();
+  model.checkAllowed(pythonOf(checked));
 
   const memory = await openMemory(checked.checkpoint, model);
   const run = new PruningRun(model, checked, memory);

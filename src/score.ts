@@ -1,9 +1,9 @@
 import type { ScoreFile } from "./checkpoint/scoreFile.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
+import type { CollectSource } from "./model/runnable.js";
 import { type Accumulators, arrangeScores, type HookPoint, hookPoints } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
-import type { CollectSource } from "./runnable.js";
 
 /** What can run a model and measure at hook points: a model that a shim holds, or a stand-in. */
 export interface Collector {

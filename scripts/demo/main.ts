@@ -26,8 +26,9 @@ const pruneInto = async (name: string, config: PruneConfig): Promise<string> => 
   const out = join(folder, name);
   await rm(out, { recursive: true, force: true });
   await using model = await bridge.open(parentDir, { dtype: "float32" });
-  const calibrated = { dataLoader: textBatches(join(folder, "calibration.jsonl"), model, calibration), onProgress: bar.update };
-  const { subnet } = await prune(model, "mcore_gpt_minitron", { export_config: exportConfig }, null, { ...calibrated, ...config });
+  const dataLoader = config.scores === undefined ? textBatches(join(folder, "calibration.jsonl"), model, calibration) : undefined;
+  const options = { dataLoader, onProgress: bar.update, ...config };
+  const { subnet } = await prune(model, "mcore_gpt_minitron", { export_config: exportConfig }, null, options);
   await subnet.save(out, { onProgress: bar.update });
   await verify(out);
   return out;

@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { calibrationSource } from "../../src/calibration.js";
 import {
   Bridge,
   type CollectSource,
@@ -12,6 +11,7 @@ import {
   tokenBatch,
 } from "../../src/index.js";
 import { hookPoints } from "../../src/policy/scores.js";
+import { calibrationSource } from "../../src/pruning/calibration.js";
 import { asFloat32 } from "../../src/tensor.js";
 import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";

@@ -4,7 +4,7 @@ import { planMinitron, type ScorableModel, type SearchListener, searchMinitron }
 import { type ParsedMode, parseModes } from "../../../../src/policy/modes/modes.js";
 import { parseBounds } from "../../../../src/policy/search/bounds.js";
 import type { Candidate } from "../../../../src/policy/search/search.js";
-import { parseConfig } from "../../../../src/pruneConfig.js";
+import { parseConfig } from "../../../../src/pruning/config.js";
 import { asFloat32 } from "../../../../src/tensor.js";
 import { type Config, plantedScores, TINY_LLAMA } from "../../../fixtures/checkpoints.js";
 import { TINY } from "../../../fixtures/families.js";

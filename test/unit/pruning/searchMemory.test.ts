@@ -1,9 +1,9 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import type { HistoryEntry } from "../../src/checkpoint/searchState.js";
-import { SearchMemory } from "../../src/searchMemory.js";
-import { temporaryFolder } from "../fixtures/checkpoints.js";
+import type { HistoryEntry } from "../../../src/checkpoint/searchState.js";
+import { SearchMemory } from "../../../src/pruning/searchMemory.js";
+import { temporaryFolder } from "../../fixtures/checkpoints.js";
 
 const NETWORK = "sha256:1";
 const SIZES = { num_layers: 2, hidden_size: 16, num_attention_heads: 4 };

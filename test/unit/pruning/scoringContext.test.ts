@@ -1,9 +1,9 @@
 import { appendFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { negativeLoss, python, type RunnableModel, readParent, type ScoreFile } from "../../src/index.js";
-import { contextOf } from "../../src/scoringContext.js";
-import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
+import { negativeLoss, python, type RunnableModel, readParent, type ScoreFile } from "../../../src/index.js";
+import { contextOf } from "../../../src/pruning/scoringContext.js";
+import { temporaryFolder, writeCheckpoint } from "../../fixtures/checkpoints.js";
 
 const accumulated = (value: number): ScoreFile => ({
   accumulators: new Map([["layer_scores", { shape: [1], data: Float32Array.of(value) }]]),

@@ -1,9 +1,9 @@
-import type { ForwardArgs } from "./data/args.js";
-import type { DataSource } from "./data/toBatches.js";
-import type { Hyperparameters } from "./policy/hyperparameters.js";
-import type { RunOptions } from "./progress.js";
-import type { PythonSource } from "./shim/runWork.js";
-import type { Tensor } from "./tensor.js";
+import type { ForwardArgs } from "../data/args.js";
+import type { DataSource } from "../data/toBatches.js";
+import type { Hyperparameters } from "../policy/hyperparameters.js";
+import type { RunOptions } from "../progress.js";
+import type { PythonSource } from "../shim/runWork.js";
+import type { Tensor } from "../tensor.js";
 
 /** A model that can be run: an opened one, a candidate of a search, or the one that a forward loop is given. */
 export interface RunnableModel {

@@ -7,8 +7,8 @@ import {
   SEARCH_FILE,
   type SearchState,
   writeSearchState,
-} from "./checkpoint/searchState.js";
-import type { Candidate } from "./policy/search/search.js";
+} from "../checkpoint/searchState.js";
+import type { Candidate } from "../policy/search/search.js";
 
 type Sizes = Candidate["exportConfig"];
 

@@ -1,13 +1,13 @@
-import type { ScoreFile } from "./checkpoint/scoreFile.js";
-import type { ScoreStore } from "./checkpoint/scoreStore.js";
-import { PruneError } from "./errors.js";
+import type { ScoreFile } from "../checkpoint/scoreFile.js";
+import type { ScoreStore } from "../checkpoint/scoreStore.js";
+import { PruneError } from "../errors.js";
+import type { Parent } from "../inspect.js";
+import type { Accumulators } from "../policy/scores.js";
+import type { RunOptions } from "../progress.js";
+import { withTotal } from "../progress.js";
+import { type Collector, score } from "../score.js";
+import { type Batches, countOf } from "../tensor.js";
 import { HashedBatches } from "./hashedBatches.js";
-import type { Parent } from "./inspect.js";
-import type { Accumulators } from "./policy/scores.js";
-import type { RunOptions } from "./progress.js";
-import { type Collector, score } from "./score.js";
-import { withTotal } from "./shim/progress.js";
-import { type Batches, countOf } from "./tensor.js";
 
 /** How calibration is kept as it grows. */
 export interface CalibrationOptions extends RunOptions {

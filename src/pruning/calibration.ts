@@ -1,7 +1,7 @@
-import { type CollectFunc, type DataSource, toBatches } from "./data/toBatches.js";
-import { PruneError } from "./errors.js";
-import { isPythonRef, type PythonRef } from "./pythonRef.js";
-import type { CollectSource, ForwardLoop } from "./runnable.js";
+import { type CollectFunc, type DataSource, toBatches } from "../data/toBatches.js";
+import { PruneError } from "../errors.js";
+import type { CollectSource, ForwardLoop } from "../model/runnable.js";
+import { isPythonRef, type PythonRef } from "../pythonRef.js";
 
 /** What brings the batches of a calibration: a `forwardLoop`, or a `dataLoader` with what goes with it. */
 export interface CalibrationOptions<Item = never> {

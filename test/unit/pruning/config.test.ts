@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { python } from "../../src/index.js";
-import { parseConfig } from "../../src/pruneConfig.js";
+import { python } from "../../../src/index.js";
+import { parseConfig } from "../../../src/pruning/config.js";
 
 const here = (): number => 0;
 

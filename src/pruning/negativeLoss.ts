@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
-import { BATCH_DEFAULTS, type Tokenizer, textBatches } from "./data/batches.js";
-import type { BatchShape } from "./data/pack.js";
-import { hashOf } from "./hash.js";
-import type { ScoreFunc } from "./runnable.js";
+import { BATCH_DEFAULTS, type Tokenizer, textBatches } from "../data/batches.js";
+import type { BatchShape } from "../data/pack.js";
+import { hashOf } from "../hash.js";
+import type { ScoreFunc } from "../model/runnable.js";
 
 /** A score function that says what it is, so that scores of an earlier run are known to be of the same. */
 export interface IdentifiedScoreFunc extends ScoreFunc {

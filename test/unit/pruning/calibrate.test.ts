@@ -2,8 +2,7 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { calibrate } from "../../src/calibrate.js";
-import { ScoreStore } from "../../src/checkpoint/scoreStore.js";
+import { ScoreStore } from "../../../src/checkpoint/scoreStore.js";
 import {
   type Batch,
   type Parent,
@@ -13,12 +12,13 @@ import {
   type ScoreFile,
   tokenBatch,
   writeScoreFile,
-} from "../../src/index.js";
-import { hookPoints } from "../../src/policy/scores.js";
-import type { RunOptions } from "../../src/progress.js";
-import type { Batches } from "../../src/tensor.js";
-import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
-import { TokenCollector } from "../fixtures/collector.js";
+} from "../../../src/index.js";
+import { hookPoints } from "../../../src/policy/scores.js";
+import type { RunOptions } from "../../../src/progress.js";
+import { calibrate } from "../../../src/pruning/calibrate.js";
+import type { Batches } from "../../../src/tensor.js";
+import { temporaryFolder, writeCheckpoint } from "../../fixtures/checkpoints.js";
+import { TokenCollector } from "../../fixtures/collector.js";
 
 const BATCHES = 7;
 const EVERY = 3;

@@ -1,17 +1,17 @@
-import type { PlanFile } from "./checkpoint/planFile.js";
-import type { ScoreFile } from "./checkpoint/scoreFile.js";
-import { PruneError } from "./errors.js";
-import type { Model } from "./model.js";
+import type { PlanFile } from "../checkpoint/planFile.js";
+import type { ScoreFile } from "../checkpoint/scoreFile.js";
+import { PruneError } from "../errors.js";
+import type { Model } from "../model/model.js";
+import type { ScorableModel, ScoredCandidate, SearchListener } from "../policy/modes/minitron.js";
+import type { Plan } from "../policy/plan.js";
+import type { Accumulators } from "../policy/scores.js";
+import type { Candidate, SearchResult } from "../policy/search/search.js";
+import { withTotal } from "../progress.js";
+import { formatCandidates, formatSpace } from "../tables.js";
+import type { CheckedConfig } from "./config.js";
 import { obtainScores } from "./obtainScores.js";
-import type { ScorableModel, ScoredCandidate, SearchListener } from "./policy/modes/minitron.js";
-import type { Plan } from "./policy/plan.js";
-import type { Accumulators } from "./policy/scores.js";
-import type { Candidate, SearchResult } from "./policy/search/search.js";
-import type { CheckedConfig } from "./pruneConfig.js";
 import { contextOf } from "./scoringContext.js";
 import type { SearchMemory } from "./searchMemory.js";
-import { withTotal } from "./shim/progress.js";
-import { formatCandidates, formatSpace } from "./tables.js";
 
 /** One pruning under way: what the mode asks of a model, answered from what is stored or by running the model. */
 export class PruningRun implements ScorableModel {

@@ -1,11 +1,11 @@
-import { type Parent, readWeightedParent } from "./inspect.js";
+import { type Parent, readWeightedParent } from "../inspect.js";
+import type { RunOptions } from "../progress.js";
+import { ShimProcess, type SpawnOptions } from "../shim/process.js";
+import { type ShimInfo, ShimSession } from "../shim/session.js";
+import { cutShards } from "../shim/storageWork.js";
+import type { CutJob, Cutter } from "../slice.js";
+import { VERSION } from "../version.js";
 import { Model, type OpenOptions } from "./model.js";
-import type { RunOptions } from "./progress.js";
-import { ShimProcess, type SpawnOptions } from "./shim/process.js";
-import { type ShimInfo, ShimSession } from "./shim/session.js";
-import { cutShards } from "./shim/storageWork.js";
-import type { CutJob, Cutter } from "./slice.js";
-import { VERSION } from "./version.js";
 
 /** A connection to one shim: what opens models and cuts checkpoints. */
 export class Bridge implements Cutter, AsyncDisposable {

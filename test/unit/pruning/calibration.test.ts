@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { type CalibrationOptions, calibrationSource } from "../../src/calibration.js";
-import { checkAllowed, checkAllowName, python } from "../../src/pythonRef.js";
+import { type CalibrationOptions, calibrationSource } from "../../../src/pruning/calibration.js";
+import { checkAllowed, checkAllowName, python } from "../../../src/pythonRef.js";
 
 const here = (): void => {};
 

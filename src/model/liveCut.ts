@@ -1,9 +1,9 @@
-import { patchConfigText } from "./checkpoint/json.js";
-import type { PlanFile } from "./checkpoint/planFile.js";
-import type { Parent } from "./inspect.js";
-import { sliceTensors } from "./policy/slices.js";
-import { expectedTensors, nameAt } from "./policy/tensors.js";
-import type { Child } from "./shim/modelWork.js";
+import { patchConfigText } from "../checkpoint/json.js";
+import type { PlanFile } from "../checkpoint/planFile.js";
+import type { Parent } from "../inspect.js";
+import { sliceTensors } from "../policy/slices.js";
+import { expectedTensors, nameAt } from "../policy/tensors.js";
+import type { Child } from "../shim/modelWork.js";
 
 /** How a live model becomes a child: slices of its own tensors, and the modules that are made together when the child is only looked at. */
 export interface LiveCut extends Child {

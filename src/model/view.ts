@@ -1,8 +1,8 @@
-import type { PlanFile } from "./checkpoint/planFile.js";
-import type { Hyperparameters } from "./policy/hyperparameters.js";
+import type { PlanFile } from "../checkpoint/planFile.js";
+import type { Hyperparameters } from "../policy/hyperparameters.js";
+import { closeModel } from "../shim/modelWork.js";
+import type { ShimSession } from "../shim/session.js";
 import { Runner } from "./runner.js";
-import { closeModel } from "./shim/modelWork.js";
-import type { ShimSession } from "./shim/session.js";
 
 /** A model as a plan would make it, looked at on the model's own weights, which stay as they are. Made by {@link Model.view}. */
 export class ModelView extends Runner implements AsyncDisposable {

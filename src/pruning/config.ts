@@ -1,13 +1,13 @@
 import { z } from "zod";
+import type { ForwardArgs } from "../data/args.js";
+import type { CollectFunc, DataSource } from "../data/toBatches.js";
+import { PruneError } from "../errors.js";
+import type { CollectSource, ForwardLoop, ScoreFunc } from "../model/runnable.js";
+import { searchConfig } from "../policy/search/options.js";
+import type { Candidate } from "../policy/search/search.js";
+import type { RunOptions } from "../progress.js";
+import { isPythonRef, type PythonRef } from "../pythonRef.js";
 import { type CalibrationOptions, calibrationSource } from "./calibration.js";
-import type { ForwardArgs } from "./data/args.js";
-import type { CollectFunc, DataSource } from "./data/toBatches.js";
-import { PruneError } from "./errors.js";
-import { searchConfig } from "./policy/search/options.js";
-import type { Candidate } from "./policy/search/search.js";
-import type { RunOptions } from "./progress.js";
-import { isPythonRef, type PythonRef } from "./pythonRef.js";
-import type { CollectSource, ForwardLoop, ScoreFunc } from "./runnable.js";
 
 /**
  * Options of {@link prune}. What calibrates is a `dataLoader` or a `forwardLoop`; neither is needed where scores are stored.
@@ -93,6 +93,11 @@ export function parseConfig(config: object): CheckedConfig {
   throw new PruneError("BAD_OPTION", `config: ${issues.join("; ")}`, {
     hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
   });
+}
+
+/** The Python functions that the options name. */
+export function pythonOf({ forwardLoop, dataLoader, collectFunc, scoreFunc }: CheckedConfig): PythonRef[] {
+  return [forwardLoop, dataLoader, collectFunc, scoreFunc].filter(isPythonRef);
 }
 
 function withSource(config: z.output<typeof pruneConfig>): CheckedConfig {

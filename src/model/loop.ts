@@ -1,12 +1,12 @@
-import { type ForwardArgs, toBatch } from "./data/args.js";
-import { type DataSource, toBatches } from "./data/toBatches.js";
-import { PruneError } from "./errors.js";
-import type { Hyperparameters } from "./policy/hyperparameters.js";
+import { type ForwardArgs, toBatch } from "../data/args.js";
+import { type DataSource, toBatches } from "../data/toBatches.js";
+import { PruneError } from "../errors.js";
+import type { Hyperparameters } from "../policy/hyperparameters.js";
+import { AskQueue } from "../shim/askQueue.js";
+import type { Ask, Asks } from "../shim/feed.js";
+import { type Answer, answerOf } from "../shim/runWork.js";
+import type { Returns, Tensor } from "../tensor.js";
 import type { ForwardLoop, LoopModel } from "./runnable.js";
-import { AskQueue } from "./shim/askQueue.js";
-import type { Ask, Asks } from "./shim/feed.js";
-import { type Answer, answerOf } from "./shim/runWork.js";
-import type { Returns, Tensor } from "./tensor.js";
 
 /** A forward loop whose calls of the model are the batches of a running collection. It is called when the first batch is drawn. */
 export class RunningLoop {

@@ -1,8 +1,8 @@
 import { createHash, type Hash } from "node:crypto";
-import { unlessCancelled } from "./cancel.js";
-import type { ScoreFile } from "./checkpoint/scoreFile.js";
-import { PruneError } from "./errors.js";
-import type { Batch, Batches } from "./tensor.js";
+import { unlessCancelled } from "../cancel.js";
+import type { ScoreFile } from "../checkpoint/scoreFile.js";
+import { PruneError } from "../errors.js";
+import type { Batch, Batches } from "../tensor.js";
 
 /** One pass over batches, which remembers what went by as a hash. */
 export class HashedBatches {

@@ -1,13 +1,13 @@
+import { checkScoredCheckpoint, readScoreFile, type ScoreFile } from "../checkpoint/scoreFile.js";
+import { type CalibrationOptions, ScoreStore } from "../checkpoint/scoreStore.js";
+import { PruneError } from "../errors.js";
+import { hashOf } from "../hash.js";
+import type { Model } from "../model/model.js";
+import type { CollectSource } from "../model/runnable.js";
+import { score } from "../score.js";
+import type { Batches } from "../tensor.js";
 import { calibrate } from "./calibrate.js";
-import { checkScoredCheckpoint, readScoreFile, type ScoreFile } from "./checkpoint/scoreFile.js";
-import { type CalibrationOptions, ScoreStore } from "./checkpoint/scoreStore.js";
-import { PruneError } from "./errors.js";
-import { hashOf } from "./hash.js";
-import type { Model } from "./model.js";
-import type { CheckedConfig } from "./pruneConfig.js";
-import type { CollectSource } from "./runnable.js";
-import { score } from "./score.js";
-import type { Batches } from "./tensor.js";
+import type { CheckedConfig } from "./config.js";
 
 /**
  * The scores that rank a model: those of a named file, those that a checkpoint folder holds, or what a calibration measures now.

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
-import type { ScoreFile } from "./checkpoint/scoreFile.js";
-import { hashOf } from "./hash.js";
-import type { Model } from "./model.js";
+import type { ScoreFile } from "../checkpoint/scoreFile.js";
+import { hashOf } from "../hash.js";
+import type { Model } from "../model/model.js";
+import type { ScoreFunc } from "../model/runnable.js";
+import { isPythonRef, type PythonRef } from "../pythonRef.js";
 import type { IdentifiedScoreFunc } from "./negativeLoss.js";
-import { isPythonRef, type PythonRef } from "./pythonRef.js";
-import type { ScoreFunc } from "./runnable.js";
 
 /** What a candidate's score depends on beside its sizes, as a hash: the network, its dtype, what ranked, and the score function. */
 export async function contextOf(

@@ -1,17 +1,17 @@
-import type { Manifest } from "./checkpoint/manifest.js";
-import type { PlanFile } from "./checkpoint/planFile.js";
-import type { Tokenizer } from "./data/batches.js";
-import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
-import { liveCut } from "./live.js";
-import type { Hyperparameters } from "./policy/hyperparameters.js";
-import type { RunOptions } from "./progress.js";
+import type { Manifest } from "../checkpoint/manifest.js";
+import type { PlanFile } from "../checkpoint/planFile.js";
+import type { Tokenizer } from "../data/batches.js";
+import { PruneError } from "../errors.js";
+import type { Parent } from "../inspect.js";
+import type { Hyperparameters } from "../policy/hyperparameters.js";
+import type { RunOptions } from "../progress.js";
+import type { Collector } from "../score.js";
+import { closeModel, cutModel, openModel, openSubnet } from "../shim/modelWork.js";
+import type { ShimSession } from "../shim/session.js";
+import { tokenize } from "../shim/storageWork.js";
+import { type Cutter, slice } from "../slice.js";
+import { liveCut } from "./liveCut.js";
 import { Runner } from "./runner.js";
-import type { Collector } from "./score.js";
-import { closeModel, cutModel, openModel, openSubnet } from "./shim/modelWork.js";
-import type { ShimSession } from "./shim/session.js";
-import { tokenize } from "./shim/storageWork.js";
-import { type Cutter, slice } from "./slice.js";
 import { ModelView } from "./view.js";
 
 /** How a model is opened. */

@@ -1,18 +1,18 @@
-import { throwIfCancelled, unlessCancelled } from "./cancel.js";
-import { type ForwardArgs, toBatch } from "./data/args.js";
-import { type DataSource, toBatches } from "./data/toBatches.js";
-import { PruneError } from "./errors.js";
+import { throwIfCancelled, unlessCancelled } from "../cancel.js";
+import { type ForwardArgs, toBatch } from "../data/args.js";
+import { type DataSource, toBatches } from "../data/toBatches.js";
+import { PruneError } from "../errors.js";
+import type { Hyperparameters } from "../policy/hyperparameters.js";
+import type { HookPoint } from "../policy/scores.js";
+import type { RunOptions } from "../progress.js";
+import type { PythonRef } from "../pythonRef.js";
+import type { Collection } from "../score.js";
+import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured, scoreByPython } from "../shim/runWork.js";
+import type { ShimSession } from "../shim/session.js";
+import { asksOfBatches } from "../shim/wire.js";
+import { asFloat32, type Returns, type Tensor } from "../tensor.js";
 import { RunningLoop } from "./loop.js";
-import type { Hyperparameters } from "./policy/hyperparameters.js";
-import type { HookPoint } from "./policy/scores.js";
-import type { RunOptions } from "./progress.js";
-import type { PythonRef } from "./pythonRef.js";
 import type { CollectSource, ForwardLoop, RunnableModel, ScoreFunc } from "./runnable.js";
-import type { Collection } from "./score.js";
-import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured, scoreByPython } from "./shim/runWork.js";
-import type { ShimSession } from "./shim/session.js";
-import { asksOfBatches } from "./shim/wire.js";
-import { asFloat32, type Returns, type Tensor } from "./tensor.js";
 
 /** What can be done with a model that a shim has open, whatever it was opened from. */
 export abstract class Runner implements RunnableModel {
@@ -52,6 +52,11 @@ export abstract class Runner implements RunnableModel {
   async forward(args: ForwardArgs, options: RunOptions & { readonly returns?: Returns } = {}): Promise<Answer> {
     const ask = { batch: toBatch(args), returns: options.returns ?? "logits" };
     return forward(this.#session, await this.modelId(options), ask, options);
+  }
+
+  /** Throws PYTHON_DENIED where the shim may not call a function, before there is work for it. */
+  checkAllowed(refs: readonly PythonRef[]): void {
+    for (const ref of refs) checkPython(this.#session, ref);
   }
 
   /**
