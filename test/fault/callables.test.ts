@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Bridge, type ForwardLoop, type LoopModel, type Model, type PruneError, python } from "../../src/index.js";
+import { Bridge, type ForwardLoop, type LoopModel, type Model, type PruneError, prune, python } from "../../src/index.js";
 import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 
@@ -134,6 +134,7 @@ describe("a Python function", () => {
       model.score(python("os:system")),
       model.collect([], { forwardLoop: python("os:system") }),
       model.collect([], { dataLoader: python("calibration:batches"), collectFunc: python("os:system") }),
+      prune(model, "mcore_gpt_minitron", { params: "90%" }, null, { dataLoader: BATCHES, scoreFunc: python("os:system") }),
     ]) {
       expect(await failureOf(work)).toMatchObject({ code: "PYTHON_DENIED", detail: expect.stringMatching(/os:system is not allowed/) });
     }
