@@ -28,7 +28,7 @@ export function resolveExportConfig(given: unknown, parent: Hyperparameters): Re
   checkExperts(exportConfig, parent);
   checkMambaHeads(exportConfig, parent);
   const hyperparameters: Hyperparameters = { ...parent, ...exportConfig, num_attention_heads: heads, num_query_groups: groups };
-  return { exportConfig, hyperparameters, warnings: widthWarnings(exportConfig) };
+  return { exportConfig, hyperparameters, warnings: widthWarnings(exportConfig, parent) };
 }
 
 function parseExportConfig(given: unknown, parent: Hyperparameters): ExportConfig {
@@ -94,10 +94,10 @@ function checkMultiple(name: PrunableName, value: number, of: number, what: stri
   );
 }
 
-function widthWarnings(target: ExportConfig): string[] {
+function widthWarnings(target: ExportConfig, parent: Hyperparameters): string[] {
   return WIDTHS.flatMap((name) => {
     const width = target[name];
-    if (width === undefined || width % WIDTH_MULTIPLE === 0) return [];
+    if (width === undefined || width === parent[name] || width % WIDTH_MULTIPLE === 0) return [];
     return [`${name} ${width} is not a multiple of ${WIDTH_MULTIPLE}: tensor cores run it slower than the next multiple`];
   });
 }
