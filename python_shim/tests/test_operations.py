@@ -198,6 +198,17 @@ def test_a_feed_that_nobody_reads(shim, batches):
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_a_feed_that_nobody_opens_holds_up_no_other_work(shim, loss_work, model_id, batches):
+    abandoned = shim.start(evaluate_loss=loss_work)
+    other = work_pb2.EvaluateLoss(model_id=model_id, feed_id=uuid.uuid4().hex)
+    operation = shim.start(evaluate_loss=other)
+    shim.feed(other.feed_id, batches)
+    assert shim.watch(operation)[-1].HasField("succeeded")
+    failed = shim.watch(abandoned)[-1].failed
+    assert reason_of(failed) == "FEED_LOST"
+    assert "no client opened feed" in failed.message
+
+
 def test_a_feed_has_one_reader_and_one_stream(shim, loss_work, batches):
     operation = shim.start(evaluate_loss=loss_work)
     with pytest.raises(grpc.RpcError, match="belongs to operation"):

@@ -1,6 +1,16 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Bridge, type Model, negativeLoss, type PruneConfig, type PruneResult, prune, python, type ScoreFunc } from "../../src/index.js";
+import {
+  Bridge,
+  type Model,
+  negativeLoss,
+  type Progress,
+  type PruneConfig,
+  type PruneResult,
+  prune,
+  python,
+  type ScoreFunc,
+} from "../../src/index.js";
 import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
 import { type Config, TINY_LLAMA, writeScores, writeTokens } from "../fixtures/checkpoints.js";
 import { TINY } from "../fixtures/families.js";
@@ -201,6 +211,18 @@ describe("verbose", () => {
     expect(rest.slice(0, -1)).toEqual(["judging", "judging"]);
     for (const { score = 0, costs } of stateDict.search?.candidates ?? [])
       expect(rest.at(-1)).toMatch(new RegExp(`${costs.params.toLocaleString("en-US")} .*${score.toPrecision(6)}`));
+  });
+});
+
+describe("progress", () => {
+  it("counts the candidates that are judged", async () => {
+    const { parent } = await makePlace();
+    await using model = await bridge.open(parent);
+    const told: Progress[] = [];
+    const onProgress = (progress: Progress): unknown => progress.phase === "scoring" && told.push(progress);
+    await prune(model, FINE_SORTED, BOUNDS, null, { scoreFunc: () => 1, topK: 2, onProgress });
+    expect(told).toMatchObject([0, 1, 2].map((done) => ({ done, total: 2, unit: "candidates" })));
+    expect(told.map(({ etaSeconds }) => etaSeconds)).toEqual([undefined, expect.any(Number), 0]);
   });
 });
 

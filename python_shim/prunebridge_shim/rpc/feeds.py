@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from threading import Condition
 
 from prunebridge_shim.errors import Reason, ShimError, cancelled
-from prunebridge_shim.rpc.options import ANSWER_DEPTH, FEED_DEPTH
+from prunebridge_shim.rpc.options import ANSWER_DEPTH, FEED_DEPTH, FEED_OPENING_SECONDS
 from prunebridge_shim.tensors import Ask, Batch, Returns
 
 Answer = tuple[int, Batch]
@@ -38,6 +38,7 @@ class Feed:
             if self._attached:
                 raise ShimError(Reason.INVALID_REQUEST, f"feed {self.id!r} has a stream already")
             self._attached = True
+            self._changed.notify_all()
 
     def put(self, batch: Batch, returns: Returns) -> None:
         """Adds a batch once there is room; raises FEED_LOST where the operation has ended."""
@@ -81,7 +82,11 @@ class Feed:
         return self._taken
 
     def __iter__(self) -> Iterator[Ask]:
-        """Takes batches until the sender has sent its last; raises CANCELLED, or what broke the stream."""
+        """Takes batches until the sender has sent its last; raises CANCELLED, or what broke the stream.
+
+        A sender that never comes is lost, too: it may have died between starting the operation and opening its stream.
+        """
+        self._await_sender()
         while (ask := self._take()) is not None:
             yield ask
 
@@ -116,6 +121,15 @@ class Feed:
     @property
     def _all_answered(self) -> bool:
         return self._all_taken and not self._unanswered
+
+    def _await_sender(self) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._attached or self._cancelled, FEED_OPENING_SECONDS):
+                self._broken = ShimError(
+                    Reason.FEED_LOST,
+                    f"no client opened feed {self.id!r} within {FEED_OPENING_SECONDS:g} s",
+                    "start the operation again",
+                )
 
     def _take(self) -> Ask | None:
         with self._changed:

@@ -12,6 +12,9 @@ FEED_DEPTH = 4
 ANSWER_DEPTH = 2
 """Answers of a feed that wait to be read: whole logits can outweigh the model."""
 
+FEED_OPENING_SECONDS = 20.0
+"""How long an operation waits for its feed's stream, which a client opens in the same breath."""
+
 PROTOCOL_VERSIONS = range(1, 2)
 
 RPC_THREADS = 64
