@@ -45,15 +45,14 @@ export function formatSpace({ parent, space, spaceSize, limits, feasible, warnin
   ].join("\n\n");
 }
 
+interface ScoredSizes {
+  readonly exportConfig: Readonly<Partial<Record<string, number>>>;
+  readonly costs: Costs;
+  readonly score?: number | undefined;
+}
+
 /** The best candidates, the largest first, with their scores where they have any. */
-export function formatCandidates(
-  { parent, space, primary }: SearchResult,
-  candidates: readonly {
-    readonly exportConfig: Readonly<Partial<Record<string, number>>>;
-    readonly costs: Costs;
-    readonly score?: number | undefined;
-  }[],
-): string {
+export function formatCandidates({ parent, space, primary }: SearchResult, candidates: readonly ScoredSizes[]): string {
   const names = Object.entries(space).flatMap(([name, sizes]) => (sizes.length > 1 ? [name] : []));
   const metrics = Object.keys(parent) as (keyof Costs)[];
   const scored = candidates.some(({ score }) => score !== undefined);
@@ -72,6 +71,12 @@ export function formatCandidates(
       ...(scored ? [score?.toPrecision(6) ?? ""] : []),
     ]),
   ]);
+}
+
+/** One candidate as soon as its score is known. */
+export function formatScored({ exportConfig, score }: Pick<ScoredSizes, "exportConfig" | "score">, index: number, of: number): string {
+  const sizes = Object.entries(exportConfig).map(([name, size]) => `${name} ${size}`);
+  return `candidate ${index + 1} of ${of}: score ${score?.toPrecision(6)} (${sizes.join(", ")})`;
 }
 
 function formatCost(metric: keyof Costs, value: number): string {

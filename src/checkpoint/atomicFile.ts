@@ -1,21 +1,40 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { PruneError } from "../errors.js";
+import { hashOf } from "../hash.js";
 
-// Hidden, and with the writer's process id: what a writer leaves that was killed can be told from what another one is writing.
-const TEMPORARY = /^\..+\.(\d+)-[0-9a-f]{8}$/;
+// Hidden, and with the writer's machine and process id: what a writer leaves that was killed can be told from what another one, of a machine
+// with the same storage, is writing.
+const MACHINE = hashOf(hostname()).slice(0, 8);
+const TEMPORARY = new RegExp(String.raw`^\..+\.${MACHINE}-(\d+)-[0-9a-f]{8}$`);
+const FULL = ["ENOSPC", "EDQUOT"];
 
-/** Writes a file so that its name only ever shows whole content: to a neighbour first, flushed, then renamed. Makes its folder. */
+/**
+ * Writes a file so that its name only ever shows whole content: to a neighbour first, flushed, then renamed. Makes its folder.
+ *
+ * @throws PruneError STORAGE_FULL or STORAGE_FAILED; then the file is as it was
+ */
 export async function writeFileAtomically(path: string, content: string | Uint8Array): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}-${randomBytes(4).toString("hex")}`);
+  const temporary = join(dirname(path), `.${basename(path)}.${MACHINE}-${process.pid}-${randomBytes(4).toString("hex")}`);
   try {
+    await mkdir(dirname(path), { recursive: true });
     await writeFlushed(temporary, content);
     await rename(temporary, path);
   } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
+    await rm(temporary, { force: true }).catch(() => {}); // what could not be written cannot always be removed
+    throw storageError(path, error);
   }
+}
+
+function storageError(path: string, cause: unknown): PruneError {
+  const { code = "", message } = cause as NodeJS.ErrnoException; // what Node's file functions throw
+  if (!FULL.includes(code)) return new PruneError("STORAGE_FAILED", `cannot write ${path}: ${message}`, { cause });
+  return new PruneError("STORAGE_FULL", `there is no room for ${path}`, {
+    hint: "free some, and run the same again: what is stored is used",
+    cause,
+  });
 }
 
 /** Removes what writers that were killed left in a folder. */

@@ -1,4 +1,4 @@
-import { rename, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PruneError } from "../errors.js";
 import { isFile } from "./folder.js";
@@ -34,12 +34,17 @@ export class ScoreStore {
     return this.#readChecked(this.partialPath);
   }
 
-  /** Keeps finished scores that were measured in one go; gives them as they are kept. */
+  /** Keeps finished scores; gives them as they are kept. */
   async write(scores: ScoreFile): Promise<ScoreFile> {
     const kept = this.#withOptions(scores);
     await writeScoreFile(this.path, kept);
-    await rm(this.partialPath, { force: true });
+    await this.dropPartial();
     return kept;
+  }
+
+  /** Removes scores over the first batches, once there are those over all. */
+  async dropPartial(): Promise<void> {
+    await rm(this.partialPath, { force: true });
   }
 
   /** Keeps scores over the first batches; gives them as they are kept. */
@@ -47,11 +52,6 @@ export class ScoreStore {
     const kept = this.#withOptions(scores);
     await writeScoreFile(this.partialPath, kept);
     return kept;
-  }
-
-  /** Says that the scores over the first batches are those over all. */
-  async finish(): Promise<void> {
-    await rename(this.partialPath, this.path);
   }
 
   #withOptions(scores: ScoreFile): ScoreFile {

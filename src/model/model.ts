@@ -1,5 +1,6 @@
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
+import { storedDtype } from "../checkpoint/storedDtype.js";
 import type { Tokenizer } from "../data/batches.js";
 import { PruneError } from "../errors.js";
 import type { Parent } from "../inspect.js";
@@ -33,6 +34,7 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   #loaded: Promise<string> | undefined;
   #cut: Promise<void> | undefined;
   #plan: PlanFile | undefined;
+  #views = 0;
   readonly parent: Parent;
 
   /** @internal Models are opened by {@link Bridge.open}. */
@@ -49,9 +51,10 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     return this.#plan?.child.hyperparameters ?? this.parent.architecture.hyperparameters;
   }
 
-  /** What the model runs in: as it was opened, or as its checkpoint has it. */
+  /** What the model runs in, as torch spells it: as it was opened, or as its checkpoint has it. */
   get dtype(): string {
-    return this.#options.dtype ?? "auto";
+    const { dtype = "auto" } = this.#options;
+    return dtype === "auto" ? storedDtype(this.parent.checkpoint) : dtype;
   }
 
   /** The plan by which the model was pruned, if it was. */
@@ -72,10 +75,12 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   /**
    * Prunes the model by a plan. What the shim holds is cut when the pruned network is first run.
    *
-   * @throws PruneError BAD_PLAN where it was pruned before
+   * @throws PruneError BAD_PLAN where it was pruned before, BAD_OPTION where a view of it is open
    */
   prune(plan: PlanFile): void {
     this.checkUnpruned();
+    if (this.#views > 0)
+      throw new PruneError("BAD_OPTION", `${this.#views} views of this model are open`, { hint: "close them before it is pruned" });
     this.#plan = plan;
   }
 
@@ -88,7 +93,11 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   async view(plan: PlanFile, options: RunOptions = {}): Promise<ModelView> {
     this.checkUnpruned();
     const modelId = await this.modelId(options);
-    return new ModelView(this.#session, await openSubnet(this.#session, modelId, liveCut(this.parent, plan), options), plan);
+    const viewId = await openSubnet(this.#session, modelId, liveCut(this.parent, plan), options);
+    this.#views += 1;
+    return new ModelView(this.#session, viewId, plan, () => {
+      this.#views -= 1;
+    });
   }
 
   /** Throws BAD_PLAN where the model was pruned before: plans are made for the parent's sizes. */

@@ -28,6 +28,11 @@ export abstract class Runner implements RunnableModel {
   /** The shim's id of the model, which is opened for it where it is not. */
   protected abstract modelId(options: RunOptions): Promise<string>;
 
+  /** The options of a call, with whatever else ends it. */
+  protected within(options: RunOptions): RunOptions {
+    return options;
+  }
+
   /**
    * Runs the model and measures at hook points.
    *
@@ -35,14 +40,14 @@ export abstract class Runner implements RunnableModel {
    * @throws PruneError BAD_DATA, PYTHON_DENIED or PYTHON_FAILED; what a loop or an iterable throws, as it is
    */
   async collect(hooks: readonly HookPoint[], source: CollectSource, options: RunOptions = {}): Promise<Collection> {
-    const { tensors, collected } = await this.#measure(hooks, source, options);
+    const { tensors, collected } = await this.#measure(hooks, source, this.within(options));
     const accumulators = new Map([...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: asFloat32(tensor) }]));
     return { accumulators, ...collected };
   }
 
   /** The mean next-token cross entropy over batches, in nats per token. An attention mask takes no token out of the mean. */
   async loss(batches: DataSource, options: RunOptions = {}): Promise<number> {
-    return evaluateLoss(this.#session, await this.modelId(options), toBatches(batches), options);
+    return evaluateLoss(this.#session, await this.modelId(options), toBatches(batches), this.within(options));
   }
 
   /** The mean next-token cross entropy of one batch, in nats, computed in float32. */
@@ -51,7 +56,7 @@ export abstract class Runner implements RunnableModel {
   forward(args: ForwardArgs, options?: RunOptions & { readonly returns?: "logits" | "last_logits" }): Promise<Tensor>;
   async forward(args: ForwardArgs, options: RunOptions & { readonly returns?: Returns } = {}): Promise<Answer> {
     const ask = { batch: toBatch(args), returns: options.returns ?? "logits" };
-    return forward(this.#session, await this.modelId(options), ask, options);
+    return forward(this.#session, await this.modelId(options), ask, this.within(options));
   }
 
   /** Throws PYTHON_DENIED where the shim may not call a function, before there is work for it. */
@@ -68,7 +73,7 @@ export abstract class Runner implements RunnableModel {
   async score(scoreFunc: ScoreFunc | PythonRef, options: RunOptions = {}): Promise<number> {
     if (typeof scoreFunc !== "function") {
       checkPython(this.#session, scoreFunc);
-      return scoreByPython(this.#session, await this.modelId(options), scoreFunc, options);
+      return scoreByPython(this.#session, await this.modelId(options), scoreFunc, this.within(options));
     }
     throwIfCancelled(options.signal);
     const score: unknown = await unlessCancelled(Promise.resolve(scoreFunc(this)), options.signal);

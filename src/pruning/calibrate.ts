@@ -30,6 +30,7 @@ export async function calibrate(collector: Collector, parent: Parent, batches: B
     const finished = await store.read();
     if (finished) {
       await checkData(data, finished, store.path);
+      await store.dropPartial();
       return finished;
     }
     let sums = await store.readPartial();
@@ -39,8 +40,7 @@ export async function calibrate(collector: Collector, parent: Parent, batches: B
       sums = await store.writePartial(withData(sums ? addScores(sums, step) : step, data.hash));
     }
     if (!sums) throw new PruneError("BAD_DATA", "the data loader has no batches", { hint: "give it at least one" });
-    await store.finish();
-    return sums;
+    return await store.write(sums);
   } finally {
     await data.close();
   }

@@ -23,6 +23,8 @@ export interface PruneConfig<Item = ForwardArgs> extends CalibrationOptions<Item
   /**
    * A folder that keeps scores, scored candidates and the plan, each as soon as it is known. What is there is used: a run that was killed
    * goes on, and another constraint needs no second calibration.
+   * Data loaders are known by their batches; a forward loop and a score function by their text or name, or by what a method `identify` of
+   * theirs says: what they close over is not seen.
    */
   readonly checkpoint?: string | undefined;
   /** Calibration batches between two writes to the checkpoint folder. Default 32. */

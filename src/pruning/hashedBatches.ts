@@ -4,6 +4,13 @@ import type { ScoreFile } from "../checkpoint/scoreFile.js";
 import { PruneError } from "../errors.js";
 import type { Batch, Batches } from "../tensor.js";
 
+/** SHA-256 over all batches of a source. */
+export async function hashOfBatches(batches: Batches): Promise<string> {
+  const data = new HashedBatches(batches);
+  for await (const _ of data.next(Number.POSITIVE_INFINITY));
+  return data.hash;
+}
+
 /** One pass over batches, which remembers what went by as a hash. */
 export class HashedBatches {
   readonly #iterator: Iterator<Batch> | AsyncIterator<Batch>;

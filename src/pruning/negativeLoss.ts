@@ -1,13 +1,11 @@
-import { readFile } from "node:fs/promises";
 import { BATCH_DEFAULTS, type Tokenizer, textBatches } from "../data/batches.js";
 import type { BatchShape } from "../data/pack.js";
-import { hashOf } from "../hash.js";
 import type { ScoreFunc } from "../model/runnable.js";
+import { hashOfBatches } from "./hashedBatches.js";
+import type { Identified } from "./identity.js";
 
-/** A score function that says what it is, so that scores of an earlier run are known to be of the same. */
-export interface IdentifiedScoreFunc extends ScoreFunc {
-  readonly identify: () => Promise<string>;
-}
+/** A score function that says what it is. */
+export type IdentifiedScoreFunc = ScoreFunc & Identified;
 
 /**
  * The built-in score function: the negative of the loss on held-out data, in nats per token.
@@ -24,6 +22,6 @@ export function negativeLoss(
   // Read and tokenized once for all candidates.
   const batches = textBatches(path, model, shape);
   const score: ScoreFunc = async (candidate) => -(await candidate.loss(batches));
-  const identify = async (): Promise<string> => `negative loss on ${hashOf(await readFile(path))} ${JSON.stringify(shape)}`;
+  const identify = async (): Promise<string> => `negative loss on ${await hashOfBatches(batches)}`;
   return Object.assign(score, { identify });
 }

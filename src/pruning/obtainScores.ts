@@ -8,6 +8,7 @@ import { score } from "../score.js";
 import type { Batches } from "../tensor.js";
 import { calibrate } from "./calibrate.js";
 import type { CheckedConfig } from "./config.js";
+import { identityOf } from "./identity.js";
 
 /**
  * The scores that rank a model: those of a named file, those that a checkpoint folder holds, or what a calibration measures now.
@@ -26,7 +27,7 @@ export async function obtainScores(model: Model, options: CheckedConfig): Promis
     if (source === undefined) throw nothingToRankBy();
     return score(model, model.parent, source, options);
   }
-  const store = new ScoreStore(checkpoint, fingerprint, calibrationOptions(model, options));
+  const store = new ScoreStore(checkpoint, fingerprint, await calibrationOptions(model, options));
   if (source !== undefined && isBatches(source)) return calibrate(model, model.parent, source, { ...options, store, checkpointEvery });
   const stored = await store.read();
   if (stored) return stored;
@@ -40,11 +41,11 @@ function isBatches(source: CollectSource): source is Batches {
 }
 
 /** What stored scores must have been measured with, as far as it can be told without running anything. */
-function calibrationOptions(model: Model, { source, checkpointEvery }: CheckedConfig): CalibrationOptions {
-  if (source === undefined) return {};
-  if (isBatches(source)) return { source: "batches", dtype: model.dtype, checkpointEvery: String(checkpointEvery) };
-  if (typeof source === "function") return { source: `forward loop ${hashOf(source.toString())}`, dtype: model.dtype };
-  return { source: `python ${JSON.stringify(source)}`, dtype: model.dtype };
+async function calibrationOptions({ dtype }: Model, { source, checkpointEvery }: CheckedConfig): Promise<CalibrationOptions> {
+  if (source === undefined) return { dtype };
+  if (isBatches(source)) return { source: "batches", dtype, checkpointEvery: String(checkpointEvery) };
+  if (typeof source === "function") return { source: `forward loop ${hashOf(await identityOf(source))}`, dtype };
+  return { source: `python ${JSON.stringify(source)}`, dtype };
 }
 
 function nothingToRankBy(): PruneError {

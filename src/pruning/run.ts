@@ -7,7 +7,7 @@ import type { Plan } from "../policy/plan.js";
 import type { Accumulators } from "../policy/scores.js";
 import type { Candidate, SearchResult } from "../policy/search/search.js";
 import { withTotal } from "../progress.js";
-import { formatCandidates, formatSpace } from "../tables.js";
+import { formatCandidates, formatScored, formatSpace } from "../tables.js";
 import type { CheckedConfig } from "./config.js";
 import { obtainScores } from "./obtainScores.js";
 import { contextOf } from "./scoringContext.js";
@@ -65,6 +65,7 @@ export class PruningRun implements ScorableModel {
       },
       onScored: (candidate, index, total) => {
         scored.push(candidate);
+        if (scoreFunc) say?.(formatScored(candidate, index, total));
         report?.({ ...progress, done: index + 1 });
         if (index + 1 === total && found) say?.(formatCandidates(found, scored));
       },

@@ -97,6 +97,24 @@ describe("a checkpoint folder", () => {
       await expect(pruneOnce(bridge, parent, { ...other, checkpoint })).rejects.toMatchObject({ code: "CHECKPOINT_MISMATCH" });
   });
 
+  it("of a bound forward loop, whose text tells nothing, is used for no other", async () => {
+    const { parent, checkpoint } = await makePlace();
+    const over = (batches: typeof BATCHES): PruneConfig["forwardLoop"] => {
+      const loop: PruneConfig["forwardLoop"] = (model) => Promise.all(batches.map((batch) => model.forward(batch)));
+      return (loop as () => unknown).bind(undefined);
+    };
+    await pruneOnce(bridge, parent, { forwardLoop: over(BATCHES), checkpoint });
+    const other = pruneOnce(bridge, parent, { forwardLoop: over(BATCHES.slice(1)), checkpoint });
+    await expect(other).rejects.toMatchObject({ code: "CHECKPOINT_MISMATCH" });
+  });
+
+  it("is used by whoever opens the model in the same dtype, however that is said", async () => {
+    const { parent, checkpoint } = await makePlace();
+    await pruneOnce(bridge, parent, { dataLoader: BATCHES, checkpoint });
+    const spelled = await pruneOnce(bridge, parent, { dataLoader: BATCHES, checkpoint }, { open: { dtype: "float32" } });
+    expect(spelled.phases).toEqual([]);
+  });
+
   const refused: [string, string, (folder: Place) => Promise<unknown>][] = [
     [
       "of a model with other weights",

@@ -21,7 +21,7 @@ describe("ScoreStore", () => {
     expect(kept).toEqual({ ...scores(), provenance: { batches: "2", ...OPTIONS } });
     expect(await store.readPartial()).toEqual(kept);
     expect(await store.read()).toBeUndefined();
-    await store.finish();
+    expect(await store.write(kept)).toEqual(kept);
     expect(await store.read()).toEqual(kept);
     expect(await store.readPartial()).toBeUndefined();
   });
@@ -34,13 +34,22 @@ describe("ScoreStore", () => {
     expect(await readdir(folder)).toEqual(["scores.safetensors"]);
   });
 
+  it("finishes with its own scores, whatever another run has left beside them", async () => {
+    const folder = await temporaryFolder();
+    const [one, other] = [new ScoreStore(folder, NETWORK, OPTIONS), new ScoreStore(folder, NETWORK, OPTIONS)];
+    const kept = await one.writePartial({ ...scores(), provenance: { batches: "64" } });
+    await other.writePartial({ ...scores(), provenance: { batches: "32" } });
+    await one.write(kept);
+    expect((await one.read())?.provenance).toMatchObject({ batches: "64" });
+  });
+
   it("refuses scores of another network, and names the file", async () => {
     const folder = await temporaryFolder();
     await new ScoreStore(folder, "sha256:2", {}).writePartial(scores("sha256:2"));
     const store = new ScoreStore(folder, NETWORK, OPTIONS);
     const refusal = { code: "BAD_SCORES", detail: expect.stringMatching(/partial.safetensors holds the scores of another checkpoint/) };
     await expect(store.readPartial()).rejects.toMatchObject(refusal);
-    await store.finish();
+    await new ScoreStore(folder, "sha256:2", {}).write(scores("sha256:2"));
     await expect(store.read()).rejects.toMatchObject({ code: "BAD_SCORES" });
   });
 

@@ -41,12 +41,17 @@ it("knows a bound function by nothing, and a built-in one by its data", async ()
 
   const path = join(dir, "held-out.txt");
   await writeFile(path, "one");
-  const tokenizer = { hyperparameters: parent.architecture.hyperparameters, tokenize: () => Promise.resolve(new BigInt64Array()) };
+  const tokenizing = (shift: number): Parameters<typeof negativeLoss>[1] => ({
+    hyperparameters: parent.architecture.hyperparameters,
+    tokenize: async (texts) => BigInt64Array.from([...texts.join("")], (letter) => BigInt((letter.charCodeAt(0) + shift) % 50)),
+  });
+  const tokenizer = tokenizing(0);
   const context = (options?: { seqLength?: number; samples?: number }): Promise<string> =>
     contextOf(model, negativeLoss(path, tokenizer, options), undefined);
   const before = await context();
   expect(await context({ seqLength: 4096 })).toBe(before);
-  expect(await context({ seqLength: 8 })).not.toBe(before);
+  expect(await context({ seqLength: 1 })).not.toBe(before);
+  expect(await contextOf(model, negativeLoss(path, tokenizing(1)), undefined)).not.toBe(before);
   await appendFile(path, " more");
   expect(await context()).not.toBe(before);
 });
