@@ -13,7 +13,7 @@ export { type ErrorCode, PruneError } from "./errors.js";
 export { type Inspection, inspect, type Parent, readParent, readWeightedParent } from "./inspect.js";
 export { Bridge } from "./model/bridge.js";
 export type { Model, OpenOptions } from "./model/model.js";
-export type { CollectSource, ForwardLoop, LoopModel, RunnableModel, ScoreFunc } from "./model/runnable.js";
+export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
 export type { ModelView } from "./model/view.js";
 export { outline, plan, type RankBy, readPlanFor } from "./plan.js";
 export type { Hyperparameters } from "./policy/hyperparameters.js";

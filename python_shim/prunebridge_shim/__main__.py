@@ -32,7 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         type=allowed_name,
         metavar="NAME",
-        help="package.module or package.module:function that may be called; may be given again; default: none",
+        help="package.module, for the functions that it defines, or package.module:function that may be called; "
+        "may be given again; default: none",
     )
     return parser
 

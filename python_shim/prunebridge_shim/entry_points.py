@@ -28,7 +28,7 @@ def allowed_name(text: str) -> str:
 
 
 class EntryPoints:
-    """The Python functions that may be called: those named, and all of the modules named."""
+    """The Python functions that may be called: those named, and all that the modules named define themselves."""
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
         self._allowed = frozenset(allowed)
@@ -44,14 +44,15 @@ class EntryPoints:
         if match is None:
             raise ShimError(Reason.INVALID_REQUEST, f"{name!r} names no function", "write package.module:function")
         module, path = match.groups()
-        if not self._allowed & {module, name}:
+        is_named = name in self._allowed
+        if not is_named and module not in self._allowed:
             raise _denied(name, module)
         with blaming(name):
             found: Any = importlib.import_module(module)
         for attribute in path.split("."):
-            # What a module imported is not what was allowed.
-            if isinstance(found, ModuleType) and found.__name__ != module:
-                raise _denied(name, found.__name__)
+            # Before it is looked into: some modules import more when they are.
+            if isinstance(found, ModuleType) and not is_named:
+                _check_own(name, module, found.__name__)
             if not hasattr(found, attribute):
                 nearest = difflib.get_close_matches(attribute, dir(found), n=3)
                 raise ShimError(
@@ -62,6 +63,8 @@ class EntryPoints:
             found = getattr(found, attribute)
         if not callable(found):
             raise ShimError(Reason.PYTHON_FAILED, f"{name} is no function but of type {type(found).__name__}")
+        if not is_named:
+            _check_own(name, module, getattr(found, "__module__", None))
         function: Callable[..., Any] = found
         return function
 
@@ -108,6 +111,17 @@ def _place(error: BaseException, name: str) -> str:
         return ""
     frame, line = frames[-1]
     return f" ({frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name})"
+
+
+def _check_own(name: str, module: str, home: str | None) -> None:
+    # What a module imported is not what was allowed.
+    if home != module:
+        raise ShimError(
+            Reason.PYTHON_DENIED,
+            f"the Python function {name} is not allowed: it is not {module}'s own"
+            + (f", which has it from {home}" if home else ""),
+            f"start the shim with --allow-python {name}, which allows it wherever it is from",
+        )
 
 
 def _denied(name: str, module: str) -> ShimError:

@@ -6,6 +6,7 @@ from torch import nn
 
 from prunebridge_shim.collect.experts import ROUTED
 from prunebridge_shim.collect.hooks import HookPoint, attached, find_modules
+from prunebridge_shim.collect.loop import collect_loop
 from prunebridge_shim.collect.run import collect
 from prunebridge_shim.errors import Reason, ShimError
 
@@ -91,7 +92,7 @@ def test_experts_give_what_they_give_and_are_measured(family, dtype):
     (experts, *_) = find_modules(model, points)
     calls = [random_routing(dtype) for _ in range(2)]
     eager = [experts(*call) for call in calls]
-    with attached(points, [experts] * 3, nn.Embedding(1, 1)) as sums:
+    with attached(points, [experts] * 3, model.base_model) as sums:
         ours = [experts(*call) for call in calls]
     for call, one, other in zip(calls, ours, eager, strict=True):
         assert one.dtype is other.dtype is dtype
@@ -114,7 +115,7 @@ def test_a_model_runs_as_it_does_while_its_experts_are_measured(family, rng):
     calls = []
     with experts.register_forward_pre_hook(lambda _, args: calls.append(args)):
         bare = logits_of(model, as_feed(ids))
-    with attached(points, [experts] * 3, model.get_input_embeddings()):
+    with attached(points, [experts] * 3, model.base_model):
         measured = logits_of(model, as_feed(ids))
     assert all(np.allclose(measured[key].array, bare[key].array, rtol=1e-4, atol=1e-5) for key in bare)
     done = collect(model, points, as_feed(ids), no_tick)
@@ -141,7 +142,7 @@ def test_reductions_of_one_module_share_one_pass():
         calls += 1
 
     experts.act_fn.register_forward_hook(count)
-    with attached([*points, HookPoint("again", "0", "routed_tokens")], [experts] * 4, nn.Embedding(1, 1)) as sums:
+    with attached([*points, HookPoint("again", "0", "routed_tokens")], [experts] * 4, nn.Identity()) as sums:
         experts(*random_routing(torch.float32))
         experts(*random_routing(torch.float32))
     assert calls == 2 * (EXPERTS - 1)
@@ -153,7 +154,7 @@ def test_experts_that_run_elsewhere_are_passed_over():
     experts = open_model("mixtral").model.layers[0].mlp.experts
     hidden, index, weights = random_routing(torch.float32)
     elsewhere = torch.where(index == 1, EXPERTS, index)
-    with attached(points_on("0"), [experts] * 3, nn.Embedding(1, 1)) as sums:
+    with attached(points_on("0"), [experts] * 3, nn.Identity()) as sums:
         output = experts(hidden, elsewhere, weights)
     expected = experts(hidden, index, torch.where(index == 1, 0.0, weights))
     assert torch.allclose(output, expected, atol=1e-6)
@@ -162,7 +163,7 @@ def test_experts_that_run_elsewhere_are_passed_over():
 
 def test_the_modules_own_forward_is_back_whatever_happens():
     experts = open_model("gpt_oss").model.layers[0].mlp.experts
-    with pytest.raises(ZeroDivisionError), attached(points_on("0"), [experts] * 3, nn.Embedding(1, 1)):
+    with pytest.raises(ZeroDivisionError), attached(points_on("0"), [experts] * 3, nn.Identity()):
         assert "forward" in vars(experts)
         raise ZeroDivisionError
     assert "forward" not in vars(experts)
@@ -192,6 +193,25 @@ def test_the_sample_of_a_shared_expert_is_one_sequence(family, path, rng):
     sums = collect(model, [HookPoint("k", path, "mean_abs_square_in")], as_feed(ids), no_tick).sums["k"].array
     means = [x.reshape(2, 9, -1).double().abs().mean(1) for x in inputs]
     assert np.allclose(sums, sum((mean**2).sum(0) for mean in means), rtol=1e-5)
+
+
+@pytest.mark.parametrize("with_ids", [True, False], ids=["after token ids", "alone"])
+def test_the_sample_is_one_sequence_of_embeddings_too(with_ids, rng):
+    model = open_model("qwen2_moe")
+    path = "model.layers.1.mlp.shared_expert.down_proj"
+    (ids,) = token_ids(rng, batches=1, rows=4, length=6)
+    embeds = model.get_input_embeddings()(torch.from_numpy(ids))
+
+    def loop(model):
+        if with_ids:
+            model(torch.from_numpy(ids.reshape(2, 12)))
+        model(inputs_embeds=embeds)
+
+    point = HookPoint("k", path, "mean_abs_square_in")
+    done = collect_loop(model, [point], loop, no_tick)
+    fed = as_feed([ids.reshape(2, 12), ids] if with_ids else [ids])
+    assert np.array_equal(done.sums["k"].array, collect(model, [point], fed, no_tick).sums["k"].array)
+    assert done.tokens == 24 * len(fed)
 
 
 def test_an_activation_of_other_tokens_than_the_batchs(rng):

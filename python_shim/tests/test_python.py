@@ -150,9 +150,26 @@ def test_nothing_is_imported_that_was_not_allowed():
     assert entry_points.find("user_imports:score")(None) == 1.0
 
 
-def test_an_allowed_module_is_no_way_into_others():
-    refused(lambda: HERE.find("user_functions:os.system"), Reason.PYTHON_DENIED)
-    assert HERE.find("user_functions:Path.cwd")
+@pytest.mark.parametrize(
+    ("path", "home"),
+    [
+        ("os.system", ", which has it from os"),
+        ("run", ", which has it from subprocess"),
+        ("Linear", ", which has it from torch.nn.modules.linear"),
+        ("Path.cwd", ", which has it from pathlib"),
+        ("score.__globals__.update", ""),
+    ],
+)
+def test_an_allowed_module_is_no_way_into_others(path, home):
+    name = f"user_functions:{path}"
+    message = refused(lambda: HERE.find(name), Reason.PYTHON_DENIED)
+    assert message.startswith(f"the Python function {name} is not allowed: it is not user_functions's own{home}")
+    assert callable(EntryPoints([name]).find(name))
+
+
+@pytest.mark.parametrize("path", ["score", "without_gradients", "Judge", "Judge.score"])
+def test_what_a_module_defines_is_allowed_with_it(path):
+    assert callable(HERE.find(f"user_functions:{path}"))
 
 
 @pytest.mark.parametrize("name", ["user_functions", "a b:c", "a:b:c", ":f", "a:", "a..b:c", "../x:y"])

@@ -5,6 +5,7 @@ import json
 import os
 import random
 from pathlib import Path
+from subprocess import run  # noqa: F401 a test calls it by its name here
 
 import numpy as np
 import torch
@@ -94,6 +95,17 @@ def leave(model):
 
 def score(model):
     return -model(input_ids=batches()[0], labels=batches()[0]).loss
+
+
+@torch.no_grad()
+def without_gradients(model):
+    return score(model)
+
+
+class Judge:
+    @classmethod
+    def score(cls, model):
+        return score(model)
 
 
 def score_nan(model):

@@ -1,12 +1,13 @@
+import { throwIfCancelled, unlessCancelled } from "../cancel.js";
 import { type ForwardArgs, toBatch } from "../data/args.js";
 import { type DataSource, toBatches } from "../data/toBatches.js";
 import { PruneError } from "../errors.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
 import { AskQueue } from "../shim/askQueue.js";
-import type { Ask, Asks } from "../shim/feed.js";
+import type { Asks } from "../shim/feed.js";
 import { type Answer, answerOf } from "../shim/runWork.js";
 import type { Returns, Tensor } from "../tensor.js";
-import type { ForwardLoop, LoopModel } from "./runnable.js";
+import type { ForwardLoop, LoopModel, LoopOptions } from "./runnable.js";
 
 /** A forward loop whose calls of the model are the batches of a running collection. It is called when the first batch is drawn. */
 export class RunningLoop {
@@ -47,6 +48,14 @@ export class RunningLoop {
   }
 }
 
+/** A batch that was given to a collection. */
+interface Given {
+  /** Resolves once there is room for the next. */
+  readonly drawn: Promise<void>;
+  /** What it gives back, where it asks for something; else `drawn`. */
+  readonly answer: Promise<unknown>;
+}
+
 /** The model that a loop is given. */
 class CollectedModel implements LoopModel {
   readonly #queue: AskQueue;
@@ -60,27 +69,15 @@ class CollectedModel implements LoopModel {
     this.hyperparameters = hyperparameters;
   }
 
-  forward(args: ForwardArgs, options: { readonly returns: "loss" }): Promise<number>;
-  forward(args: ForwardArgs, options: { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
-  forward(args: ForwardArgs): Promise<void>;
-  forward(args: ForwardArgs, { returns }: { readonly returns?: Returns } = {}): Promise<unknown> {
-    const answer = this.#forward(args, returns);
-    // A loop that does not wait for it learns of it by its collection.
-    answer.catch(() => {});
-    return answer;
+  forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "loss" }): Promise<number>;
+  forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
+  forward(args: ForwardArgs, options?: LoopOptions): Promise<void>;
+  forward(args: ForwardArgs, { returns, signal }: LoopOptions & { readonly returns?: Returns } = {}): Promise<unknown> {
+    return handled(unlessCancelled(this.#forward(args, returns, signal), signal));
   }
 
-  async loss(batches: DataSource): Promise<number> {
-    const parts: Promise<number>[] = [];
-    let tokens = 0;
-    for await (const batch of toBatches(batches)) {
-      const [rows = 0, length = 0] = batch["input_ids"]?.shape ?? [];
-      const predicted = rows * (length - 1);
-      tokens += predicted;
-      parts.push(this.forward(batch, { returns: "loss" }).then((loss) => loss * predicted));
-    }
-    if (tokens === 0) throw new PruneError("BAD_DATA", "there is no batch to take the loss of", { hint: "give at least one batch" });
-    return (await Promise.all(parts)).reduce((sum, part) => sum + part, 0) / tokens;
+  loss(batches: DataSource, { signal }: LoopOptions = {}): Promise<number> {
+    return handled(unlessCancelled(this.#loss(batches, signal), signal));
   }
 
   /** Whether a batch was run. */
@@ -103,22 +100,57 @@ class CollectedModel implements LoopModel {
     this.#waiting.clear();
   }
 
-  async #forward(args: ForwardArgs, returns: Returns | undefined): Promise<Answer | undefined> {
+  async #forward(args: ForwardArgs, returns: Returns | undefined, signal: AbortSignal | undefined): Promise<unknown> {
+    throwIfCancelled(signal);
+    return this.#give(args, returns).answer;
+  }
+
+  async #loss(batches: DataSource, signal: AbortSignal | undefined): Promise<number> {
+    let sum: Promise<number> = Promise.resolve(0);
+    let tokens = 0;
+    for await (const batch of toBatches(batches)) {
+      throwIfCancelled(signal);
+      const [rows = 0, length = 0] = batch["input_ids"]?.shape ?? [];
+      const predicted = rows * (length - 1);
+      tokens += predicted;
+      const { drawn, answer } = this.#give(batch, "loss");
+      sum = handled(Promise.all([sum, answer]).then(([before, loss]) => before + Number(loss) * predicted));
+      await drawn;
+    }
+    if (tokens === 0) throw new PruneError("BAD_DATA", "there is no batch to take the loss of", { hint: "give at least one batch" });
+    return (await sum) / tokens;
+  }
+
+  #give(args: ForwardArgs, returns: Returns | undefined): Given {
     if (this.#refusal !== undefined) throw this.#refusal;
     const batch = toBatch(args, `batch ${this.#batches} of the forward loop`);
     this.#batches += 1;
-    return new Promise((resolve, reject) => {
-      const settle = (answer?: Answer): void => {
-        this.#waiting.delete(reject);
-        resolve(answer);
-      };
+    const [drawn, onDrawn] = this.#wait<void>();
+    if (returns === undefined) {
+      this.#queue.push({ batch }, onDrawn);
+      return { drawn, answer: drawn };
+    }
+    const [answer, onAnswer] = this.#wait<Answer>();
+    this.#queue.push({ batch, returns, answer: (tensors) => onAnswer(answerOf(returns, tensors)) }, onDrawn);
+    return { drawn, answer };
+  }
+
+  /** A promise that the end of the collection rejects, and what resolves it. */
+  #wait<T>(): [promise: Promise<T>, resolve: (value: T) => void] {
+    let settle: (value: T) => void = () => {};
+    const promise = new Promise<T>((resolve, reject) => {
       this.#waiting.add(reject);
-      if (returns === undefined) this.#queue.push({ batch }, settle);
-      else this.#queue.push(asking(batch, returns, settle), () => {});
+      settle = (value) => {
+        this.#waiting.delete(reject);
+        resolve(value);
+      };
     });
+    return [handled(promise), settle];
   }
 }
 
-function asking(batch: Ask["batch"], returns: Returns, settle: (answer: Answer) => void): Ask {
-  return { batch, returns, answer: (tensors) => settle(answerOf(returns, tensors)) };
+/** The same promise, whose failure may go unheard: a loop that does not wait learns of it by its collection. */
+function handled<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
 }

@@ -160,6 +160,16 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   }
 
   async #cutBy(plan: PlanFile, modelId: string, options: RunOptions): Promise<void> {
-    await cutModel(this.#session, modelId, liveCut(this.parent, plan), options);
+    try {
+      await cutModel(this.#session, modelId, liveCut(this.parent, plan), options);
+    } catch (error) {
+      const nothingStarted = error instanceof PruneError && error.kind === "input";
+      if (!nothingStarted) {
+        // A cut that had begun leaves no model, one that had not leaves the parent: the next use loads it again either way.
+        await closeModel(this.#session, modelId).catch(() => {});
+        this.#loaded = undefined;
+      }
+      throw error;
+    }
   }
 }

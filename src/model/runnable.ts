@@ -17,12 +17,20 @@ export interface RunnableModel {
   loss(batches: DataSource, options?: RunOptions): Promise<number>;
 }
 
+/** What a call of a loop's model takes. Progress is the collection's to tell. */
+export interface LoopOptions {
+  /** Ends the call with CANCELLED, and a loss at its next batch. A batch that was given is measured all the same. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The model that a forward loop is given: it measures whatever runs through it. */
 export interface LoopModel extends RunnableModel {
-  forward(args: ForwardArgs, options: { readonly returns: "loss" }): Promise<number>;
-  forward(args: ForwardArgs, options: { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
+  forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "loss" }): Promise<number>;
+  forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
   /** Runs one batch; resolves as soon as there is room for the next, so that a few are always in flight. */
-  forward(args: ForwardArgs): Promise<void>;
+  forward(args: ForwardArgs, options?: LoopOptions): Promise<void>;
+  /** As of any model; the next batch is drawn as soon as there is room for it. */
+  loss(batches: DataSource, options?: LoopOptions): Promise<number>;
 }
 
 /** Runs the model that it is given as often as it likes. What it returns is waited for, and not looked at. */

@@ -20,8 +20,9 @@ export interface SpawnOptions {
   /** Variables added to the environment that the shim inherits, CUDA_VISIBLE_DEVICES for one. */
   readonly env?: Readonly<Record<string, string>>;
   /**
-   * Python functions that may be called by name: whole modules, `package.module`, and single functions, `package.module:function`. Nothing
-   * else is imported. Default: none. Modules are found as Python finds them: beside the working directory, PYTHONPATH in `env`, installed.
+   * Python functions that may be called by name: whole modules, `package.module`, with the functions that they define themselves, and single
+   * functions, `package.module:function`, which the module may have from another one. Nothing else is imported. Default: none. Modules are
+   * found as Python finds them: beside the working directory, PYTHONPATH in `env`, installed.
    */
   readonly allowPython?: readonly string[];
   /** Called with the shim's log as it is written. Default: only the tail is kept, for errors. */

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { Bridge, type ForwardLoop, type LoopModel, type Model, type PruneError, prune, python } from "../../src/index.js";
 import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
@@ -62,6 +62,30 @@ describe("a forward loop", () => {
       code: "BAD_DATA",
       detail: expect.stringMatching(/batch 0 of the forward loop/),
     });
+  });
+
+  it("whose loss has a batch that does not fit fails by it while the next is late, and nothing fails unheard", async () => {
+    const unheard: unknown[] = [];
+    const hear = (reason: unknown): void => void unheard.push(reason);
+    process.on("unhandledRejection", hear);
+    onTestFinished(() => void process.off("unhandledRejection", hear));
+    await using model = await open();
+    const late = async function* () {
+      yield batch;
+      yield [[50]];
+      await sleep(500);
+      yield batch;
+    };
+    const expected = { code: "BAD_DATA", detail: expect.stringMatching(/token id 50 in batch 1/) };
+    let lost: Promise<PruneError> | undefined;
+    const work = model.collect([], async (looped) => {
+      const loss = looped.loss(late());
+      lost = failureOf(loss);
+      await loss;
+    });
+    expect(await failureOf(work)).toMatchObject(expected);
+    expect(await lost).toMatchObject(expected);
+    expect(unheard).toEqual([]);
   });
 
   it("that has ended leaves a model that refuses", async () => {

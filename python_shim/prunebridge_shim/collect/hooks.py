@@ -48,20 +48,28 @@ def find_modules(model: nn.Module, points: Sequence[HookPoint]) -> list[nn.Modul
     return [modules[point.module] for point in points]
 
 
+def batch_shape(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Size:
+    """The shape [B, S] of the batch that a decoder is called with; raises BAD_DATA for a call without one."""
+    for value in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")):
+        if isinstance(value, torch.Tensor) and value.ndim >= 2:  # noqa: PLR2004 [B, S] or [B, S, C]
+            return value.shape[:2]
+    raise ShimError(Reason.BAD_DATA, "the model is run without input_ids [batch, sequence]")
+
+
 @contextmanager
 def attached(
-    points: Sequence[HookPoint], modules: Sequence[nn.Module], embedding: nn.Module
+    points: Sequence[HookPoint], modules: Sequence[nn.Module], decoder: nn.Module
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Attaches hooks for as long as the context lasts; gives the accumulators by key, which fill as the model runs.
 
     Args:
         points: What to measure.
         modules: The module of each point.
-        embedding: The module that the model's token ids [B, S] go into.
+        decoder: The module that runs once for each batch, and takes it.
     """
     hooks = _Hooks()
     with ExitStack() as stack:
-        stack.callback(embedding.register_forward_pre_hook(hooks.see_batch).remove)
+        stack.callback(decoder.register_forward_pre_hook(hooks.see_batch, with_kwargs=True).remove)
         for point, module in zip(points, modules, strict=True):
             if point.measure not in ROUTED:
                 for handle in hooks.attach(point, module):
@@ -87,8 +95,8 @@ class _Hooks:
         self.sums: dict[str, torch.Tensor] = {}
         self._batch_BS = torch.Size()
 
-    def see_batch(self, _embedding: nn.Module, args: tuple[Any, ...]) -> None:
-        self._batch_BS = args[0].shape
+    def see_batch(self, _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._batch_BS = batch_shape(args, kwargs)
 
     def attach(self, point: HookPoint, module: nn.Module) -> list[Any]:
         def on_input(_module: nn.Module, args: tuple[Any, ...]) -> None:

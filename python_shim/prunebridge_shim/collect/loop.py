@@ -6,9 +6,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-import torch
-
-from prunebridge_shim.collect.hooks import HookPoint, attached, find_modules
+from prunebridge_shim.collect.hooks import HookPoint, attached, batch_shape, find_modules
 from prunebridge_shim.collect.run import Collected, bring_home, smallest_runner
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.arguments import bind_arguments
@@ -29,7 +27,7 @@ def collect_loop(model: Any, points: Sequence[HookPoint], loop: Loop, tick: Tick
     modules = find_modules(model, points)
     done = Collected({})
     with (
-        attached(points, modules, model.get_input_embeddings()) as sums,
+        attached(points, modules, model.base_model) as sums,
         undisturbed(model),
         counted(model, done, tick),
     ):
@@ -57,7 +55,7 @@ def counted(model: Any, done: Collected, tick: Tick) -> Iterator[None]:
     def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal began
         tick(done.batches, 0)
-        done.count(*_batch_shape(args, kwargs))
+        done.count(*batch_shape(args, kwargs))
         began = time.perf_counter()
 
     def after(*_: Any) -> None:
@@ -73,10 +71,3 @@ def counted(model: Any, done: Collected, tick: Tick) -> Iterator[None]:
             handle.remove()
         # A loop may have swallowed what told it to end.
         tick(done.batches, 0)
-
-
-def _batch_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
-    for value in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")):
-        if isinstance(value, torch.Tensor) and value.ndim >= 2:  # noqa: PLR2004 [B, S] or [B, S, C]
-            return value.shape[0], value.shape[1]
-    raise ShimError(Reason.BAD_DATA, "the model is run without input_ids [batch, sequence]")

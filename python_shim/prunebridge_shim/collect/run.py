@@ -60,7 +60,7 @@ def collect(model: Any, points: Sequence[HookPoint], feed: Iterable[Ask], tick: 
     """
     modules = find_modules(model, points)
     done = Collected({})
-    with attached(points, modules, model.get_input_embeddings()) as sums:
+    with attached(points, modules, model.base_model) as sums:
         for ask, inputs in model_inputs(feed, model):
             tick(done.batches, 0)
             with done.timed():

@@ -150,7 +150,8 @@ export interface Forwarded {
 
 /**
  * Cuts an open model where it stands: its parameters, its persistent buffers, its modules and its config become the child's. Other buffers
- * stay.
+ * become what the child's config makes them, and stay where they do not follow from it. A cut that fails once it has begun, for want of
+ * memory for one, leaves no model.
  */
 export interface CutModel {
   modelId: string;
