@@ -115,14 +115,7 @@ function findWith(
   options: FindOptions,
   keptLayers?: (n: number) => readonly number[],
 ): SearchResult {
-  const { hparamsToSkip, maxWidthPruning, maxDepthPruning, candidateFilter, topK, seqLength, batchSize, flopsOf } = options;
-  const space = searchSpace(architecture.hyperparameters, {
-    ...options,
-    hparams_to_skip: hparamsToSkip,
-    max_width_pruning: maxWidthPruning,
-    max_depth_pruning: maxDepthPruning,
-  });
-  return searchSubnets(architecture, space, bounds, { topK, seqLength, batchSize, flopsOf, candidateFilter, keptLayers });
+  return searchSubnets(architecture, searchSpace(architecture.hyperparameters, options), bounds, { ...options, keptLayers });
 }
 
 async function rankingOf(model: ScorableModel, { skip_sorting }: MinitronOptions): Promise<Ranking> {

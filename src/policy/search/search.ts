@@ -63,7 +63,7 @@ export function searchSubnets(architecture: Architecture, space: SearchSpace, bo
   });
   if (feasible === 0) {
     throw new PruneError("BAD_CONSTRAINTS", "each bound can be met by itself, but no candidate of the space meets all of them", {
-      hint: "raise a bound, max_width_pruning or max_depth_pruning, or loosen the candidate filter",
+      hint: "raise a bound, maxWidthPruning or maxDepthPruning, or loosen the candidate filter",
     });
   }
   const warnings = layerWarnings(architecture, space, options);
@@ -117,7 +117,7 @@ function checkReachable(space: SearchSpace, polynomials: Polynomials, geometry: 
     throw new PruneError(
       "BAD_CONSTRAINTS",
       `${metric} <= ${format(limit)} cannot be met: the smallest subnet of the space has ${format(least[metric])}`,
-      { hint: "raise max_width_pruning or max_depth_pruning, search more hyperparameters, or allow more" },
+      { hint: "raise maxWidthPruning or maxDepthPruning, search more hyperparameters, or allow more" },
     );
   }
 }

@@ -31,7 +31,7 @@ describe("searchSpace", () => {
   it("leaves out a size that is exactly the share away, and keeps a parent that is no multiple", () => {
     // The published space of Nemotron-Nano-9B-v2 has 8 hidden sizes, 13 FFN widths and 6 depths.
     const nano = { ...LLAMA_8B.hyperparameters, num_layers: 56, hidden_size: 4480, ffn_hidden_size: 15680, num_attention_heads: 40 };
-    const space = searchSpace(nano, { ...SPACE_DEFAULTS, hparams_to_skip: ["num_attention_heads"] });
+    const space = searchSpace(nano, { ...SPACE_DEFAULTS, hparamsToSkip: ["num_attention_heads"] });
     expect([space.hidden_size.length, space.ffn_hidden_size?.length, space.num_layers.length]).toEqual([8, 13, 6]);
     expect(space.hidden_size.at(-1)).toBe(4480);
     expect(space.num_attention_heads).toEqual([40]);
@@ -39,9 +39,9 @@ describe("searchSpace", () => {
 
   it("has the sizes of the spaces that NVIDIA published", () => {
     const nano9b = readArchitecture(hybrid(NANO_9B, 4480, 15680, 40, 8, 128, 80));
-    const skipHeads = { ...SPACE_DEFAULTS, hparams_to_skip: ["num_attention_heads"] };
+    const skipHeads = { ...SPACE_DEFAULTS, hparamsToSkip: ["num_attention_heads"] };
     expect(spaceSize(searchSpace(nano9b.hyperparameters, skipHeads))).toBe(17_472);
-    const narrower = { max_width_pruning: 0.3, max_depth_pruning: 0.15, ffn_hidden_size_divisor: 256 };
+    const narrower = { maxWidthPruning: 0.3, maxDepthPruning: 0.15, ffn_hidden_size_divisor: 256 };
     expect(spaceSize(searchSpace(readArchitecture(nemotron3()).hyperparameters, { ...skipHeads, ...narrower }))).toBe(10_800);
   });
 
@@ -51,7 +51,9 @@ describe("searchSpace", () => {
   });
 
   it("refuses a name that is not searched", () => {
-    expect(() => searchSpace(LLAMA_8B.hyperparameters, { ...SPACE_DEFAULTS, hparams_to_skip: ["kv_channels"] })).toThrow(/not searched/);
+    expect(() => searchSpace(LLAMA_8B.hyperparameters, { ...SPACE_DEFAULTS, hparamsToSkip: ["kv_channels"] })).toThrow(
+      /hparamsToSkip names kv_channels, which is not searched/,
+    );
   });
 });
 
@@ -146,7 +148,7 @@ describe("a hybrid", () => {
   const { params, active_params } = costsOf(parent, WORKLOAD);
 
   it("finds what walking the space by hand finds, in every dimension", () => {
-    const options = { ...SPACE_DEFAULTS, max_width_pruning: 0.2, max_depth_pruning: 0, hparams_to_skip: ["num_layers"] };
+    const options = { ...SPACE_DEFAULTS, maxWidthPruning: 0.2, maxDepthPruning: 0, hparamsToSkip: ["num_layers"] };
     const space = searchSpace(parent.hyperparameters, options);
     const names = Object.keys(space) as (keyof typeof space)[];
     let all: Hyperparameters[] = [parent.hyperparameters];
@@ -171,7 +173,7 @@ describe("a hybrid", () => {
   });
 
   it("counts the layers that stay, of whatever kind they are", () => {
-    const space = searchSpace(parent.hyperparameters, { ...SPACE_DEFAULTS, max_depth_pruning: 0.5, max_width_pruning: 0 });
+    const space = searchSpace(parent.hyperparameters, { ...SPACE_DEFAULTS, maxDepthPruning: 0.5, maxWidthPruning: 0 });
     const sparseFirst = [...parent.layers.keys()].sort((a, b) => Number(parent.layers[b] === "moe") - Number(parent.layers[a] === "moe"));
     const keptLayers = (n: number): number[] => sparseFirst.slice(0, n).sort((a, b) => a - b);
     const kinds = keptLayers(28).flatMap((layer) => parent.layers[layer] ?? []);
