@@ -1,6 +1,6 @@
 import Table from "cli-table3";
 import type { Costs } from "./policy/search/metrics.js";
-import type { SearchResult } from "./policy/search/search.js";
+import type { SearchOutline, SearchResult } from "./policy/search/search.js";
 
 const PLAIN = {
   top: "",
@@ -30,7 +30,7 @@ export function formatTable(rows: readonly (readonly (string | number)[])[]): st
 }
 
 /** The sizes that a search chooses among, and what is asked of them. */
-export function formatSpace({ parent, space, spaceSize, limits, feasible, warnings }: SearchResult): string {
+export function formatSpace({ parent, space, spaceSize, limits, feasible, warnings }: SearchOutline): string {
   const choices = Object.entries(space).map(([name, sizes]) => [name, sizes.join(" ")]);
   const bounds = (Object.keys(parent) as (keyof Costs)[]).map((metric) => [
     metric,
@@ -40,9 +40,14 @@ export function formatSpace({ parent, space, spaceSize, limits, feasible, warnin
   return [
     formatTable([["hyperparameter", "choices"], ...choices]),
     formatTable([["metric", "parent", "at most"], ...bounds]),
-    `${spaceSize.toLocaleString("en-US")} subnets, ${feasible.toLocaleString("en-US")} of them within the bounds`,
+    `${spaceSize.toLocaleString("en-US")} subnets${describeFeasible(feasible)}`,
     ...warnings.map((warning) => `warning: ${warning}`),
   ].join("\n\n");
+}
+
+function describeFeasible(feasible: number | undefined): string {
+  if (feasible !== undefined) return `, ${feasible.toLocaleString("en-US")} of them within the bounds`;
+  return "; how many of them are within the bounds depends on the layers that scores keep";
 }
 
 /** The best candidates, the largest first, with their scores where they have any. */

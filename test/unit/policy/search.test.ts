@@ -4,8 +4,10 @@ import { readArchitecture, withHyperparameters } from "../../../src/policy/archi
 import { countParams } from "../../../src/policy/cost.js";
 import type { Hyperparameters } from "../../../src/policy/hyperparameters.js";
 import { parseBounds } from "../../../src/policy/search/bounds.js";
-import { costsOf, searchSubnets } from "../../../src/policy/search/search.js";
+import { METRICS } from "../../../src/policy/search/metrics.js";
+import { costsOf, outlineSubnets, searchSubnets } from "../../../src/policy/search/search.js";
 import { SEARCHED, SPACE_DEFAULTS, searchSpace, spaceSize } from "../../../src/policy/search/space.js";
+import { NETWORKS } from "../../fixtures/families.js";
 import { hybrid, NANO_9B, nemotron3 } from "../../fixtures/published.js";
 
 const LLAMA_8B = readArchitecture({
@@ -139,7 +141,7 @@ describe("searchSubnets", () => {
     expect(candidates.map(({ exportConfig }) => exportConfig.num_layers)).toEqual([32, 32, 32, 32, 32]);
     expect(() =>
       searchSubnets(LLAMA_8B, SPACE, parseBounds({ params: 6e9 }), { ...WORKLOAD, topK: 5, candidateFilter: () => false }),
-    ).toThrow(/no candidate/);
+    ).toThrow(/the candidate filter takes none of the \d{3} subnets within the bounds/);
   });
 });
 
@@ -184,6 +186,33 @@ describe("a hybrid", () => {
     expect(kinds.filter((kind) => kind === "moe")).toHaveLength(23);
   });
 });
+
+describe("a hybrid whose layers are not chosen yet", () => {
+  const small = readArchitecture(NETWORKS["nemotronH"] ?? {});
+  const steps = { hidden_size_divisor: 8, ffn_hidden_size_divisor: 8, num_layers_divisor: 1, num_moe_experts_divisor: 1 };
+  const space = searchSpace(small.hyperparameters, { ...SPACE_DEFAULTS, ...steps, maxDepthPruning: 0.4 });
+
+  it.each(METRICS)("can come as near to a bound on %s as the choice of layers that costs least", (metric) => {
+    const smallest = Object.fromEntries(Object.entries(space).map(([name, sizes]) => [name, sizes[0]]));
+    const choices = choose(small.layers, space.num_layers[0] ?? 0);
+    expect(choices).toHaveLength(56);
+    const costs = choices.map((kinds) => costsOf(withHyperparameters(small, { ...small.hyperparameters, ...smallest }, kinds), WORKLOAD));
+    const least = Math.min(...costs.map((all) => all[metric]));
+    const outlined = outlineSubnets(small, space, parseBounds({ [metric]: least }), WORKLOAD);
+    expect(outlined).toMatchObject({ limits: { [metric]: least }, spaceSize: spaceSize(space) });
+    const below = parseBounds({ [metric]: least * (1 - 1e-9) });
+    const shown = least.toLocaleString("en-US", { maximumFractionDigits: 1 });
+    expect(() => outlineSubnets(small, space, below, WORKLOAD)).toThrow(
+      `the smallest subnet of the space has ${shown}, whichever layers stay`,
+    );
+  });
+});
+
+/** Every choice of n of some layers, in order. */
+function choose<T>([first, ...rest]: readonly T[], n: number): T[][] {
+  if (n === 0) return [[]];
+  return first === undefined ? [] : [...choose(rest, n - 1).map((chosen) => [first, ...chosen]), ...choose(rest, n)];
+}
 
 describe("parseBounds", () => {
   it.each([["101%"], ["0%"], [0], [-1], [Number.NaN], ["6B"], [null], [{}]])("refuses %j", (value) => {
