@@ -1,4 +1,5 @@
 import Table from "cli-table3";
+import type { PlanOutline } from "./policy/plan.js";
 import type { Costs } from "./policy/search/metrics.js";
 import type { SearchOutline, SearchResult } from "./policy/search/search.js";
 
@@ -27,6 +28,19 @@ export function formatTable(rows: readonly (readonly (string | number)[])[]): st
   const table = new Table({ chars: PLAIN, colAligns, style: { "padding-left": 0, "padding-right": 0, head: [], border: [] } });
   table.push(...rows.map((row) => row.map((cell) => (typeof cell === "number" ? cell.toLocaleString("en-US") : cell))));
   return table.toString();
+}
+
+/** Parent and child side by side; what changes is marked. */
+export function formatOutline({ parent, child, warnings }: Pick<PlanOutline, "parent" | "child" | "warnings">): string {
+  const names = Object.keys(parent.hyperparameters) as (keyof typeof parent.hyperparameters)[];
+  const share = `${((100 * child.params) / parent.params).toFixed(1)}%`;
+  const table = formatTable([
+    ["", "parent", "child"],
+    ...names.map((name) => [name, parent.hyperparameters[name] ?? "", child.hyperparameters[name] ?? ""]),
+    ["params", parent.params, child.params],
+    ["", "", share],
+  ]);
+  return [table, ...warnings.map((warning) => `warning: ${warning}`)].join("\n");
 }
 
 /** The sizes that a search chooses among, and what is asked of them. */
