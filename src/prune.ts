@@ -11,12 +11,13 @@ import { withHyperparameters } from "./policy/architecture.js";
 import { type Constraints, parseConstraints } from "./policy/constraints.js";
 import { planMinitron, type ScoredCandidate, type SearchOutcome, searchMinitron } from "./policy/modes/minitron.js";
 import { type MinitronOptions, type ParsedMode, parseModes } from "./policy/modes/modes.js";
-import { keptLayers } from "./policy/plan.js";
+import { keptLayers, outlinePlan } from "./policy/plan.js";
 import type { Costs, Workload } from "./policy/search/metrics.js";
 import { costsOf, type SearchResult } from "./policy/search/search.js";
-import { type CheckedConfig, type PruneConfig, parseConfig, pythonOf } from "./pruning/config.js";
+import { type CheckedConfig, type PruneConfig, parseConfig, pythonOf, refuseSearchOptions, tellerOf } from "./pruning/config.js";
 import { PruningRun, planFileOf, secondsSince } from "./pruning/run.js";
 import { SearchMemory } from "./pruning/searchMemory.js";
+import { formatOutline } from "./tables.js";
 
 /** A mode's name; a list of names or of [name, options] pairs; or an object of options by name. */
 export type Mode =
@@ -77,6 +78,7 @@ export async function prune<Item = ForwardArgs>(
   const { options } = onlyMode(parseModes(mode));
   const wanted = parseConstraints(constraints);
   const checked = parseConfig(config);
+  if (wanted.kind === "export_config") refuseSearchOptions(config);
   const workload = { ...checked, flopsOf: workloadOf(dummyInput) };
   model.checkUnpruned();
   model.checkAllowed(pythonOf(checked));
@@ -116,6 +118,7 @@ type Outcome = Pick<SearchOutcome, "plan"> & Partial<SearchOutcome>;
 
 async function decide(run: PruningRun, wanted: Constraints, options: MinitronOptions & CheckedConfig & Workload): Promise<Outcome> {
   if (wanted.kind === "bounds") return searchMinitron(run, wanted.bounds, options, run.listener);
+  tellerOf(options.verbose)?.(formatOutline(outlinePlan(run.architecture, run.config, wanted.exportConfig)));
   return { plan: await planMinitron(run, wanted.exportConfig, options) };
 }
 

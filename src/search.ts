@@ -3,10 +3,11 @@ import { checkScoredCheckpoint, type ScoreFile } from "./checkpoint/scoreFile.js
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { parseConstraints } from "./policy/constraints.js";
-import { findCandidates } from "./policy/modes/minitron.js";
-import { rankByActivation } from "./policy/rank.js";
+import { findCandidates, outlineCandidates } from "./policy/modes/minitron.js";
+import { type Ranking, rankByActivation } from "./policy/rank.js";
+import type { Bounds } from "./policy/search/bounds.js";
 import { divisors, searchConfig } from "./policy/search/options.js";
-import type { SearchResult } from "./policy/search/search.js";
+import type { SearchOutline, SearchResult } from "./policy/search/search.js";
 
 const searchOptions = z.strictObject({
   ...searchConfig,
@@ -28,6 +29,28 @@ export type SearchOptions = z.input<typeof searchOptions>;
  * @throws PruneError BAD_CONSTRAINTS, which says how near the space comes to a bound that it cannot meet; BAD_OPTION; BAD_SCORES
  */
 export function search(parent: Parent, constraints: Readonly<Record<string, unknown>>, options: SearchOptions = {}): SearchResult {
+  const { bounds, parsed, ranking } = parse(parent, constraints, options);
+  return findCandidates(parent.architecture, bounds, parsed, ranking);
+}
+
+/**
+ * What prune() can tell of its search before it measures: as {@link search}, but without scores it guesses at no layers. Where these are of
+ * several kinds, it refuses only bounds that no choice of them meets, and leaves candidates open.
+ *
+ * @throws PruneError as search() does
+ */
+export function outlineSearch(parent: Parent, constraints: Readonly<Record<string, unknown>>, options: SearchOptions = {}): SearchOutline {
+  const { bounds, parsed, ranking } = parse(parent, constraints, options);
+  return outlineCandidates(parent.architecture, bounds, parsed, ranking);
+}
+
+interface ParsedSearch {
+  readonly bounds: Bounds;
+  readonly parsed: z.output<typeof searchOptions>;
+  readonly ranking: Ranking | undefined;
+}
+
+function parse(parent: Parent, constraints: Readonly<Record<string, unknown>>, options: SearchOptions): ParsedSearch {
   const parsed = searchOptions.safeParse(options);
   if (!parsed.success) throw new PruneError("BAD_OPTION", `search options: ${z.prettifyError(parsed.error)}`);
   const wanted = parseConstraints(constraints);
@@ -39,5 +62,5 @@ export function search(parent: Parent, constraints: Readonly<Record<string, unkn
   const { scores } = parsed.data;
   if (scores) checkScoredCheckpoint(scores, parent.fingerprint, "the score file");
   const ranking = scores && rankByActivation(parent.architecture, scores.accumulators);
-  return findCandidates(parent.architecture, wanted.bounds, parsed.data, ranking);
+  return { bounds: wanted.bounds, parsed: parsed.data, ranking };
 }

@@ -1,6 +1,7 @@
 import Table from "cli-table3";
+import type { PlanOutline } from "./policy/plan.js";
 import type { Costs } from "./policy/search/metrics.js";
-import type { SearchResult } from "./policy/search/search.js";
+import type { SearchOutline, SearchResult } from "./policy/search/search.js";
 
 const PLAIN = {
   top: "",
@@ -29,8 +30,21 @@ export function formatTable(rows: readonly (readonly (string | number)[])[]): st
   return table.toString();
 }
 
+/** Parent and child side by side; what changes is marked. */
+export function formatOutline({ parent, child, warnings }: Pick<PlanOutline, "parent" | "child" | "warnings">): string {
+  const names = Object.keys(parent.hyperparameters) as (keyof typeof parent.hyperparameters)[];
+  const share = `${((100 * child.params) / parent.params).toFixed(1)}%`;
+  const table = formatTable([
+    ["", "parent", "child"],
+    ...names.map((name) => [name, parent.hyperparameters[name] ?? "", child.hyperparameters[name] ?? ""]),
+    ["params", parent.params, child.params],
+    ["", "", share],
+  ]);
+  return [table, ...warnings.map((warning) => `warning: ${warning}`)].join("\n");
+}
+
 /** The sizes that a search chooses among, and what is asked of them. */
-export function formatSpace({ parent, space, spaceSize, limits, feasible, warnings }: SearchResult): string {
+export function formatSpace({ parent, space, spaceSize, limits, feasible, warnings }: SearchOutline): string {
   const choices = Object.entries(space).map(([name, sizes]) => [name, sizes.join(" ")]);
   const bounds = (Object.keys(parent) as (keyof Costs)[]).map((metric) => [
     metric,
@@ -40,7 +54,7 @@ export function formatSpace({ parent, space, spaceSize, limits, feasible, warnin
   return [
     formatTable([["hyperparameter", "choices"], ...choices]),
     formatTable([["metric", "parent", "at most"], ...bounds]),
-    `${spaceSize.toLocaleString("en-US")} subnets, ${feasible.toLocaleString("en-US")} of them within the bounds`,
+    `${spaceSize.toLocaleString("en-US")} subnets${describeFeasible(feasible)}`,
     ...warnings.map((warning) => `warning: ${warning}`),
   ].join("\n\n");
 }
@@ -49,6 +63,11 @@ interface ScoredSizes {
   readonly exportConfig: Readonly<Partial<Record<string, number>>>;
   readonly costs: Costs;
   readonly score?: number | undefined;
+}
+
+function describeFeasible(feasible: number | undefined): string {
+  if (feasible !== undefined) return `, ${feasible.toLocaleString("en-US")} of them within the bounds`;
+  return "; how many of them are within the bounds depends on the layers that scores keep";
 }
 
 /** The best candidates, the largest first, with their scores where they have any. */

@@ -21,8 +21,8 @@ const rows: (string | number)[][] = [["", "candidates", "within bounds", "M cand
 for (const [name, architecture] of Object.entries(networks)) {
   const options = {
     ...SPACE_DEFAULTS,
-    max_width_pruning: 0.6,
-    max_depth_pruning: 0.5,
+    maxWidthPruning: 0.6,
+    maxDepthPruning: 0.5,
     hidden_size_divisor: 32,
     num_moe_experts_divisor: 1,
   };

@@ -7,6 +7,7 @@ import {
   type Model,
   negativeLoss,
   outline,
+  outlineSearch,
   type Parent,
   type PlanOutline,
   type PruneConfig,
@@ -16,22 +17,28 @@ import {
   python,
   readCalibrationData,
   readScoreFile,
-  type SearchResult,
-  search,
+  type ScoreFile,
+  type SearchOutline,
 } from "../index.js";
 import { batchShape, type DeviceFlags, readExportConfig } from "./options.js";
-import { type BoundFlags, boundsOf, divisorsOf, type SpaceFlags, searchOptionsOf } from "./searchFlags.js";
+import {
+  type BoundFlags,
+  boundsOf,
+  divisorsOf,
+  type JudgeFlags,
+  refuseSearchFlags,
+  type SpaceFlags,
+  searchOptionsOf,
+} from "./searchFlags.js";
 
 /** The flags of `prunebridge prune`. */
-export interface PruneFlags extends DeviceFlags, BoundFlags, SpaceFlags {
+export interface PruneFlags extends DeviceFlags, BoundFlags, SpaceFlags, JudgeFlags {
   readonly json?: boolean;
   readonly out: string;
   readonly exportConfig?: string;
   readonly mode: string;
   readonly data?: string;
   readonly scores?: string;
-  readonly scoreData?: string;
-  readonly scoreFunc?: string;
   readonly forwardLoop?: string;
   readonly dataLoader?: string;
   readonly collectFunc?: string;
@@ -48,7 +55,7 @@ export interface PruneFlags extends DeviceFlags, BoundFlags, SpaceFlags {
 export interface PruneInputs {
   readonly constraints: Record<string, unknown>;
   readonly modeOptions: Record<string, unknown>;
-  readonly target: { readonly kind: "sizes"; readonly outline: PlanOutline } | { readonly kind: "bounds"; readonly found: SearchResult };
+  readonly target: { readonly kind: "sizes"; readonly outline: PlanOutline } | { readonly kind: "bounds"; readonly found: SearchOutline };
   /** What the flags name is what their writer allows. */
   readonly allowPython: readonly string[];
   readonly configFor: (model: Model) => PruneConfig;
@@ -64,11 +71,13 @@ export async function checkInputs(parent: Parent, flags: PruneFlags): Promise<Pr
   if (Object.keys(constraints).length === 0) {
     throw new PruneError("BAD_OPTION", "prune needs sizes or bounds", { hint: "give --export-config, or --params 60% for one" });
   }
-  const target = aimAt(parent, exportConfig, bounds, flags);
+  if (exportConfig !== undefined) refuseSearchFlags(flags);
+  const scores = flags.scores === undefined ? undefined : await readScoreFile(flags.scores);
+  const target = aimAt(parent, exportConfig, bounds, flags, scores);
   if (flags.checkpoint !== undefined) await checkWritable(join(flags.checkpoint, "scores.safetensors"));
-  if (flags.scores !== undefined && exportConfig !== undefined) {
+  if (flags.scores !== undefined && scores) {
     // Ranked once now, so that a wrong score file is refused before anything starts.
-    plan(parent, exportConfig, { scores: await readScoreFile(flags.scores), path: flags.scores });
+    for (const sizes of sizesToRank(target, flags)) plan(parent, sizes, { scores, path: flags.scores });
   }
   const { scoreFunc, forwardLoop, dataLoader, collectFunc } = flags;
   const allowPython = [scoreFunc, forwardLoop, dataLoader, collectFunc].filter((name) => name !== undefined);
@@ -76,12 +85,28 @@ export async function checkInputs(parent: Parent, flags: PruneFlags): Promise<Pr
   return { constraints, modeOptions, target, allowPython, configFor: await readData(parent, flags) };
 }
 
-function aimAt(parent: Parent, exportConfig: unknown, bounds: Record<string, number | string>, flags: PruneFlags): PruneInputs["target"] {
-  if (exportConfig === undefined)
-    return { kind: "bounds", found: search(parent, bounds, { ...searchConfigOf(flags), ...divisorsOf(flags) }) };
+function aimAt(
+  parent: Parent,
+  exportConfig: unknown,
+  bounds: Record<string, number | string>,
+  flags: PruneFlags,
+  scores: ScoreFile | undefined,
+): PruneInputs["target"] {
+  if (exportConfig === undefined) {
+    const options = { ...searchConfigOf(flags), ...divisorsOf(flags), scores };
+    return { kind: "bounds", found: outlineSearch(parent, bounds, options) };
+  }
   const [bound] = Object.keys(bounds);
   if (bound !== undefined) throw new PruneError("BAD_CONSTRAINTS", `export_config stands alone; it cannot be combined with ${bound}`);
   return { kind: "sizes", outline: outline(parent, exportConfig) };
+}
+
+/** The sizes that scores are certain to be asked for: of the largest candidate, and of the others where something judges them. */
+function sizesToRank(target: PruneInputs["target"], { scoreData, scoreFunc }: JudgeFlags): readonly unknown[] {
+  if (target.kind === "sizes") return [target.outline.exportConfig];
+  const { candidates = [] } = target.found;
+  const judged = scoreData === undefined && scoreFunc === undefined ? candidates.slice(0, 1) : candidates;
+  return judged.map(({ exportConfig }) => exportConfig);
 }
 
 function searchConfigOf(flags: PruneFlags): ReturnType<typeof searchOptionsOf> & { seqLength?: number; batchSize?: number } {

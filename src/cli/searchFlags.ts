@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { PruneError } from "../index.js";
 import { parseCount, parseMemory } from "./humanNumbers.js";
 import { positiveInteger } from "./options.js";
 
@@ -22,6 +23,26 @@ export interface SpaceFlags {
   readonly numMoeExpertsDivisor?: number;
   readonly numLayersDivisor?: number;
 }
+
+/** What judges candidates. */
+export interface JudgeFlags {
+  readonly scoreData?: string;
+  readonly scoreFunc?: string;
+}
+
+const SEARCH_ONLY: readonly (keyof SpaceFlags | keyof JudgeFlags)[] = [
+  "scoreData",
+  "scoreFunc",
+  "topK",
+  "maxWidthPruning",
+  "maxDepthPruning",
+  "hparamsToSkip",
+  "hiddenSizeDivisor",
+  "ffnHiddenSizeDivisor",
+  "mambaHeadDimDivisor",
+  "numMoeExpertsDivisor",
+  "numLayersDivisor",
+];
 
 /** `--params`, `--active-params`, `--memory-mb` and `--flops`. */
 export function withBoundFlags(to: Command): Command {
@@ -64,6 +85,17 @@ export function divisorsOf(flags: SpaceFlags): Record<string, number> {
     mamba_head_dim_divisor: flags.mambaHeadDimDivisor,
     num_moe_experts_divisor: flags.numMoeExpertsDivisor,
     num_layers_divisor: flags.numLayersDivisor,
+  });
+}
+
+/** Refuses what a run to given sizes would ignore. Throws BAD_OPTION. */
+export function refuseSearchFlags(flags: SpaceFlags & JudgeFlags): void {
+  const given = SEARCH_ONLY.filter((name) => flags[name] !== undefined).map(
+    (name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
+  );
+  if (given.length === 0) return;
+  throw new PruneError("BAD_OPTION", `--export-config states the sizes, and a search under bounds alone uses ${given.join(" and ")}`, {
+    hint: "leave one or the other out; bounds are --params, --active-params, --memory-mb and --flops",
   });
 }
 

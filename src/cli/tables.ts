@@ -1,4 +1,4 @@
-import { formatTable, type Inspection, type Manifest, type PlanOutline } from "../index.js";
+import { formatTable, type Inspection, type Manifest } from "../index.js";
 
 /** A checkpoint for a person to read. */
 export function formatInspection(found: Inspection): string {
@@ -17,19 +17,6 @@ export function formatInspection(found: Inspection): string {
     ]);
   }
   return formatTable(rows);
-}
-
-/** Parent and child side by side; what changes is marked. */
-export function formatOutline({ parent, child, warnings }: Pick<PlanOutline, "parent" | "child" | "warnings">): string {
-  const names = Object.keys(parent.hyperparameters) as (keyof typeof parent.hyperparameters)[];
-  const share = `${((100 * child.params) / parent.params).toFixed(1)}%`;
-  const table = formatTable([
-    ["", "parent", "child"],
-    ...names.map((name) => [name, parent.hyperparameters[name] ?? "", child.hyperparameters[name] ?? ""]),
-    ["params", parent.params, child.params],
-    ["", "", share],
-  ]);
-  return [table, ...warnings.map((warning) => `warning: ${warning}`)].join("\n");
 }
 
 /** What was written where. */

@@ -34,7 +34,8 @@ const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "laten
  * Reads a checkpoint's config through its family's table.
  *
  * @param where - what to call the config in errors
- * @throws PruneError UNKNOWN_ARCHITECTURE, or BAD_CONFIG where a size is missing, not a positive integer, or heads do not fill their groups
+ * @throws PruneError UNKNOWN_ARCHITECTURE, or BAD_CONFIG where a size is missing, not a positive integer, or stated twice and differently,
+ *   or heads do not fill their groups
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
@@ -122,16 +123,22 @@ function checkDivides(
   });
 }
 
-/** The key under which a config states a field, if it does. */
-export function statedKey(config: ModelConfig, { key, aliases = [] }: ConfigField): string | undefined {
-  return [key, ...aliases].find((name) => config[name] !== undefined);
+/** The keys under which a config states a field. */
+export function statedKeys(config: ModelConfig, { key, aliases = [] }: ConfigField): string[] {
+  return [key, ...aliases].filter((name) => config[name] !== undefined);
 }
 
 function readSize(config: ModelConfig, table: FamilyTable, name: HyperparameterName, sofar: Sizes, where: string): number | undefined {
   const field = table.fields[name];
   if (!field) return undefined;
-  const key = statedKey(config, field) ?? field.key;
+  const [key = field.key, ...others] = statedKeys(config, field);
   const stored = config[key];
+  const other = others.find((name) => config[name] !== stored);
+  if (other !== undefined) {
+    throw new PruneError("BAD_CONFIG", `${where}: ${key} is ${JSON.stringify(stored)} and ${other} is ${JSON.stringify(config[other])}`, {
+      hint: `both state ${name}: correct whichever is wrong`,
+    });
+  }
   const fallback = stored === undefined ? field.absent : stored === null ? field.null : undefined;
   if (fallback === "none") return undefined;
   const value = fallback === undefined ? stored : resolveFallback(config, fallback, sofar);

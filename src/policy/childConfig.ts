@@ -1,4 +1,4 @@
-import { type Architecture, type ModelConfig, statedKey } from "./architecture.js";
+import { type Architecture, type ModelConfig, statedKeys } from "./architecture.js";
 import { HYPERPARAMETERS, type Hyperparameters } from "./hyperparameters.js";
 import { patchLayers } from "./layers.js";
 
@@ -17,8 +17,8 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
   for (const name of HYPERPARAMETERS) {
     const field = fields[name];
     if (!field || child[name] === undefined) continue;
-    // Under another spelling too, where the parent has one: not every loader knows both.
-    for (const key of [statedKey(config, field) ?? field.key, field.key]) {
+    // Under other spellings too, where the parent has them: not every loader knows all.
+    for (const key of [field.key, ...statedKeys(config, field)]) {
       if (config[key] !== child[name]) patch[key] = child[name];
     }
   }

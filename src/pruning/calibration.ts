@@ -18,7 +18,7 @@ export interface CalibrationOptions<Item = never> {
 /**
  * Makes one source of the options under which the reference takes calibration data; undefined where there are none.
  *
- * @throws PruneError BAD_OPTION for options that exclude each other
+ * @throws PruneError BAD_OPTION for options that exclude each other, or that go with a `dataLoader` and have none
  */
 export function calibrationSource<Item>(options: CalibrationOptions<Item>): CollectSource | undefined {
   const { forwardLoop, dataLoader, collectFunc, maxIterDataLoader: maxBatches } = options;
@@ -31,8 +31,8 @@ export function calibrationSource<Item>(options: CalibrationOptions<Item>): Coll
     return isPythonRef(forwardLoop) ? { forwardLoop } : forwardLoop;
   }
   if (dataLoader === undefined) {
-    if (collectFunc === undefined) return undefined;
-    throw new PruneError("BAD_OPTION", "collectFunc without a dataLoader", { hint: "give the dataLoader whose batches it takes" });
+    refuseAlone({ collectFunc, maxIterDataLoader: maxBatches });
+    return undefined;
   }
   if (!isPythonRef(dataLoader)) {
     if (isPythonRef(collectFunc)) throw sidesDiffer("collectFunc", "dataLoader");
@@ -46,6 +46,14 @@ function refuseBeside(name: string, why: string, others: Readonly<Record<string,
   const beside = Object.keys(others).filter((other) => others[other] !== undefined);
   if (beside.length > 0)
     throw new PruneError("BAD_OPTION", `${name} excludes ${beside.join(" and ")}: ${why}`, { hint: "give one or the other" });
+}
+
+function refuseAlone(options: Readonly<Record<string, unknown>>): void {
+  const given = Object.keys(options).filter((name) => options[name] !== undefined);
+  if (given.length > 0)
+    throw new PruneError("BAD_OPTION", `${given.join(" and ")} without a dataLoader`, {
+      hint: "give the dataLoader whose batches are meant",
+    });
 }
 
 function sidesDiffer(python: string, here: string): PruneError {

@@ -45,7 +45,10 @@ export interface PruneConfig<Item = ForwardArgs> extends CalibrationOptions<Item
   readonly seqLength?: number | undefined;
   /** Sequences of a batch, for the same. Default 1. */
   readonly batchSize?: number | undefined;
-  /** Tells of the search space, the constraints and each candidate: on stderr, or to a function. Default false. */
+  /**
+   * Tells of the search space, the constraints and each candidate, or, of given sizes, what they come to: on stderr, or to a function.
+   * Default false.
+   */
   readonly verbose?: boolean | ((text: string) => void) | undefined;
 }
 
@@ -87,19 +90,51 @@ const pruneConfig = z.strictObject({
 /** The options with every default filled in, and what calibrates as one source: none where scores must be stored. */
 export type CheckedConfig = z.output<typeof pruneConfig> & { readonly source: CollectSource | undefined };
 
-/** Checks the options of prune(). Throws BAD_OPTION on one that is unknown or malformed, or that excludes another. */
+/** What a search uses, and nothing else does. */
+const SEARCH_ONLY = ["scoreFunc", "candidateFilter", "topK", "hparamsToSkip", "maxWidthPruning", "maxDepthPruning"] as const;
+
+/** Checks the options of prune(). Throws BAD_OPTION on one that is unknown or malformed, that excludes another, or that needs another. */
 export function parseConfig(config: object): CheckedConfig {
   const parsed = pruneConfig.safeParse(config);
-  if (parsed.success) return withSource(parsed.data);
+  if (parsed.success) {
+    if (parsed.data.checkpoint === undefined) refuseStepsWithoutFolder(config);
+    return withSource(parsed.data);
+  }
   const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
   throw new PruneError("BAD_OPTION", `config: ${issues.join("; ")}`, {
     hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
   });
 }
 
+/** Refuses options, as they were given, that pruning to given sizes would ignore. Throws BAD_OPTION. */
+export function refuseSearchOptions(config: Pick<PruneConfig, (typeof SEARCH_ONLY)[number]>): void {
+  const given = SEARCH_ONLY.filter((name) => config[name] !== undefined);
+  if (given.length === 0) return;
+  throw new PruneError(
+    "BAD_OPTION",
+    `config: export_config states the sizes, and a search under bounds alone uses ${given.join(" and ")}`,
+    {
+      hint: 'leave one or the other out; a bound is {"params": "60%"} for one',
+    },
+  );
+}
+
+/** Where `verbose` tells what it tells, if anywhere. */
+export function tellerOf(verbose: CheckedConfig["verbose"]): ((text: string) => unknown) | undefined {
+  return verbose === true ? (text) => process.stderr.write(`${text}\n`) : verbose || undefined;
+}
+
 /** The Python functions that the options name. */
 export function pythonOf({ forwardLoop, dataLoader, collectFunc, scoreFunc }: CheckedConfig): PythonRef[] {
   return [forwardLoop, dataLoader, collectFunc, scoreFunc].filter(isPythonRef);
+}
+
+/** Takes the options as they were given: parsed, every run has steps. */
+function refuseStepsWithoutFolder({ checkpointEvery }: { readonly checkpointEvery?: unknown }): void {
+  if (checkpointEvery === undefined) return;
+  throw new PruneError("BAD_OPTION", "config: checkpointEvery without a checkpoint", {
+    hint: "name the folder that is written to as checkpoint",
+  });
 }
 
 function withSource(config: z.output<typeof pruneConfig>): CheckedConfig {

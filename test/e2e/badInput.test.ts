@@ -1,68 +1,36 @@
-import { chmod, mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
-import { encodeSafetensors, type NamedTensor } from "../../src/checkpoint/writeSafetensors.js";
+import { encodeSafetensors } from "../../src/checkpoint/writeSafetensors.js";
 import { findPython } from "../../src/shim/python.js";
-import { type Config, TINY_LLAMA, temporaryFolder, tensorsOf, writeCheckpoint, writeScores, writeTokens } from "../fixtures/checkpoints.js";
+import { type Case, changeConfig, expectRefused as expectRefusedOf, type GoodInput, makeGoodInput } from "../fixtures/badInput.js";
+import { type Config, TINY_LLAMA, tensorsOf, writeCheckpoint, writeScores, writeTokens } from "../fixtures/checkpoints.js";
 import { runCli } from "../fixtures/cli.js";
-import { TINY } from "../fixtures/families.js";
 
-// Every row: what is wrong, and that prune refuses it with this code and exit code 2, leaving nothing behind.
-interface Case {
-  readonly code: string;
-  /** What the message has to name. */
-  readonly says: RegExp;
-  /** What the hint has to name. */
-  readonly hints?: RegExp;
-  /** Arguments that replace the good ones. */
-  readonly args?: Readonly<Record<string, string>>;
-  readonly env?: Readonly<Record<string, string>>;
-  /** Makes the input bad. */
-  readonly spoil?: () => Promise<unknown>;
-}
-
+let good: GoodInput;
 let dir: string;
 let parent: string;
-let good: Record<string, string>;
 
 beforeEach(async () => {
-  dir = await temporaryFolder();
-  parent = await writeCheckpoint(join(dir, "parent"));
-  const data = await writeTokens(join(dir, "data.safetensors"), [4, 8], (i) => i % 50);
-  good = { "--out": join(dir, "child"), "--export-config": '{"ffn_hidden_size": 16}', "--data": data };
+  good = await makeGoodInput();
+  ({ dir, parent } = good);
 });
 
-async function expectRefused({ code, says, hints = /^/, args, env, spoil }: Case): Promise<void> {
-  await spoil?.();
-  const before = (await readdir(dir)).sort();
-  const flags = Object.entries({ ...good, ...args }).filter(([, value]) => value !== "");
-  const result = await runCli(["prune", args?.["<dir>"] ?? parent, ...flags.filter(([name]) => name !== "<dir>").flat(), "--json"], env);
-  expect(result.json["error"], result.stderr).toMatchObject({
-    code,
-    message: expect.stringMatching(says),
-    hint: expect.stringMatching(hints),
-  });
-  expect(result.exitCode).toBe(2);
-  expect((await readdir(dir)).sort()).toEqual(before);
-}
-
-const configured = (change: Config): (() => Promise<unknown>) => {
-  return () => writeFile(join(parent, "config.json"), JSON.stringify({ ...TINY_LLAMA, ...change }));
-};
-const weights = (): string => join(parent, "model.safetensors");
+const expectRefused = (row: Case): Promise<void> => expectRefusedOf(good, row);
+const configured = (change: Config) => (): Promise<void> => changeConfig(good, change);
 
 /** Rewrites the header of the parent's only file, leaving its data. */
 async function rewriteHeader(
   change: (header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>) => void,
 ): Promise<void> {
-  const file = await readFile(weights());
+  const file = await readFile(good.weights);
   const length = Number(file.readBigUInt64LE());
   const header = JSON.parse(file.subarray(8, 8 + length).toString());
   change(header);
   const json = Buffer.from(JSON.stringify(header));
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(json.length));
-  await writeFile(weights(), Buffer.concat([size, json, file.subarray(8 + length)]));
+  await writeFile(good.weights, Buffer.concat([size, json, file.subarray(8 + length)]));
 }
 
 describe("a checkpoint that is wrong", () => {
@@ -99,10 +67,10 @@ describe("a checkpoint that is wrong", () => {
   });
 
   it("has a truncated shard", () =>
-    expectRefused({ code: "BAD_SAFETENSORS", says: /but its header needs/, spoil: () => truncate(weights(), 9000) }));
+    expectRefused({ code: "BAD_SAFETENSORS", says: /but its header needs/, spoil: () => truncate(good.weights, 9000) }));
 
   it("has a shard that ends within its header", () =>
-    expectRefused({ code: "BAD_SAFETENSORS", says: /is only 100 bytes long/, spoil: () => truncate(weights(), 100) }));
+    expectRefused({ code: "BAD_SAFETENSORS", says: /is only 100 bytes long/, spoil: () => truncate(good.weights, 100) }));
 
   it("has a header that lies about offsets", () =>
     expectRefused({
@@ -130,9 +98,9 @@ describe("a checkpoint that is wrong", () => {
       code: "BAD_SAFETENSORS",
       says: /over the cap/,
       spoil: async () => {
-        const file = await readFile(weights());
+        const file = await readFile(good.weights);
         file.writeBigUInt64LE(2n ** 62n);
-        await writeFile(weights(), file);
+        await writeFile(good.weights, file);
       },
     }));
 
@@ -142,7 +110,7 @@ describe("a checkpoint that is wrong", () => {
       says: /model.layers.0.mlp.gate_proj.lora_A/,
       spoil: async () => {
         const extra = { name: "model.layers.0.mlp.gate_proj.lora_A", dtype: "F32" as const, shape: [2], data: new Uint8Array(8) };
-        await writeFile(weights(), encodeSafetensors([...tensorsOf(TINY_LLAMA), extra], {}));
+        await writeFile(good.weights, encodeSafetensors([...tensorsOf(TINY_LLAMA), extra], {}));
       },
     }));
 
@@ -159,134 +127,12 @@ describe("a checkpoint that is wrong", () => {
       says: /no model.norm.weight/,
       spoil: async () =>
         writeFile(
-          weights(),
+          good.weights,
           encodeSafetensors(
             tensorsOf(TINY_LLAMA).filter(({ name }) => name !== "model.norm.weight"),
             {},
           ),
         ),
-    }));
-});
-
-/** Puts another network in the parent's stead, its tensors or its config changed. */
-function another(config: Config, change: { tensors?: (all: NamedTensor[]) => NamedTensor[]; config?: Config } = {}): () => Promise<void> {
-  return async () => {
-    await writeFile(join(parent, "config.json"), JSON.stringify({ ...config, ...change.config }));
-    await writeFile(weights(), encodeSafetensors((change.tensors ?? ((all) => all))(tensorsOf(config)), {}));
-  };
-}
-
-describe("a network of experts that is wrong", () => {
-  const W1 = "model.layers.1.block_sparse_moe.experts.2.w1.weight";
-
-  it("lacks a matrix of an expert", () =>
-    expectRefused({
-      code: "MISSING_TENSOR",
-      says: /no model.layers.1.block_sparse_moe.experts.2.w1.weight, which mixtral models have/,
-      hints: /download the checkpoint again/,
-      spoil: another(TINY.mixtral, { tensors: (all) => all.filter(({ name }) => name !== W1) }),
-    }));
-  it("has an expert more than its config", () =>
-    expectRefused({
-      code: "UNKNOWN_TENSOR",
-      says: /experts.4.w1.weight lies beyond the 4 experts that config.json states/,
-      hints: /different models/,
-      spoil: another(TINY.mixtral, {
-        tensors: (all) => [
-          ...all,
-          ...all.filter(({ name }) => name === W1).map((w1) => ({ ...w1, name: W1.replace("experts.2", "experts.4") })),
-        ],
-      }),
-    }));
-  it("has packed experts of another number", () =>
-    expectRefused({
-      code: "BAD_TENSOR",
-      says: /router.weight has shape \[4, 32\], but config.json makes \[expert, hidden\] = \[5, 32\]/,
-      spoil: another(TINY.gptOss, { config: { num_local_experts: 5 } }),
-    }));
-  it("is quantised to MXFP4", () =>
-    expectRefused({
-      code: "UNKNOWN_TENSOR",
-      says: /layers.0.mlp.experts.down_proj_blocks is in MXFP4/,
-      hints: /dequantise to bfloat16 first/,
-      spoil: another(TINY.gptOss, {
-        tensors: (all) =>
-          all.flatMap(({ name, shape, ...tensor }) =>
-            name.endsWith("experts.down_proj")
-              ? [
-                  { name: `${name}_blocks`, dtype: "U8" as const, shape: [4, 32, 1, 16], data: new Uint8Array(4 * 32 * 16) },
-                  { name: `${name}_scales`, dtype: "U8" as const, shape: [4, 32, 1], data: new Uint8Array(4 * 32) },
-                ]
-              : [{ name, shape, ...tensor }],
-          ),
-      }),
-    }));
-  it("has no divisible number of experts for its router's groups", () =>
-    expectRefused({
-      code: "BAD_CONFIG",
-      says: /num_moe_experts 4 does not divide into 3 groups/,
-      hints: /n_routed_experts must be a multiple of n_group/,
-      spoil: another(TINY.nemotronH, { config: { n_group: 3 } }),
-    }));
-  it("shall keep fewer experts than a token passes", () =>
-    expectRefused({
-      code: "BAD_EXPORT_CONFIG",
-      says: /num_moe_experts 1 is too few: a token passes 2 experts/,
-      args: { "--export-config": '{"num_moe_experts": 1}' },
-      spoil: another(TINY.mixtral),
-    }));
-  it("shall be cut in what it has not", () =>
-    expectRefused({
-      code: "BAD_EXPORT_CONFIG",
-      says: /this network has no ffn_hidden_size/,
-      hints: /it has .*moe_ffn_hidden_size/,
-      spoil: another(TINY.mixtral),
-    }));
-});
-
-describe("a hybrid that is wrong", () => {
-  const { layers_block_type: _, ...older }: Config = TINY.nemotronH;
-  const patterned = (pattern: string): Config => ({ num_hidden_layers: 4, layers_block_type: undefined, hybrid_override_pattern: pattern });
-
-  it("has a layer of an unknown kind", () =>
-    expectRefused({
-      code: "BAD_CONFIG",
-      says: /hybrid_override_pattern says that layer 1 is "X", which the nemotron_h family has not/,
-      hints: /it has M, \*, -, E$/,
-      spoil: another(TINY.nemotronH, { config: patterned("MXE*") }),
-    }));
-  it("has a pattern of another length", () =>
-    expectRefused({
-      code: "BAD_CONFIG",
-      says: /hybrid_override_pattern names 3 layers where num_hidden_layers states 4/,
-      hints: /correct whichever is wrong/,
-      spoil: another(TINY.nemotronH, { config: patterned("M-*") }),
-    }));
-  it("has no pattern at all", () =>
-    expectRefused({
-      code: "BAD_CONFIG",
-      says: /the kinds of the layers are missing; layers_block_type or hybrid_override_pattern states them/,
-      spoil: another(TINY.nemotronH, { config: { ...older, num_hidden_layers: 4, layers_block_type: undefined } }),
-    }));
-  it("has layers of other kinds than its pattern", () =>
-    expectRefused({
-      code: "UNKNOWN_TENSOR",
-      says: /has no tensor backbone.layers.0.mixer/,
-      spoil: another(TINY.nemotronH, { config: patterned("-ME*") }),
-    }));
-  it("has Mamba heads that do not divide into groups", () =>
-    expectRefused({
-      code: "BAD_CONFIG",
-      says: /mamba_num_heads 4 does not divide into 3 groups/,
-      hints: /mamba_num_heads must be a multiple of n_groups/,
-      spoil: another(TINY.nemotronH, { config: { n_groups: 3 } }),
-    }));
-  it("shall keep Mamba heads that do not divide into groups", () =>
-    expectRefused({
-      code: "BAD_EXPORT_CONFIG",
-      says: /mamba_num_heads 3 is not a multiple of the 2 groups that share B and C; the nearest legal values are 2 and 4/,
-      args: { "--export-config": '{"mamba_num_heads": 3}' },
-      spoil: another(TINY.nemotronH),
     }));
 });
 
@@ -306,7 +152,7 @@ describe("bounds that are wrong", () => {
       ["--params", "10"],
       "BAD_CONSTRAINTS",
       /params <= 10 cannot be met: the smallest subnet of the space has [\d,]+/,
-      /raise max_width/,
+      /raise maxWidthPruning/,
     ));
   it("cannot be met together with what is skipped", () =>
     expectUnmet(
@@ -344,7 +190,7 @@ describe("a target that is wrong", () => {
     const result = await runCli([
       "prune",
       parent,
-      ...Object.entries({ ...good, "--export-config": '{"ffn_hiden_size": 16}' }).flat(),
+      ...Object.entries({ ...good.flags, "--export-config": '{"ffn_hiden_size": 16}' }).flat(),
       "--json",
     ]);
     expect(result.exitCode).toBe(2);
@@ -378,6 +224,16 @@ describe("calibration that is wrong", () => {
   it("has scores of another model", async () => {
     const scores = await writeScores(join(dir, "scores.safetensors"), { ...TINY_LLAMA, intermediate_size: 48 }, (_, i) => i);
     await expectRefused({ code: "BAD_SCORES", says: /has 48 scores where the model has 40/, args: { "--scores": scores, "--data": "" } });
+  });
+  it("has scores of another model under bounds, which is found before a shim is started", async () => {
+    const scores = await writeScores(join(dir, "scores.safetensors"), { ...TINY_LLAMA, hidden_size: 48 }, (_, i) => i);
+    const args = { "--scores": scores, "--data": "", "--export-config": "", "--params": "80%", "--hidden-size-divisor": "4" };
+    await expectRefused({
+      code: "BAD_SCORES",
+      says: /has 48 scores where the model has 24/,
+      args,
+      env: { PRUNEBRIDGE_PYTHON: "/no-such-python" },
+    });
   });
   it("has token ids outside of the vocabulary", async () => {
     const data = await writeTokens(join(dir, "bad.safetensors"), [2, 8], (i) => i * 5);

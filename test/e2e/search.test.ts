@@ -141,6 +141,12 @@ describe("what cannot be", () => {
     ["a bound without a value", {}, { constraints: { params: undefined } }, { code: "BAD_CONSTRAINTS" }],
     ["a filter that lets nothing through", { candidateFilter: () => false }, {}, { code: "BAD_CONSTRAINTS" }],
     ["a hyperparameter that is not searched", { hparamsToSkip: ["num_query_groups"] }, {}, { code: "BAD_OPTION" }],
+    [
+      "a judge of given sizes",
+      {},
+      { constraints: { export_config: { hidden_size: 16 } } },
+      { code: "BAD_OPTION", detail: expect.stringMatching(/a search under bounds alone uses scoreFunc$/) },
+    ],
     ["a score file beside a data loader", { scores: "scores.safetensors" }, {}, { code: "BAD_OPTION" }],
   ];
   it.each(impossible)("is refused before anything is loaded or drawn: %s", async (_what, config, asked, refusal) => {
@@ -208,7 +214,8 @@ describe("verbose", () => {
     expect(space).toMatch(/^hyperparameter +choices/);
     expect(space).toMatch(/params +21,576 +18,340/);
     expect(space).toMatch(/\d+ subnets, \d+ of them within the bounds$/);
-    expect(rest.slice(0, -1)).toEqual(["judging", "judging"]);
+    const scored = (n: number): unknown => expect.stringMatching(new RegExp(`^candidate ${n} of 2: score -?\\d`));
+    expect(rest.slice(0, -1)).toEqual(["judging", scored(1), "judging", scored(2)]);
     for (const { score = 0, costs } of stateDict.search?.candidates ?? [])
       expect(rest.at(-1)).toMatch(new RegExp(`${costs.params.toLocaleString("en-US")} .*${score.toPrecision(6)}`));
   });
@@ -223,6 +230,24 @@ describe("progress", () => {
     await prune(model, FINE_SORTED, BOUNDS, null, { scoreFunc: () => 1, topK: 2, onProgress });
     expect(told).toMatchObject([0, 1, 2].map((done) => ({ done, total: 2, unit: "candidates" })));
     expect(told.map(({ etaSeconds }) => etaSeconds)).toEqual([undefined, expect.any(Number), 0]);
+  });
+});
+
+describe("verbose about given sizes", () => {
+  it("tells before anything is measured what they come to", async () => {
+    const { parent } = await makePlace();
+    const told: string[] = [];
+    const dataLoader = (function* () {
+      told.push("calibrating");
+      yield* BATCHES;
+    })();
+    const constraints = { export_config: { hidden_size: 16 } };
+    const { stateDict } = await pruneOnce(bridge, parent, { dataLoader, verbose: (text) => told.push(text) }, { constraints });
+    const [outline, ...rest] = told;
+    expect(outline).toMatch(/^ +parent +child\n/);
+    expect(outline).toMatch(/hidden_size +24 +16\n/);
+    expect(outline).toMatch(new RegExp(`params +21,576 +${stateDict.plan.child.params.toLocaleString("en-US")}\n`));
+    expect(rest).toEqual(["calibrating"]);
   });
 });
 

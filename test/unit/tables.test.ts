@@ -50,6 +50,15 @@ describe("formatSpace", () => {
   });
 });
 
+describe("formatSpace before the layers are chosen", () => {
+  it("does not say how many subnets are within the bounds", () => {
+    const { feasible: _, candidates: __, ...outline } = FOUND;
+    expect(formatSpace(outline).split("\n").at(-1)).toBe(
+      "4,321 subnets; how many of them are within the bounds depends on the layers that scores keep",
+    );
+  });
+});
+
 describe("formatCandidates", () => {
   it("has the sizes that differ, the costs and the share of the parent", () => {
     expect(cells(formatCandidates(FOUND, [candidate]))).toEqual([

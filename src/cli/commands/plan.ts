@@ -1,8 +1,7 @@
 import type { Command } from "commander";
-import { outline, PruneError, plan, type RankBy, readParent, readScoreFile, writePlanFile } from "../../index.js";
+import { formatOutline, outline, PruneError, plan, type RankBy, readParent, readScoreFile, writePlanFile } from "../../index.js";
 import { command, readExportConfig } from "../options.js";
 import { runCommand } from "../run.js";
-import { formatOutline } from "../tables.js";
 
 interface Flags {
   readonly json?: boolean;

@@ -1,10 +1,10 @@
 import type { Command } from "commander";
-import { checkTarget, formatCandidates, formatSpace, prune, type RunOptions, readWeightedParent } from "../../index.js";
+import { checkTarget, formatCandidates, formatOutline, formatSpace, prune, type RunOptions, readWeightedParent } from "../../index.js";
 import { command, positiveInteger, withBatchFlags, withDeviceFlags } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
 import { type Output, runCommand, withBridge } from "../run.js";
 import { withBoundFlags, withSpaceFlags } from "../searchFlags.js";
-import { formatManifest, formatOutline } from "../tables.js";
+import { formatManifest } from "../tables.js";
 
 /** `prunebridge prune` */
 export function pruneCommand(): Command {

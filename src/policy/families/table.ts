@@ -43,7 +43,7 @@ export interface Layout {
 /** Where a hyperparameter stands in config.json, and what the family takes where the field is absent or null. */
 export interface ConfigField {
   readonly key: string;
-  /** Other spellings of the field, looked for where `key` is absent. */
+  /** Other spellings of the field. A config that states several has to state the same. */
   readonly aliases?: readonly string[];
   readonly absent?: Fallback;
   readonly null?: Fallback;

@@ -1,4 +1,3 @@
-import { PruneError } from "../../errors.js";
 import type { Architecture, ModelConfig } from "../architecture.js";
 import { makePlan, outlinePlan, type Plan } from "../plan.js";
 import { type Ranking, rankByActivation, rankByPosition, topPositions } from "../rank.js";
@@ -6,7 +5,14 @@ import type { Accumulators } from "../scores.js";
 import type { Bounds } from "../search/bounds.js";
 import type { Workload } from "../search/metrics.js";
 import type { Divisors, SearchConfig } from "../search/options.js";
-import { type Candidate, type SearchResult, searchSubnets } from "../search/search.js";
+import {
+  type Candidate,
+  choosesAmongKinds,
+  outlineSubnets,
+  type SearchOutline,
+  type SearchResult,
+  searchSubnets,
+} from "../search/search.js";
 import { searchSpace } from "../search/space.js";
 import type { MinitronOptions } from "./modes.js";
 
@@ -55,7 +61,8 @@ export async function planMinitron(model: ScorableModel, exportConfig: unknown, 
  * Decides how to prune a decoder under bounds: walks the space of sizes, evaluates the largest candidates that meet all bounds, and takes the
  * best; without an evaluation the largest.
  *
- * @throws PruneError BAD_CONSTRAINTS or BAD_OPTION before anything is measured; BAD_SCORES where an evaluation gives no finite number
+ * @throws PruneError BAD_CONSTRAINTS or BAD_OPTION before anything is measured; BAD_CONSTRAINTS also then, where the layers that stay exceed
+ *   a bound that others would meet; what measuring and evaluating throw, as it is
  */
 export async function searchMinitron(
   model: ScorableModel,
@@ -64,14 +71,14 @@ export async function searchMinitron(
   listener: SearchListener = {},
 ): Promise<SearchOutcome> {
   const { architecture, config } = model;
-  checkFeasible(architecture, bounds, options);
+  outlineCandidates(architecture, bounds, options);
   const ranking = await rankingOf(model, options);
   const found = findCandidates(architecture, bounds, options, ranking);
   listener.onFound?.(found);
   const planOf = (candidate: Candidate): Plan => makePlan(architecture, config, candidate.exportConfig, ranking);
   const scored: ScoredCandidate[] = [];
   for (const [index, candidate] of found.candidates.entries()) {
-    const judged = model.evaluate ? { ...candidate, score: checkScore(await model.evaluate(planOf(candidate), candidate)) } : candidate;
+    const judged = model.evaluate ? { ...candidate, score: await model.evaluate(planOf(candidate), candidate) } : candidate;
     scored.push(judged);
     listener.onScored?.(judged, index, found.candidates.length);
   }
@@ -80,56 +87,27 @@ export async function searchMinitron(
 }
 
 type FindOptions = Divisors & SearchConfig & Pick<Workload, "flopsOf">;
+type LayerRanking = Pick<Ranking, "layers">;
+
+/**
+ * What can be told of a search before anything is measured, or with a ranking already at hand: the candidates where they are certain.
+ *
+ * @throws PruneError BAD_CONSTRAINTS where no candidate is within bounds, whichever layers a ranking will keep
+ */
+export function outlineCandidates(architecture: Architecture, bounds: Bounds, options: FindOptions, ranking?: LayerRanking): SearchOutline {
+  const space = searchSpace(architecture.hyperparameters, options);
+  if (ranking || !choosesAmongKinds(architecture, space)) return findCandidates(architecture, bounds, options, ranking);
+  return outlineSubnets(architecture, space, bounds, options);
+}
 
 /** The largest candidates within bounds; where layers are of several kinds, those count that the ranking keeps, or else the first ones. */
-export function findCandidates(
-  architecture: Architecture,
-  bounds: Bounds,
-  options: FindOptions,
-  ranking?: Pick<Ranking, "layers">,
-): SearchResult {
-  const keptLayers = ranking && isMixed(architecture) ? (n: number) => topPositions(ranking.layers(), n) : undefined;
-  return findWith(architecture, bounds, options, keptLayers);
-}
-
-/** Throws BAD_CONSTRAINTS where no candidate is within bounds, whichever layers a ranking will keep. */
-function checkFeasible(architecture: Architecture, bounds: Bounds, options: FindOptions): void {
-  if (!isMixed(architecture)) findWith(architecture, bounds, options);
-  // A filter must not see these costs: they are less than those of any candidate.
-  else findWith(architecture, bounds, { ...options, candidateFilter: undefined }, (n) => fewestOfEachKind(architecture.layers, n));
-}
-
-/** As many layers of each kind as are left at least when n layers stay: all that go may be of that kind. */
-function fewestOfEachKind(layers: readonly string[], n: number): number[] {
-  const going = layers.length - n;
-  return [...layers.keys()].filter((layer) => layers.slice(layer + 1).filter((kind) => kind === layers[layer]).length >= going);
-}
-
-function isMixed({ layers }: Architecture): boolean {
-  return new Set(layers).size > 1;
-}
-
-function findWith(
-  architecture: Architecture,
-  bounds: Bounds,
-  options: FindOptions,
-  keptLayers?: (n: number) => readonly number[],
-): SearchResult {
-  const { hparamsToSkip, maxWidthPruning, maxDepthPruning, candidateFilter, topK, seqLength, batchSize, flopsOf } = options;
-  const space = searchSpace(architecture.hyperparameters, {
-    ...options,
-    hparams_to_skip: hparamsToSkip,
-    max_width_pruning: maxWidthPruning,
-    max_depth_pruning: maxDepthPruning,
-  });
-  return searchSubnets(architecture, space, bounds, { topK, seqLength, batchSize, flopsOf, candidateFilter, keptLayers });
+export function findCandidates(architecture: Architecture, bounds: Bounds, options: FindOptions, ranking?: LayerRanking): SearchResult {
+  const space = searchSpace(architecture.hyperparameters, options);
+  const ranked = ranking && choosesAmongKinds(architecture, space);
+  const keptLayers = ranked ? (n: number) => topPositions(ranking.layers(), n) : undefined;
+  return searchSubnets(architecture, space, bounds, { ...options, keptLayers });
 }
 
 async function rankingOf(model: ScorableModel, { skip_sorting }: MinitronOptions): Promise<Ranking> {
   return skip_sorting ? rankByPosition(model.architecture) : rankByActivation(model.architecture, await model.scores());
-}
-
-function checkScore(score: number): number {
-  if (Number.isFinite(score)) return score;
-  throw new PruneError("BAD_SCORES", `scoreFunc gave ${score} for a candidate; it must give a finite number, higher for a better model`);
 }

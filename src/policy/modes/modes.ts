@@ -48,7 +48,8 @@ function parseMode(name: unknown, options: unknown): ParsedMode {
   if (typeof name !== "string" || !MINITRON.includes(name)) throw unusableMode(String(name));
   const parsed = minitronOptions.safeParse(options);
   if (parsed.success) return { name: "mcore_gpt_minitron", options: parsed.data };
-  throw new PruneError("BAD_MODE", `options of mode ${name}: ${parsed.error.issues.map(({ message }) => message).join("; ")}`, {
+  const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
+  throw new PruneError("BAD_MODE", `options of mode ${name}: ${issues.join("; ")}`, {
     hint: `known options: ${Object.keys(minitronOptions.shape).join(", ")}`,
   });
 }

@@ -19,9 +19,9 @@ export const searchConfig = {
   /** Candidates that are scored, the largest first. Default 10. */
   topK: positive.default(10),
   /** The largest share of a width that may go. Default 0.4. */
-  maxWidthPruning: share.default(SPACE_DEFAULTS.max_width_pruning),
+  maxWidthPruning: share.default(SPACE_DEFAULTS.maxWidthPruning),
   /** The largest share of the layers that may go. Default 0.2. */
-  maxDepthPruning: share.default(SPACE_DEFAULTS.max_depth_pruning),
+  maxDepthPruning: share.default(SPACE_DEFAULTS.maxDepthPruning),
   /** Hyperparameters that keep the parent's size. */
   hparamsToSkip: z.array(z.string()).default([]),
   /** Leaves out a candidate where it returns false. */

@@ -5,8 +5,12 @@ import { PRUNABLE } from "../hyperparameters.js";
 import { type Bounds, resolveBounds } from "./bounds.js";
 import { type Costs, costPolynomials, layersOf, METRICS, type Metric, type Workload } from "./metrics.js";
 import { substitute } from "./polynomial.js";
+import { checkReachable, leastCosts, leastCostsOfAnyLayers } from "./reach.js";
 import { type SearchSpace, spaceSize } from "./space.js";
-import { costsAt, dimensionsAt, type Geometry, type Limits, type MutableCosts, type Polynomials, type Sizes, walkSpace } from "./walk.js";
+import { TopCandidates } from "./topCandidates.js";
+import { costsAt, type Geometry, type Limits, type Polynomials, type Sizes, walkSpace } from "./walk.js";
+
+const FIRST_LAYERS_COUNTED = "the layers are of several kinds, and scores decide which stay: costs are counted as if the first ones stayed";
 
 /** Sizes of the searched hyperparameters, and what a subnet of these sizes costs. */
 export interface Candidate {
@@ -23,8 +27,8 @@ export interface SearchOptions extends Workload {
   readonly keptLayers?: ((n: number) => readonly number[]) | undefined;
 }
 
-/** What a search found. */
-export interface SearchResult {
+/** What can be told of a search before it is known which layers stay. */
+export interface SearchOutline {
   readonly parent: Costs;
   readonly space: SearchSpace;
   readonly spaceSize: number;
@@ -32,47 +36,76 @@ export interface SearchResult {
   readonly limits: Limits;
   /** The metric that candidates are sorted by. */
   readonly primary: Metric;
-  /** How many subnets meet every bound. */
-  readonly feasible: number;
+  /** How many subnets meet every bound; undefined where that depends on which layers stay. */
+  readonly feasible?: number;
   /** The best of them, the largest first. */
-  readonly candidates: readonly Candidate[];
+  readonly candidates?: readonly Candidate[];
   readonly warnings: readonly string[];
 }
+
+/** What a search found. */
+export type SearchResult = Required<SearchOutline>;
 
 /**
  * Walks a whole space and keeps the largest subnets within all bounds.
  *
- * @throws PruneError BAD_CONSTRAINTS that says which bound cannot be met and how near the space comes
+ * @throws PruneError BAD_CONSTRAINTS that says which bound cannot be met and how near the space comes, or that the filter takes no subnet
  */
 export function searchSubnets(architecture: Architecture, space: SearchSpace, bounds: Bounds, options: SearchOptions): SearchResult {
-  const polynomials = costPolynomials(architecture, options);
-  const parent = costsAt(polynomials, dimensionsOf(architecture));
-  const limits = resolveBounds(bounds, parent);
-  const primary = METRICS.find((metric) => limits[metric] !== undefined);
-  if (!primary) throw new PruneError("BAD_CONSTRAINTS", "a search needs a bound", { hint: `give at least one of ${METRICS.join(", ")}` });
+  const { searched, ...framed } = frameSearch(architecture, space, bounds, options);
+  const { limits, primary } = framed;
   const geometry = geometryOf(architecture, options.keptLayers);
-  const searched = inSearchedDimensions(architecture, space, polynomials);
-  checkReachable(space, searched, geometry, limits);
+  const guessed = options.keptLayers === undefined && choosesAmongKinds(architecture, space);
+  checkReachable(leastCosts(space, searched, geometry), limits, guessed ? ", if the first layers stay" : "");
 
   const best = new TopCandidates(options.topK, primary);
-  let feasible = 0;
+  let [within, feasible] = [0, 0];
   walkSpace(space, searched, geometry, limits, (sizes, costs) => {
+    within += 1;
     if (options.candidateFilter && !options.candidateFilter({ exportConfig: { ...sizes }, costs: { ...costs } })) return;
     feasible += 1;
     best.offer(sizes, costs);
   });
   if (feasible === 0) {
-    throw new PruneError("BAD_CONSTRAINTS", "each bound can be met by itself, but no candidate of the space meets all of them", {
-      hint: "raise a bound, max_width_pruning or max_depth_pruning, or loosen the candidate filter",
-    });
+    throw new PruneError(
+      "BAD_CONSTRAINTS",
+      `the candidate filter takes none of the ${within.toLocaleString("en-US")} subnets within the bounds`,
+      {
+        hint: "loosen candidateFilter, or allow more",
+      },
+    );
   }
-  const warnings = layerWarnings(architecture, space, options);
-  return { parent, space, spaceSize: spaceSize(space), limits, primary, feasible, candidates: best.sorted(), warnings };
+  const warnings = guessed ? [FIRST_LAYERS_COUNTED] : [];
+  return { ...framed, feasible, candidates: best.sorted(), warnings };
 }
 
-function layerWarnings({ layers }: Architecture, { num_layers }: SearchSpace, { keptLayers }: SearchOptions): string[] {
-  if (keptLayers || num_layers.length < 2 || new Set(layers).size < 2) return [];
-  return ["the layers are of several kinds, and scores decide which stay: costs are counted as if the first ones stayed"];
+/**
+ * Tells of a space whose subnets cannot be counted yet, because what is still to be measured decides which layers stay.
+ *
+ * @throws PruneError BAD_CONSTRAINTS that says which bound no choice of layers meets, and how near the space comes
+ */
+export function outlineSubnets(architecture: Architecture, space: SearchSpace, bounds: Bounds, workload: Workload): SearchOutline {
+  const { searched, ...framed } = frameSearch(architecture, space, bounds, workload);
+  const least = leastCostsOfAnyLayers(space, searched, geometryOf(architecture), architecture.layers);
+  checkReachable(least, framed.limits, ", whichever layers stay");
+  return { ...framed, warnings: [] };
+}
+
+/** Whether subnets of a space have other costs with other layers. */
+export function choosesAmongKinds({ layers }: Architecture, { num_layers }: SearchSpace): boolean {
+  return num_layers.length > 1 && new Set(layers).size > 1;
+}
+
+type Frame = Omit<SearchResult, "feasible" | "candidates" | "warnings"> & { readonly searched: Polynomials };
+
+function frameSearch(architecture: Architecture, space: SearchSpace, bounds: Bounds, workload: Workload): Frame {
+  const polynomials = costPolynomials(architecture, workload);
+  const parent = costsAt(polynomials, dimensionsOf(architecture));
+  const limits = resolveBounds(bounds, parent);
+  const primary = METRICS.find((metric) => limits[metric] !== undefined);
+  if (!primary) throw new PruneError("BAD_CONSTRAINTS", "a search needs a bound", { hint: `give at least one of ${METRICS.join(", ")}` });
+  const searched = inSearchedDimensions(architecture, space, polynomials);
+  return { parent, space, spaceSize: spaceSize(space), limits, primary, searched };
 }
 
 /** The costs of an architecture itself. */
@@ -91,7 +124,7 @@ function countKinds(layers: readonly string[], of: readonly string[] = layers): 
   return counts;
 }
 
-function geometryOf({ layers, hyperparameters }: Architecture, keptLayers: SearchOptions["keptLayers"]): Geometry {
+function geometryOf({ layers, hyperparameters }: Architecture, keptLayers?: SearchOptions["keptLayers"]): Geometry {
   const { num_query_groups, mamba_num_groups = 1 } = hyperparameters;
   return {
     groups: { num_attention_heads: num_query_groups, mamba_num_heads: mamba_num_groups },
@@ -105,48 +138,4 @@ function inSearchedDimensions(architecture: Architecture, space: SearchSpace, po
   const fixed = Object.fromEntries(Object.entries(architecture.sizes).filter(([dimension]) => !searched.has(dimension)));
   const entries = METRICS.map((metric) => [metric, substitute(polynomials[metric], fixed)]);
   return Object.fromEntries(entries) as Polynomials; // METRICS names every metric
-}
-
-// Every cost grows with every size, so the smallest subnet is the nearest to any bound.
-function checkReachable(space: SearchSpace, polynomials: Polynomials, geometry: Geometry, limits: Limits): void {
-  const smallest = (Object.keys(space) as (keyof SearchSpace)[]).map((name) => dimensionsAt(geometry, name, space[name]?.[0] ?? 0));
-  const least = costsAt(polynomials, Object.assign({}, ...smallest));
-  for (const metric of METRICS) {
-    const limit = limits[metric];
-    if (limit === undefined || least[metric] <= limit) continue;
-    throw new PruneError(
-      "BAD_CONSTRAINTS",
-      `${metric} <= ${format(limit)} cannot be met: the smallest subnet of the space has ${format(least[metric])}`,
-      { hint: "raise max_width_pruning or max_depth_pruning, search more hyperparameters, or allow more" },
-    );
-  }
-}
-
-/** The k candidates with the highest primary metric; of equals, the one that was found first. */
-class TopCandidates {
-  readonly #most: number;
-  readonly #primary: Metric;
-  readonly #kept: Candidate[] = [];
-
-  constructor(most: number, primary: Metric) {
-    this.#most = most;
-    this.#primary = primary;
-  }
-
-  offer(sizes: Sizes, costs: MutableCosts): void {
-    const value = costs[this.#primary];
-    const last = this.#kept[this.#most - 1];
-    if (last && last.costs[this.#primary] >= value) return;
-    const at = this.#kept.findIndex((other) => other.costs[this.#primary] < value);
-    this.#kept.splice(at < 0 ? this.#kept.length : at, 0, { exportConfig: { ...sizes }, costs: { ...costs } });
-    if (this.#kept.length > this.#most) this.#kept.pop();
-  }
-
-  sorted(): readonly Candidate[] {
-    return this.#kept;
-  }
-}
-
-function format(value: number): string {
-  return value.toLocaleString("en-US", { maximumFractionDigits: 1 });
 }

@@ -16,7 +16,7 @@ export const SEARCHED = [
 
 export type SearchedName = (typeof SEARCHED)[number];
 
-/** How the space is laid out, under the reference's names. */
+/** How the space is laid out: steps under the reference's names, and what the options of a search say. */
 export interface SpaceOptions {
   readonly hidden_size_divisor: number;
   /** Also of the widths of routed and shared experts. */
@@ -25,11 +25,11 @@ export interface SpaceOptions {
   readonly num_moe_experts_divisor: number;
   readonly num_layers_divisor: number;
   /** The largest share of a width that may go. */
-  readonly max_width_pruning: number;
+  readonly maxWidthPruning: number;
   /** The largest share of the layers that may go. */
-  readonly max_depth_pruning: number;
+  readonly maxDepthPruning: number;
   /** Hyperparameters that keep the parent's size. */
-  readonly hparams_to_skip: readonly string[];
+  readonly hparamsToSkip: readonly string[];
 }
 
 /** The reference's defaults. */
@@ -39,9 +39,9 @@ export const SPACE_DEFAULTS: SpaceOptions = {
   mamba_head_dim_divisor: 8,
   num_moe_experts_divisor: 8,
   num_layers_divisor: 2,
-  max_width_pruning: 0.4,
-  max_depth_pruning: 0.2,
-  hparams_to_skip: [],
+  maxWidthPruning: 0.4,
+  maxDepthPruning: 0.2,
+  hparamsToSkip: [],
 };
 
 /** The sizes that each searched hyperparameter can take, ascending, the parent's last; of those that the network has. */
@@ -50,17 +50,13 @@ export type SearchSpace = Readonly<BySearchedName<readonly number[]>>;
 /** Something for each hyperparameter that is searched; not every network has all of them. */
 export type BySearchedName<T> = Record<SearchedName & RequiredName, T> & { [name in SearchedName]?: T };
 
-/** Lays out the space around a parent. Throws BAD_OPTION on a name that is not searched or a share outside of [0, 1). */
+/** Lays out the space around a parent. Throws BAD_OPTION on a name that is not searched. */
 export function searchSpace(parent: Hyperparameters, options: SpaceOptions): SearchSpace {
-  const unknown = options.hparams_to_skip.find((name) => !SEARCHED.some((searched) => searched === name));
+  const unknown = options.hparamsToSkip.find((name) => !SEARCHED.some((searched) => searched === name));
   if (unknown !== undefined) {
-    throw new PruneError("BAD_OPTION", `hparams_to_skip names ${unknown}, which is not searched`, {
+    throw new PruneError("BAD_OPTION", `hparamsToSkip names ${unknown}, which is not searched`, {
       hint: `searched are ${SEARCHED.filter((name) => parent[name] !== undefined).join(", ")}`,
     });
-  }
-  for (const name of ["max_width_pruning", "max_depth_pruning"] as const) {
-    if (!(options[name] >= 0 && options[name] < 1))
-      throw new PruneError("BAD_OPTION", `${name} ${options[name]} is not a share from 0 to below 1`);
   }
   const space: { [name in SearchedName]?: readonly number[] } = {};
   for (const name of SEARCHED) {
@@ -76,9 +72,9 @@ export function spaceSize(space: SearchSpace): number {
 }
 
 function choices(name: SearchedName, size: number, parent: Hyperparameters, options: SpaceOptions): number[] {
-  if (options.hparams_to_skip.includes(name)) return [size];
-  const most = name === "num_layers" ? options.max_depth_pruning : options.max_width_pruning;
-  return [...multiplesBelow(size, divisorOf(name, parent, options), name), size].filter(
+  if (options.hparamsToSkip.includes(name)) return [size];
+  const most = name === "num_layers" ? options.maxDepthPruning : options.maxWidthPruning;
+  return [...multiplesBelow(size, divisorOf(name, parent, options)), size].filter(
     (choice) => choice === size || (choice > size * (1 - most) && isLegal(name, choice, parent)),
   );
 }
@@ -110,8 +106,6 @@ function isLegal(name: SearchedName, size: number, parent: Hyperparameters): boo
   return size >= fewestExperts(parent) && size % (parent.moe_router_num_groups ?? 1) === 0;
 }
 
-function multiplesBelow(size: number, divisor: number, name: SearchedName): number[] {
-  if (!Number.isInteger(divisor) || divisor < 1)
-    throw new PruneError("BAD_OPTION", `the divisor of ${name} is ${divisor}; it must be a positive integer`);
+function multiplesBelow(size: number, divisor: number): number[] {
   return Array.from({ length: Math.ceil(size / divisor) - 1 }, (_, i) => (i + 1) * divisor);
 }

@@ -32,6 +32,14 @@ describe("the child's config", () => {
     });
   });
 
+  it("states a size under every name that the parent states it under", () => {
+    expect(patched({ ...TINY.gptOss, num_experts: 4 }, { num_moe_experts: 2 })).toEqual({ num_local_experts: 2, num_experts: 2 });
+    expect(patched({ ...TINY.qwen3Moe, num_local_experts: 4 }, { num_moe_experts: 2 })).toMatchObject({
+      num_local_experts: 2,
+      num_experts: 2,
+    });
+  });
+
   it("picks the entries of per-layer lists", () => {
     const config = { ...TINY_LLAMA, layer_types: ["full_attention", "sliding_attention", "full_attention"] };
     expect(patched(config, { num_layers: 2 })).toEqual({ num_hidden_layers: 2, layer_types: ["full_attention", "sliding_attention"] });
@@ -73,5 +81,15 @@ describe("readArchitecture", () => {
     [{ architectures: ["GPT2LMHeadModel"] }, /no family table for the architecture GPT2LMHeadModel/],
   ])("refuses %j", (change, message) => {
     expect(() => readArchitecture({ ...TINY_LLAMA, ...change })).toThrow(message);
+  });
+
+  it("refuses a size that is stated twice and differently", () => {
+    expect(() => readArchitecture({ ...TINY.gptOss, num_experts: 8 })).toThrow(
+      expect.objectContaining({
+        code: "BAD_CONFIG",
+        detail: "config.json: num_local_experts is 4 and num_experts is 8",
+        hint: "both state num_moe_experts: correct whichever is wrong",
+      }),
+    );
   });
 });

@@ -4,8 +4,10 @@ import { readArchitecture, withHyperparameters } from "../../../src/policy/archi
 import { countParams } from "../../../src/policy/cost.js";
 import type { Hyperparameters } from "../../../src/policy/hyperparameters.js";
 import { parseBounds } from "../../../src/policy/search/bounds.js";
-import { costsOf, searchSubnets } from "../../../src/policy/search/search.js";
+import { METRICS } from "../../../src/policy/search/metrics.js";
+import { costsOf, outlineSubnets, searchSubnets } from "../../../src/policy/search/search.js";
 import { SEARCHED, SPACE_DEFAULTS, searchSpace, spaceSize } from "../../../src/policy/search/space.js";
+import { NETWORKS } from "../../fixtures/families.js";
 import { hybrid, NANO_9B, nemotron3 } from "../../fixtures/published.js";
 
 const LLAMA_8B = readArchitecture({
@@ -31,7 +33,7 @@ describe("searchSpace", () => {
   it("leaves out a size that is exactly the share away, and keeps a parent that is no multiple", () => {
     // The published space of Nemotron-Nano-9B-v2 has 8 hidden sizes, 13 FFN widths and 6 depths.
     const nano = { ...LLAMA_8B.hyperparameters, num_layers: 56, hidden_size: 4480, ffn_hidden_size: 15680, num_attention_heads: 40 };
-    const space = searchSpace(nano, { ...SPACE_DEFAULTS, hparams_to_skip: ["num_attention_heads"] });
+    const space = searchSpace(nano, { ...SPACE_DEFAULTS, hparamsToSkip: ["num_attention_heads"] });
     expect([space.hidden_size.length, space.ffn_hidden_size?.length, space.num_layers.length]).toEqual([8, 13, 6]);
     expect(space.hidden_size.at(-1)).toBe(4480);
     expect(space.num_attention_heads).toEqual([40]);
@@ -39,9 +41,9 @@ describe("searchSpace", () => {
 
   it("has the sizes of the spaces that NVIDIA published", () => {
     const nano9b = readArchitecture(hybrid(NANO_9B, 4480, 15680, 40, 8, 128, 80));
-    const skipHeads = { ...SPACE_DEFAULTS, hparams_to_skip: ["num_attention_heads"] };
+    const skipHeads = { ...SPACE_DEFAULTS, hparamsToSkip: ["num_attention_heads"] };
     expect(spaceSize(searchSpace(nano9b.hyperparameters, skipHeads))).toBe(17_472);
-    const narrower = { max_width_pruning: 0.3, max_depth_pruning: 0.15, ffn_hidden_size_divisor: 256 };
+    const narrower = { maxWidthPruning: 0.3, maxDepthPruning: 0.15, ffn_hidden_size_divisor: 256 };
     expect(spaceSize(searchSpace(readArchitecture(nemotron3()).hyperparameters, { ...skipHeads, ...narrower }))).toBe(10_800);
   });
 
@@ -51,7 +53,9 @@ describe("searchSpace", () => {
   });
 
   it("refuses a name that is not searched", () => {
-    expect(() => searchSpace(LLAMA_8B.hyperparameters, { ...SPACE_DEFAULTS, hparams_to_skip: ["kv_channels"] })).toThrow(/not searched/);
+    expect(() => searchSpace(LLAMA_8B.hyperparameters, { ...SPACE_DEFAULTS, hparamsToSkip: ["kv_channels"] })).toThrow(
+      /hparamsToSkip names kv_channels, which is not searched/,
+    );
   });
 });
 
@@ -137,7 +141,7 @@ describe("searchSubnets", () => {
     expect(candidates.map(({ exportConfig }) => exportConfig.num_layers)).toEqual([32, 32, 32, 32, 32]);
     expect(() =>
       searchSubnets(LLAMA_8B, SPACE, parseBounds({ params: 6e9 }), { ...WORKLOAD, topK: 5, candidateFilter: () => false }),
-    ).toThrow(/no candidate/);
+    ).toThrow(/the candidate filter takes none of the \d{3} subnets within the bounds/);
   });
 });
 
@@ -146,7 +150,7 @@ describe("a hybrid", () => {
   const { params, active_params } = costsOf(parent, WORKLOAD);
 
   it("finds what walking the space by hand finds, in every dimension", () => {
-    const options = { ...SPACE_DEFAULTS, max_width_pruning: 0.2, max_depth_pruning: 0, hparams_to_skip: ["num_layers"] };
+    const options = { ...SPACE_DEFAULTS, maxWidthPruning: 0.2, maxDepthPruning: 0, hparamsToSkip: ["num_layers"] };
     const space = searchSpace(parent.hyperparameters, options);
     const names = Object.keys(space) as (keyof typeof space)[];
     let all: Hyperparameters[] = [parent.hyperparameters];
@@ -171,7 +175,7 @@ describe("a hybrid", () => {
   });
 
   it("counts the layers that stay, of whatever kind they are", () => {
-    const space = searchSpace(parent.hyperparameters, { ...SPACE_DEFAULTS, max_depth_pruning: 0.5, max_width_pruning: 0 });
+    const space = searchSpace(parent.hyperparameters, { ...SPACE_DEFAULTS, maxDepthPruning: 0.5, maxWidthPruning: 0 });
     const sparseFirst = [...parent.layers.keys()].sort((a, b) => Number(parent.layers[b] === "moe") - Number(parent.layers[a] === "moe"));
     const keptLayers = (n: number): number[] => sparseFirst.slice(0, n).sort((a, b) => a - b);
     const kinds = keptLayers(28).flatMap((layer) => parent.layers[layer] ?? []);
@@ -182,6 +186,33 @@ describe("a hybrid", () => {
     expect(kinds.filter((kind) => kind === "moe")).toHaveLength(23);
   });
 });
+
+describe("a hybrid whose layers are not chosen yet", () => {
+  const small = readArchitecture(NETWORKS["nemotronH"] ?? {});
+  const steps = { hidden_size_divisor: 8, ffn_hidden_size_divisor: 8, num_layers_divisor: 1, num_moe_experts_divisor: 1 };
+  const space = searchSpace(small.hyperparameters, { ...SPACE_DEFAULTS, ...steps, maxDepthPruning: 0.4 });
+
+  it.each(METRICS)("can come as near to a bound on %s as the choice of layers that costs least", (metric) => {
+    const smallest = Object.fromEntries(Object.entries(space).map(([name, sizes]) => [name, sizes[0]]));
+    const choices = choose(small.layers, space.num_layers[0] ?? 0);
+    expect(choices).toHaveLength(56);
+    const costs = choices.map((kinds) => costsOf(withHyperparameters(small, { ...small.hyperparameters, ...smallest }, kinds), WORKLOAD));
+    const least = Math.min(...costs.map((all) => all[metric]));
+    const outlined = outlineSubnets(small, space, parseBounds({ [metric]: least }), WORKLOAD);
+    expect(outlined).toMatchObject({ limits: { [metric]: least }, spaceSize: spaceSize(space) });
+    const below = parseBounds({ [metric]: least * (1 - 1e-9) });
+    const shown = least.toLocaleString("en-US", { maximumFractionDigits: 1 });
+    expect(() => outlineSubnets(small, space, below, WORKLOAD)).toThrow(
+      `the smallest subnet of the space has ${shown}, whichever layers stay`,
+    );
+  });
+});
+
+/** Every choice of n of some layers, in order. */
+function choose<T>([first, ...rest]: readonly T[], n: number): T[][] {
+  if (n === 0) return [[]];
+  return first === undefined ? [] : [...choose(rest, n - 1).map((chosen) => [first, ...chosen]), ...choose(rest, n)];
+}
 
 describe("parseBounds", () => {
   it.each([["101%"], ["0%"], [0], [-1], [Number.NaN], ["6B"], [null], [{}]])("refuses %j", (value) => {

@@ -21,7 +21,9 @@ describe("calibrationSource", () => {
   it.each<[CalibrationOptions<number[][]>, RegExp]>([
     [{ forwardLoop: here, dataLoader: [] }, /forwardLoop excludes dataLoader/],
     [{ forwardLoop: here, collectFunc: (batch) => batch, maxIterDataLoader: 2 }, /excludes collectFunc and maxIterDataLoader/],
-    [{ collectFunc: (batch) => batch }, /collectFunc without a dataLoader/],
+    [{ collectFunc: (batch) => batch }, /^collectFunc without a dataLoader/],
+    [{ maxIterDataLoader: 2 }, /^maxIterDataLoader without a dataLoader/],
+    [{ collectFunc: (batch) => batch, maxIterDataLoader: 2 }, /^collectFunc and maxIterDataLoader without a dataLoader/],
     [{ dataLoader: python("a:b"), collectFunc: (batch) => batch }, /dataLoader is a Python function and collectFunc is not/],
     [{ dataLoader: [], collectFunc: python("a:b") }, /collectFunc is a Python function and dataLoader is not/],
   ])("refuses %o", (options, message) => {

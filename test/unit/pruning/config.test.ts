@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { python } from "../../../src/index.js";
-import { parseConfig } from "../../../src/pruning/config.js";
+import { parseConfig, refuseSearchOptions, tellerOf } from "../../../src/pruning/config.js";
 
 const here = (): number => 0;
 
@@ -64,7 +64,40 @@ describe("parseConfig", () => {
     [{ scores: "a.safetensors", forwardLoop: here }, /scores excludes dataLoader and forwardLoop/],
     [{ forwardLoop: here, dataLoader: [] }, /forwardLoop excludes dataLoader/],
     [{ collectFunc: here }, /collectFunc without a dataLoader/],
+    [{ maxIterDataLoader: 3, scores: "a.safetensors" }, /maxIterDataLoader without a dataLoader/],
+    [{ checkpointEvery: 32 }, /checkpointEvery without a checkpoint/],
   ])("refuses %o", (config, says) => {
     expect(() => parseConfig(config)).toThrow(expect.objectContaining({ code: "BAD_OPTION", detail: expect.stringMatching(says) }));
+  });
+});
+
+describe("refuseSearchOptions", () => {
+  it.each([
+    { scoreFunc: here },
+    { candidateFilter: () => true },
+    { topK: 10 },
+    { hparamsToSkip: [] },
+    { maxWidthPruning: 0.4 },
+    { maxDepthPruning: 0.2 },
+  ])("refuses %o, also where it is the default", (config) => {
+    const [name] = Object.keys(config);
+    expect(() => refuseSearchOptions(config)).toThrow(
+      expect.objectContaining({
+        code: "BAD_OPTION",
+        detail: expect.stringMatching(new RegExp(`a search under bounds alone uses ${name}$`)),
+      }),
+    );
+  });
+
+  it("takes what is not given", () => {
+    expect(() => refuseSearchOptions({ topK: undefined, scoreFunc: undefined })).not.toThrow();
+  });
+});
+
+describe("tellerOf", () => {
+  it("is a function that was given, or nothing", () => {
+    const tell = (): void => {};
+    expect(tellerOf(tell)).toBe(tell);
+    expect(tellerOf(false)).toBeUndefined();
   });
 });

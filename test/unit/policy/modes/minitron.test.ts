@@ -96,7 +96,7 @@ describe("searchMinitron", () => {
   it.each([
     [{ params: 100 }, {}, /params <= 100 cannot be met: the smallest subnet of the space has 13,232/],
     [{ params: "80%", memory_mb: 0.01 }, {}, /memory_mb <= 0 cannot be met/],
-    [{ params: "80%" }, { candidateFilter: () => false }, /no candidate of the space meets all of them/],
+    [{ params: "80%" }, { candidateFilter: () => false }, /^the candidate filter takes none of the \d+ subnets within the bounds$/],
     [{ params: "80%" }, { hparamsToSkip: ["hidden_size", "ffn_hidden_size"] }, /params <= 17,260.8 cannot be met/],
   ])("refuses %j with %j before anything is measured", async (bounds, options, says) => {
     const { scorable, asked } = model(TINY_LLAMA, () => 0);
@@ -104,17 +104,11 @@ describe("searchMinitron", () => {
     expect(asked).toEqual({ scores: 0, evaluated: [] });
   });
 
-  it("stops at an evaluation that gives no number, or that throws", async () => {
+  it("stops at an evaluation that throws", async () => {
     const broken = new Error("the labels are gone");
-    for (const [evaluate, failure] of [
-      [() => Number.NaN, { code: "BAD_SCORES", detail: expect.stringMatching(/scoreFunc gave NaN/) }],
-      [() => Number.POSITIVE_INFINITY, { code: "BAD_SCORES" }],
-      [() => Promise.reject(broken), broken],
-    ] as const) {
-      const { scorable, asked } = model(TINY_LLAMA, (_, index) => (index === 1 ? evaluate() : 0));
-      await expect(search(scorable, { params: "80%" }, { topK: 3 })).rejects.toMatchObject(failure);
-      expect(asked.evaluated).toHaveLength(2);
-    }
+    const { scorable, asked } = model(TINY_LLAMA, (_, index) => (index === 1 ? Promise.reject(broken) : 0));
+    await expect(search(scorable, { params: "80%" }, { topK: 3 })).rejects.toBe(broken);
+    expect(asked.evaluated).toHaveLength(2);
   });
 
   it("tells what it found before it evaluates, and every candidate as it is scored", async () => {
@@ -155,7 +149,7 @@ describe("layers of several kinds", () => {
     const { scorable, asked } = hybrid();
     await expect(search(scorable, { params: "5%" }, depth)).rejects.toMatchObject({
       code: "BAD_CONSTRAINTS",
-      detail: expect.stringMatching(/^params <= /),
+      detail: expect.stringMatching(/^params <= .*, whichever layers stay$/),
     });
     expect(asked.scores).toBe(0);
   });
