@@ -6,7 +6,7 @@ import { formatInspection } from "../tables.js";
 
 /** `prunebridge inspect` */
 export function inspectCommand(): Command {
-  return command("inspect", "say what a checkpoint is: family, sizes, parameters (no Python, headers only)")
+  return command("inspect", "say what a checkpoint is: family, sizes, parameters (no Python, no weights)")
     .argument("<path>", "checkpoint folder, or a bare config.json")
     .action((path: string, flags: { json?: boolean }) =>
       runCommand(flags, async () => {

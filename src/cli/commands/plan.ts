@@ -13,7 +13,7 @@ interface Flags {
 
 /** `prunebridge plan` */
 export function planCommand(): Command {
-  return command("plan", "decide what a child keeps and count it (no Python, headers only)")
+  return command("plan", "decide what a child keeps and count it (no Python, no weights)")
     .argument("<path>", "checkpoint folder, or a bare config.json")
     .requiredOption("--export-config <json>", "sizes to keep, as JSON or as the path of a JSON file")
     .option("--scores <file>", "rank by this score file; without it only sizes and parameters are printed")

@@ -13,7 +13,7 @@ interface Flags extends BoundFlags, SpaceFlags {
 
 /** `prunebridge search` */
 export function searchCommand(): Command {
-  const made = command("search", "list the largest subnets within bounds on parameters, memory or flops (no Python, headers only)")
+  const made = command("search", "list the largest subnets within bounds on parameters, memory or flops (no Python, no weights)")
     .argument("<path>", "checkpoint folder, or a bare config.json")
     .option("--scores <file>", "a score file: says which layers stay, where they are of several kinds")
     .option("--seq-length <tokens>", "tokens of a sequence, for memory and flops (default: 4096)", positiveInteger)
