@@ -1,12 +1,10 @@
 import type { PlanFile } from "../checkpoint/planFile.js";
-import { type ErrorCode, PruneError } from "../errors.js";
+import { PruneError } from "../errors.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
 import type { RunOptions } from "../progress.js";
 import { closeModel } from "../shim/modelWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { Runner } from "./runner.js";
-
-const GONE: readonly ErrorCode[] = ["SHIM_DIED", "SHIM_UNREACHABLE", "SHIM_SHUTTING_DOWN"];
 
 /** A model as a plan would make it, looked at on the model's own weights, which stay as they are. Made by {@link Model.view}. */
 export class ModelView extends Runner implements AsyncDisposable {
@@ -57,9 +55,6 @@ export class ModelView extends Runner implements AsyncDisposable {
     this.#ending.abort(new Error("the view was closed"));
     try {
       await closeModel(this.#session, this.#modelId);
-    } catch (error) {
-      // A shim that is gone holds no view any more; what it was doing says why.
-      if (!(error instanceof PruneError) || !GONE.includes(error.code)) throw error;
     } finally {
       this.#onClosed();
     }

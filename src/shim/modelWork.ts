@@ -1,6 +1,9 @@
+import { type ErrorCode, PruneError } from "../errors.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
 import { type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
+
+const GONE: readonly ErrorCode[] = ["SHIM_DIED", "SHIM_UNREACHABLE", "SHIM_SHUTTING_DOWN"];
 
 /** Loads a checkpoint folder; gives the id that the shim knows it by. */
 export async function openModel(
@@ -12,9 +15,13 @@ export async function openModel(
   return resultOf(done, "modelOpened").modelId;
 }
 
-/** Frees a model. */
+/** Frees a model, or a view of one. A shim that is gone holds none any more, which is no failure. */
 export async function closeModel(session: ShimSession, modelId: string): Promise<void> {
-  await session.run({ $case: "closeModel", value: { modelId } });
+  try {
+    await session.run({ $case: "closeModel", value: { modelId } });
+  } catch (error) {
+    if (!(error instanceof PruneError) || !GONE.includes(error.code)) throw error;
+  }
 }
 
 /** What makes a child of a model that is open. */

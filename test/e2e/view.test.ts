@@ -93,13 +93,13 @@ describe("a search", () => {
 
   it("whose shim dies while a candidate is judged says so", async () => {
     await using mortal = await Bridge.spawn();
-    const model = await mortal.open(await writeCheckpoint(await temporaryFolder()));
-    const work = failureOf(
-      searching(model, (candidate) => {
+    const work = async (): Promise<unknown> => {
+      await using model = await mortal.open(await writeCheckpoint(await temporaryFolder()));
+      return await searching(model, (candidate) => {
         process.kill(mortal.pid, "SIGKILL");
         return candidate.loss(BATCHES);
-      }),
-    );
-    expect((await work).code).toBe("SHIM_DIED");
+      });
+    };
+    expect((await failureOf(work())).code).toBe("SHIM_DIED");
   });
 });
