@@ -72,12 +72,12 @@ export async function checkInputs(parent: Parent, flags: PruneFlags): Promise<Pr
     throw new PruneError("BAD_OPTION", "prune needs sizes or bounds", { hint: "give --export-config, or --params 60% for one" });
   }
   if (exportConfig !== undefined) refuseSearchFlags(flags);
-  const scores = flags.scores === undefined ? undefined : await readScoreFile(flags.scores);
-  const target = aimAt(parent, exportConfig, bounds, flags, scores);
+  const rankBy = flags.scores === undefined ? undefined : { scores: await readScoreFile(flags.scores), path: flags.scores };
+  const target = aimAt(parent, exportConfig, bounds, flags, rankBy?.scores);
   if (flags.checkpoint !== undefined) await checkWritable(join(flags.checkpoint, "scores.safetensors"));
-  if (flags.scores !== undefined && scores) {
+  if (rankBy) {
     // Ranked once now, so that a wrong score file is refused before anything starts.
-    for (const sizes of sizesToRank(target, flags)) plan(parent, sizes, { scores, path: flags.scores });
+    for (const sizes of sizesToRank(target, flags)) plan(parent, sizes, rankBy);
   }
   const { scoreFunc, forwardLoop, dataLoader, collectFunc } = flags;
   const allowPython = [scoreFunc, forwardLoop, dataLoader, collectFunc].filter((name) => name !== undefined);

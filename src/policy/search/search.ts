@@ -67,13 +67,10 @@ export function searchSubnets(architecture: Architecture, space: SearchSpace, bo
     best.offer(sizes, costs);
   });
   if (feasible === 0) {
-    throw new PruneError(
-      "BAD_CONSTRAINTS",
-      `the candidate filter takes none of the ${within.toLocaleString("en-US")} subnets within the bounds`,
-      {
-        hint: "loosen candidateFilter, or allow more",
-      },
-    );
+    const count = within.toLocaleString("en-US");
+    throw new PruneError("BAD_CONSTRAINTS", `the candidate filter takes none of the ${count} subnets within the bounds`, {
+      hint: "loosen candidateFilter, or allow more",
+    });
   }
   const warnings = guessed ? [FIRST_LAYERS_COUNTED] : [];
   return { ...framed, feasible, candidates: best.sorted(), warnings };
