@@ -118,17 +118,17 @@ function searchConfigOf(flags: PruneFlags): ReturnType<typeof searchOptionsOf> &
 async function readData(parent: Parent, flags: PruneFlags): Promise<PruneInputs["configFor"]> {
   const shape = batchShape(flags, parent.checkpoint.config);
   const { data, scoreData, scores, checkpoint, forwardLoop, dataLoader, collectFunc, scoreFunc, maxIterDataLoader } = flags;
-  const sources = { "--data": data, "--forward-loop": forwardLoop, "--data-loader": dataLoader };
+  const sources = { "--scores": scores, "--data": data, "--forward-loop": forwardLoop, "--data-loader": dataLoader };
   const [first, second] = Object.entries(sources).flatMap(([flag, value]) => (value === undefined ? [] : [flag]));
   if (second !== undefined) throw new PruneError("BAD_OPTION", `${first} and ${second} exclude each other`);
   if (scoreData !== undefined && scoreFunc !== undefined)
     throw new PruneError("BAD_OPTION", "--score-data and --score-func exclude each other");
-  if (first === undefined && scores === undefined && checkpoint === undefined) {
+  if (first === undefined && checkpoint === undefined) {
     throw new PruneError("BAD_OPTION", "prune needs --data to calibrate with, or --scores", {
       hint: "--data takes .safetensors, .jsonl or .txt",
     });
   }
-  const calibration = data === undefined || scores !== undefined ? undefined : await read(data, parent, shape);
+  const calibration = data === undefined ? undefined : await read(data, parent, shape);
   if (scoreData !== undefined) await read(scoreData, parent, shape);
   return (model) => ({
     ...searchConfigOf(flags),

@@ -8,7 +8,7 @@ import type { Accumulators } from "../policy/scores.js";
 import type { Candidate, SearchResult } from "../policy/search/search.js";
 import { withTotal } from "../progress.js";
 import { formatCandidates, formatScored, formatSpace } from "../tables.js";
-import type { CheckedConfig } from "./config.js";
+import { type CheckedConfig, tellerOf } from "./config.js";
 import { obtainScores } from "./obtainScores.js";
 import { contextOf } from "./scoringContext.js";
 import type { SearchMemory } from "./searchMemory.js";
@@ -51,7 +51,7 @@ export class PruningRun implements ScorableModel {
   /** Tells of the search as the options ask for. */
   get listener(): SearchListener {
     const { verbose, onProgress, scoreFunc } = this.#options;
-    const say = verbose === true ? (text: string): unknown => process.stderr.write(`${text}\n`) : verbose || undefined;
+    const say = tellerOf(verbose);
     const scored: ScoredCandidate[] = [];
     let found: SearchResult | undefined;
     const report = scoreFunc && onProgress && withTotal(onProgress, () => found?.candidates.length);
