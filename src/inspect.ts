@@ -3,7 +3,7 @@ import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedChe
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
-import { type MatchedTensors, matchTensors } from "./policy/tensors.js";
+import { type MatchedTensors, matchTensors } from "./policy/matchTensors.js";
 
 /** A checkpoint that was read through its family's table, every tensor accounted for. */
 export interface Parent {

@@ -1,10 +1,11 @@
 import { type Architecture, type ModelConfig, withHyperparameters } from "./architecture.js";
 import { type ConfigPatch, patchConfig } from "./childConfig.js";
+import { chooseKept } from "./chooseKept.js";
 import { countActiveParams, countParams } from "./cost.js";
 import { type ExportConfig, resolveExportConfig } from "./exportConfig.js";
 import type { Hyperparameters } from "./hyperparameters.js";
 import { isPositions, type Kept } from "./kept.js";
-import { chooseKept, type Ranking } from "./rank.js";
+import type { Ranking } from "./rank.js";
 
 /** What one side of a plan amounts to. */
 export interface PlanSide {

@@ -1,9 +1,7 @@
-import { PruneError } from "../errors.js";
 import { type Architecture, exists } from "./architecture.js";
 import { axisSize } from "./axes/evaluate.js";
 import { type Axis, parseAxis } from "./axes/expression.js";
 import type { LayerKind, Layout, LayoutName, TensorRow } from "./families/table.js";
-import { suggestName } from "./nearest.js";
 
 /** What policy needs to know of a tensor on disk. */
 export interface StoredTensor {
@@ -40,8 +38,9 @@ export interface MatchedTensor<T extends StoredTensor = StoredTensor> extends Pl
   readonly row: ArchitectureRow;
 }
 
-const LAYER = "{layer}";
-const EXPERT = "{expert}";
+/** Where the names of rows have a layer's and an expert's number. */
+export const LAYER = "{layer}";
+export const EXPERT = "{expert}";
 
 /** The rows that exist under an architecture's switches and layers, in one layout; by default that of transformers' own modules. */
 export function architectureRows({ table, flags, layers }: Architecture, layout: LayoutName = table.live): ArchitectureRow[] {
@@ -95,120 +94,4 @@ export function expectedTensors(architecture: Architecture, layout: LayoutName =
       const shape = rowShape(row, architecture);
       return rowPlaces(row, architecture).map((place) => ({ ...place, row, stored: { name: nameAt(row.name, place), shape } }));
     });
-}
-
-/** Tensors of a checkpoint, each with its row. */
-export interface MatchedTensors<T extends StoredTensor> {
-  readonly layout: LayoutName;
-  readonly tensors: readonly MatchedTensor<T>[];
-}
-
-/**
- * Finds the layout of a checkpoint and the row of every stored tensor, and checks its shape, and that no row lacks a tensor. Tensors that
- * children go without are left out of the result.
- *
- * @throws PruneError UNKNOWN_TENSOR, BAD_TENSOR (shape) or MISSING_TENSOR, naming the tensor
- */
-export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
-  const layout = findLayout(architecture, stored);
-  const all = architectureRows(architecture, layout);
-  const rows = new Map(all.flatMap((row) => [row.name, ...(row.alias ? [row.alias] : [])].map((name) => [name, row] as const)));
-  const tensors: MatchedTensor<T>[] = [];
-  const present = new Set<string>();
-  for (const tensor of stored) {
-    const { template, ...place } = splitName(tensor.name);
-    if (isLeftOut(architecture, tensor.name, template)) continue;
-    const row = rows.get(template);
-    if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
-    checkShape(tensor, row, architecture);
-    tensors.push({ stored: tensor, row, ...place });
-    present.add(nameAt(row.name, place));
-  }
-  checkComplete(architecture, all, present);
-  return { layout, tensors };
-}
-
-/** The layout that most of the stored names are of. */
-function findLayout(architecture: Architecture, stored: readonly StoredTensor[]): LayoutName {
-  const templates = stored.map(({ name }) => splitName(name).template);
-  const known = (layout: Layout): number => {
-    const names = new Set(architectureRows(architecture, layout.name).map(({ name }) => name));
-    return templates.filter((template) => names.has(template)).length;
-  };
-  const counted = architecture.table.layouts.map((layout) => ({ name: layout.name, known: known(layout) }));
-  return counted.reduce((best, next) => (next.known > best.known ? next : best)).name;
-}
-
-function isLeftOut({ table }: Architecture, name: string, template: string): boolean {
-  return (
-    table.obsolete.includes(template) || (table.multiTokenPrediction !== undefined && name.startsWith(table.multiTokenPrediction.prefix))
-  );
-}
-
-/** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3. */
-function splitName(name: string): { template: string } & Place {
-  const layer = /\.layers\.(0|[1-9]\d*)\./.exec(name);
-  const expert = /\.experts\.(0|[1-9]\d*)\./.exec(name);
-  return {
-    template: name
-      .replace(layer?.[0] ?? "", layer ? `.layers.${LAYER}.` : "")
-      .replace(expert?.[0] ?? "", expert ? `.experts.${EXPERT}.` : ""),
-    layer: layer ? Number(layer[1]) : undefined,
-    expert: expert ? Number(expert[1]) : undefined,
-  };
-}
-
-function isPlaced(row: ArchitectureRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
-  if (expert !== undefined && expert >= (hyperparameters.num_moe_experts ?? 0)) return false;
-  if (layer === undefined) return true;
-  const kind = layers[layer];
-  return kind !== undefined && (row.on?.includes(kind) ?? true);
-}
-
-function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Architecture): void {
-  const expected = rowShape(row, architecture);
-  if (expected.length === tensor.shape.length && expected.every((size, axis) => size === tensor.shape[axis])) return;
-  throw new PruneError(
-    "BAD_TENSOR",
-    `${tensor.name} has shape [${tensor.shape.join(", ")}], but config.json makes [${row.axisTexts.join(", ")}] = [${expected.join(", ")}]`,
-    { hint: "the weights and config.json belong to different models, or the config was edited" },
-  );
-}
-
-function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRow>, present: ReadonlySet<string>): void {
-  for (const row of rows) {
-    if (row.shared) continue;
-    const missing = rowPlaces(row, architecture)
-      .map((place) => nameAt(row.name, place))
-      .find((name) => !present.has(name));
-    if (missing === undefined) continue;
-    throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${missing}, which ${architecture.table.family} models have`, {
-      hint:
-        row.name === "lm_head.weight" ? 'tied embeddings need "tie_word_embeddings": true in config.json' : "download the checkpoint again",
-    });
-  }
-}
-
-function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
-  const { table, hyperparameters } = architecture;
-  const { layer, expert } = splitName(name);
-  const { quantised } = table;
-  if (quantised?.endings.some((ending) => name.endsWith(ending))) {
-    return new PruneError("UNKNOWN_TENSOR", `${name} is in ${quantised.format}, of which channels cannot be cut`, {
-      hint: quantised.remedy,
-    });
-  }
-  if (layer !== undefined && layer >= hyperparameters.num_layers) return beyond(name, `${hyperparameters.num_layers} layers`);
-  const experts = hyperparameters.num_moe_experts;
-  if (expert !== undefined && experts !== undefined && expert >= experts) return beyond(name, `${experts} experts`);
-  const nearest = suggestName(template, known).split(" Legal")[0];
-  return new PruneError("UNKNOWN_TENSOR", `the ${table.family} family has no tensor ${name} under this config; nothing is copied unseen`, {
-    hint: `${nearest} Adapters, quantised weights and remote-code additions must be merged or removed first`,
-  });
-}
-
-function beyond(name: string, what: string): PruneError {
-  return new PruneError("UNKNOWN_TENSOR", `${name} lies beyond the ${what} that config.json states`, {
-    hint: "the weights and config.json belong to different models, or the config was edited",
-  });
 }
