@@ -56,6 +56,11 @@ const isFunction = (value: unknown): boolean => typeof value === "function";
 const isIterable = (value: unknown): boolean =>
   typeof value === "object" && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
 
+/** A function, here or in Python. */
+function callable<T>(): z.ZodType<T | PythonRef> {
+  return z.custom<T | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)");
+}
+
 const pruneConfig = z.strictObject({
   ...searchConfig,
   dataLoader: z
@@ -64,16 +69,10 @@ const pruneConfig = z.strictObject({
       "must be an iterable or async iterable of batches, or python(...)",
     )
     .optional(),
-  collectFunc: z
-    .custom<CollectFunc<never> | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)")
-    .optional(),
+  collectFunc: callable<CollectFunc<never>>().optional(),
   maxIterDataLoader: z.number().int().positive().optional(),
-  forwardLoop: z
-    .custom<ForwardLoop | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)")
-    .optional(),
-  scoreFunc: z
-    .custom<ScoreFunc | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)")
-    .optional(),
+  forwardLoop: callable<ForwardLoop>().optional(),
+  scoreFunc: callable<ScoreFunc>().optional(),
   checkpoint: z.string().min(1).optional(),
   checkpointEvery: z.number().int().positive().default(32),
   scores: z.string().min(1).optional(),

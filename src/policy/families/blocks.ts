@@ -2,7 +2,7 @@ import type { ConfigField, FamilyTable, FlagField, FlagName, HookRow, LayerKind,
 
 export const LAYER = "model.layers.{layer}";
 export const QUERY = "group * heads_of_group * head_dim";
-const KEY_VALUE = "group * head_dim";
+export const KEY_VALUE = "group * head_dim";
 
 /** The config fields of decoders that transformers grew from llama's. */
 export const llamaFields = {

@@ -1,4 +1,4 @@
-import { attentionHook, flag, layerHook, llamaFields, mlpHook, normHook, onlyOn } from "./blocks.js";
+import { attentionHook, flag, KEY_VALUE, layerHook, llamaFields, mlpHook, normHook, onlyOn, QUERY } from "./blocks.js";
 import { expertHooks, sharedExpertHook } from "./experts.js";
 import type { FamilyTable, FlagName, HookRow, LayerKind, TensorRow } from "./table.js";
 
@@ -9,10 +9,8 @@ const STATE = "mamba_group * mamba_state";
 const IN_PROJ = `${CHANNELS} + ${CHANNELS} + ${STATE} + ${STATE} + ${HEADS}`;
 const X_OF_IN_PROJ = 1;
 const CONV = `${CHANNELS} + ${STATE} + ${STATE}`;
-const QUERY = "group * heads_of_group * head_dim";
-const KEY_VALUE = "group * head_dim";
 
-/** Decoders that alternate blocks of one kind each behind one norm: Mamba 2, attention, an MLP, or experts beside a shared expert. */
+/** What each layer is, one block behind one norm: by its character in the pattern, or by its name in the list, older spellings included. */
 const kindOf: Readonly<Record<string, LayerKind>> = {
   M: "mamba",
   "*": "attention",
