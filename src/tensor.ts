@@ -1,24 +1,31 @@
-/** Bytes of one element, by the dtype names of safetensors headers. */
-export const DTYPE_BYTES = {
-  BOOL: 1,
-  U8: 1,
-  I8: 1,
-  F8_E4M3: 1,
-  F8_E5M2: 1,
-  I16: 2,
-  U16: 2,
-  F16: 2,
-  BF16: 2,
-  I32: 4,
-  U32: 4,
-  F32: 4,
-  I64: 8,
-  U64: 8,
-  F64: 8,
+/** Bits of one element, by the dtype names of safetensors headers. Those under eight are packed. */
+export const DTYPE_BITS = {
+  BOOL: 8,
+  U8: 8,
+  I8: 8,
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  F8_E4M3: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2: 8,
+  F8_E5M2FNUZ: 8,
+  F8_E8M0: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  I64: 64,
+  U64: 64,
+  F64: 64,
+  C64: 64,
 } as const satisfies Record<string, number>;
 
 /** An element type, spelt as in a safetensors header. */
-export type Dtype = keyof typeof DTYPE_BYTES;
+export type Dtype = keyof typeof DTYPE_BITS;
 
 /** A tensor in memory, little-endian and row-major. */
 export interface Tensor {
@@ -44,9 +51,9 @@ export function countOf(batches: Batches): number | undefined {
   return Array.isArray(batches) ? batches.length : batches.size;
 }
 
-/** The bytes that a dtype and a shape make. */
+/** The bytes that a dtype and a shape make: a fraction where packed elements do not fill their last byte, which no tensor may have. */
 export function byteLength({ dtype, shape }: Pick<Tensor, "dtype" | "shape">): number {
-  return shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
+  return shape.reduce((product, size) => product * size, DTYPE_BITS[dtype]) / 8;
 }
 
 /** A view of a tensor's bytes as 32-bit floats; copies where they are not aligned. */

@@ -28,6 +28,11 @@ class Reason(IntEnum):
     SHUTTING_DOWN = 19
     PYTHON_DENIED = 20
     PYTHON_FAILED = 21
+    UNAUTHENTICATED = 22
+    RIGHT_DENIED = 23
+    LIMIT_EXCEEDED = 24
+    TARGET_BUSY = 25
+    SOURCE_CHANGED = 26
 
 
 class ShimError(Exception):

@@ -8,24 +8,31 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-ITEM_BYTES: Mapping[str, int] = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I16": 2,
-    "U16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "I32": 4,
-    "U32": 4,
-    "F32": 4,
-    "I64": 8,
-    "U64": 8,
-    "F64": 8,
+ITEM_BITS: Mapping[str, int] = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F8_E4M3": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2": 8,
+    "F8_E5M2FNUZ": 8,
+    "F8_E8M0": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
 }
-"""Bytes of one element."""
+"""Bits of one element. Those under eight are packed."""
 
 NUMPY_DTYPES: Mapping[str, str] = {
     "BOOL": "|b1",
@@ -40,6 +47,7 @@ NUMPY_DTYPES: Mapping[str, str] = {
     "I64": "<i8",
     "U64": "<u8",
     "F64": "<f8",
+    "C64": "<c8",
 }
 """numpy's spelling of an element type. Those that it lacks are kept as unsigned integers of their width."""
 
@@ -56,8 +64,8 @@ class HostTensor:
 
     @classmethod
     def of(cls, dtype: str, shape: Sequence[int], data: bytearray) -> "HostTensor":
-        """Views row-major little-endian bytes as a tensor, without a copy."""
-        numpy_dtype = NUMPY_DTYPES.get(dtype, f"<u{ITEM_BYTES[dtype]}")
+        """Views row-major little-endian bytes as a tensor whose elements are not packed, without a copy."""
+        numpy_dtype = NUMPY_DTYPES.get(dtype, f"<u{ITEM_BITS[dtype] // 8}")
         return cls(dtype, np.frombuffer(data, dtype=numpy_dtype).reshape(shape))
 
     @property
@@ -96,8 +104,13 @@ class Ask:
 
 
 def byte_length(dtype: str, shape: Sequence[int]) -> int:
-    """Bytes of a tensor."""
-    return math.prod(shape) * ITEM_BYTES[dtype]
+    """Bytes of a tensor; packed elements that do not fill the last are rounded up."""
+    return -(-math.prod(shape) * ITEM_BITS[dtype] // 8)
+
+
+def is_packed(dtype: str) -> bool:
+    """Whether elements share bytes."""
+    return ITEM_BITS[dtype] < 8  # noqa: PLR2004 bits of a byte
 
 
 def describe(dtype: str, shape: Sequence[int]) -> str:

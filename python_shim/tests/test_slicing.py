@@ -13,7 +13,9 @@ from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.request import OutputShard, TensorSlice, index_sets_of
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.slicing.shard import UNFINISHED, ShardFile
-from prunebridge_shim.tensors import ITEM_BYTES, HostTensor
+from prunebridge_shim.tensors import ITEM_BITS, HostTensor, is_packed
+
+WHOLE_BYTES = [dtype for dtype in ITEM_BITS if not is_packed(dtype)]
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +74,9 @@ def test_any_axes_of_any_type_match_numpy(folders, seed):
     rng = np.random.default_rng(seed)
     stored, slices, sets, expected = {}, [], {}, {}
     for index in range(4):
-        dtype = str(rng.choice(list(ITEM_BYTES)))
+        dtype = str(rng.choice(WHOLE_BYTES))
         shape = tuple(int(size) for size in rng.integers(1, 40, rng.integers(0, 4)))
-        items = rng.integers(0, 256, (*shape, ITEM_BYTES[dtype]), dtype=np.uint8)
+        items = rng.integers(0, 256, (*shape, ITEM_BITS[dtype] // 8), dtype=np.uint8)
         stored[f"t{index}"] = (dtype, shape, items.tobytes())
         axes = []
         for axis, size in enumerate(shape):
@@ -97,11 +99,11 @@ def test_any_axes_of_any_type_match_numpy(folders, seed):
 BLOCK_SHAPES = [(6, 8, 5), (5, 7), (4, 3, 2, 6), (9,), (3, 200, 37), (2, 9000), (1, 4, 4)]
 
 
-@pytest.mark.parametrize("dtype", ITEM_BYTES)
+@pytest.mark.parametrize("dtype", WHOLE_BYTES)
 @pytest.mark.parametrize("shape", BLOCK_SHAPES, ids=str)
 @pytest.mark.parametrize("first_is_whole", [True, False])
 def test_blocks_that_keep_other_positions_match_numpy(folders, rng, dtype, shape, first_is_whole):
-    items = rng.integers(0, 256, (*shape, ITEM_BYTES[dtype]), dtype=np.uint8)
+    items = rng.integers(0, 256, (*shape, ITEM_BITS[dtype] // 8), dtype=np.uint8)
     write_raw(folders[0] / "in.safetensors", {"before": ("U8", (3,), b"abc"), "x": (dtype, shape, items.tobytes())})
     first = np.arange(shape[0]) if first_is_whole else np.arange(0, shape[0], 2)
     sets = {"e": first}
@@ -396,3 +398,40 @@ def test_a_new_file_heeds_the_umask(source):
 def test_crcs_join(rng, lengths):
     first, second = (rng.bytes(length) for length in lengths)
     assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+
+
+def unpack(data, bits):
+    """The elements of packed bytes, lowest bits first."""
+    stream = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(-1, bits)
+    return stream @ (1 << np.arange(bits))
+
+
+@pytest.mark.parametrize(("dtype", "group"), [("F4", 2), ("F6_E2M3", 4), ("F6_E3M2", 4)])
+def test_packed_elements_are_cut_in_whole_bytes(folders, rng, dtype, group):
+    bits = ITEM_BITS[dtype]
+    shape = (6, 5, 8 * group)
+    data = rng.integers(0, 256, 6 * 5 * 8 * group * bits // 8, dtype=np.uint8).tobytes()
+    write_raw(folders[0] / "in.safetensors", {"x": (dtype, shape, data)})
+    columns = (np.array([1, 2, 5, 7])[:, None] * group + np.arange(group)).ravel()
+    sets = {"r": np.array([0, 3, 4]), "c": columns}
+    cut(folders, [TensorSlice("x", "in.safetensors", "x", dtype, shape, ("r", "", "c"))], sets)
+    header, stored = read_raw(folders[1] / "out.safetensors")
+    kept_shape = header["x"]["shape"]
+    assert kept_shape == [3, 5, 4 * group]
+    expected = unpack(data, bits).reshape(shape)[sets["r"]][:, :, columns]
+    assert np.array_equal(unpack(stored["x"], bits).reshape(kept_shape), expected)
+
+
+@pytest.mark.parametrize(("dtype", "group"), [("F4", 2), ("F6_E2M3", 4)])
+def test_a_cut_through_a_byte_is_refused(folders, dtype, group):
+    shape = (2, 4 * group)
+    data = bytes(8 * group * ITEM_BITS[dtype] // 8)
+    write_raw(folders[0] / "in.safetensors", {"x": (dtype, shape, data)})
+    for columns in ([0, 1, group], [*range(1, group + 1)], [0, 2 * group, 1 + 2 * group, 3 * group][:group]):
+        with pytest.raises(ShimError, match="share bytes") as caught:
+            cut(
+                folders,
+                [TensorSlice("x", "in.safetensors", "x", dtype, shape, ("", "c"))],
+                {"c": np.unique(columns)},
+            )
+        assert caught.value.reason is Reason.BAD_TENSOR

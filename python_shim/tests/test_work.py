@@ -127,7 +127,7 @@ def slice_work(tmp_path, rng):
     info = tensor_pb2.TensorInfo(name="w", dtype="DTYPE_F32", shape=(8, 6))
     tensor = work_pb2.TensorSlice(name="w", source_file="a.safetensors", source=info, axes=["k", ""])
     shard = work_pb2.OutputShard(file="b.safetensors", metadata={"format": "pt"}, tensors=[tensor])
-    return work_pb2.Slice(source_dir=str(source), target_dir=str(target), shards=[shard])
+    return work_pb2.Slice(source_dir=str(source), job_dir=str(target), shards=[shard])
 
 
 def test_slice(shim, slice_work, tmp_path):

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { PruneError } from "../errors.js";
-import { DTYPE_BYTES, type Dtype } from "../tensor.js";
+import { DTYPE_BITS, type Dtype } from "../tensor.js";
 
 /** A tensor as a header describes it; `begin` and `end` are offsets from the start of the file. */
 export interface HeaderTensor {
@@ -123,13 +123,13 @@ function parseHeaderJson(json: Uint8Array, path: string): { metadata: Record<str
 function parseTensor(name: string, entry: unknown, path: string, dataStart: number): HeaderTensor {
   if (!isRecord(entry)) throw bad(path, `describes ${name} by something other than an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
-  if (typeof dtype !== "string" || !(dtype in DTYPE_BYTES)) {
-    throw bad(path, `gives ${name} the dtype ${JSON.stringify(dtype)}`, `known dtypes: ${Object.keys(DTYPE_BYTES).join(", ")}`);
+  if (typeof dtype !== "string" || !(dtype in DTYPE_BITS)) {
+    throw bad(path, `gives ${name} the dtype ${JSON.stringify(dtype)}`, `known dtypes: ${Object.keys(DTYPE_BITS).join(", ")}`);
   }
   if (!isSizes(shape)) throw bad(path, `gives ${name} the shape ${JSON.stringify(shape)}`);
   if (!isSizes(offsets) || offsets.length !== 2) throw bad(path, `gives ${name} the offsets ${JSON.stringify(offsets)}`);
   const [begin = 0, end = 0] = offsets;
-  const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype as Dtype]);
+  const bytes = shape.reduce((product, size) => product * size, DTYPE_BITS[dtype as Dtype]) / 8;
   if (!Number.isSafeInteger(bytes) || end - begin !== bytes) {
     throw bad(
       path,

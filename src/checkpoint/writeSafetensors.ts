@@ -1,4 +1,4 @@
-import { DTYPE_BYTES, type Tensor } from "../tensor.js";
+import { DTYPE_BITS, type Tensor } from "../tensor.js";
 
 /** A tensor and its name in a file. */
 export interface NamedTensor extends Tensor {
@@ -8,7 +8,7 @@ export interface NamedTensor extends Tensor {
 /** Encodes small tensors as one safetensors file. Weights never pass here: the shim writes those in blocks. */
 export function encodeSafetensors(tensors: readonly NamedTensor[], metadata: Readonly<Record<string, string>>): Buffer {
   // Wide elements first, so that every tensor is aligned to its own width.
-  const ordered = [...tensors].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const ordered = [...tensors].sort((a, b) => DTYPE_BITS[b.dtype] - DTYPE_BITS[a.dtype]);
   const header: Record<string, unknown> = { __metadata__: metadata };
   let offset = 0;
   for (const { name, dtype, shape, data } of ordered) {

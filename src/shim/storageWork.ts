@@ -19,7 +19,11 @@ export async function cutShards(
 ): Promise<{ file: string; bytes: number; crc32: number }[]> {
   const feed = indexSetFeed(indexSets);
   const wireShards = shards.map(({ file, tensors }) => ({ file, metadata: { format: "pt" }, tensors: tensors.map(toWireSlice) }));
-  const done = await session.run({ $case: "slice", value: { sourceDir, targetDir, feedId: feed.id, shards: wireShards } }, options, feed);
+  const done = await session.run(
+    { $case: "slice", value: { sourceDir, jobDir: targetDir, feedId: feed.id, shards: wireShards, skipFlush: false, sha256: false } },
+    options,
+    feed,
+  );
   return resultOf(done, "sliced").shards;
 }
 

@@ -20,6 +20,13 @@ const TO_WIRE: Readonly<Record<Dtype, WireDtype>> = {
   F64: WireDtype.DTYPE_F64,
   F8_E4M3: WireDtype.DTYPE_F8_E4M3,
   F8_E5M2: WireDtype.DTYPE_F8_E5M2,
+  F8_E4M3FNUZ: WireDtype.DTYPE_F8_E4M3FNUZ,
+  F8_E5M2FNUZ: WireDtype.DTYPE_F8_E5M2FNUZ,
+  F8_E8M0: WireDtype.DTYPE_F8_E8M0,
+  C64: WireDtype.DTYPE_C64,
+  F4: WireDtype.DTYPE_F4,
+  F6_E2M3: WireDtype.DTYPE_F6_E2M3,
+  F6_E3M2: WireDtype.DTYPE_F6_E3M2,
 };
 const FROM_WIRE = new Map(Object.entries(TO_WIRE).map(([name, wire]) => [wire, name as Dtype]));
 

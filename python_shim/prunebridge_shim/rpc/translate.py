@@ -38,6 +38,11 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
     Reason.PYTHON_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.PYTHON_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.RIGHT_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TARGET_BUSY: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.SOURCE_CHANGED: grpc.StatusCode.ABORTED,
 }
 
 log = logging.getLogger(__name__)

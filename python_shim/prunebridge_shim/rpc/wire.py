@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2
 from prunebridge_shim.rpc.options import CHUNK_BYTES
-from prunebridge_shim.tensors import Batch, HostTensor, byte_length
+from prunebridge_shim.tensors import Batch, HostTensor, byte_length, is_packed
 
 MAX_AXES = 64
 MAX_TENSOR_BYTES = 1 << 32
@@ -81,6 +81,8 @@ class _Pending:
         self.name = info.name
         self._dtype = dtype_of(info.dtype, info.name)
         self._shape = tuple(info.shape)
+        if is_packed(self._dtype):
+            raise ShimError(Reason.BAD_TENSOR, f"tensor {info.name!r} is packed {self._dtype}, which no batch may hold")
         if len(self._shape) > MAX_AXES:
             raise ShimError(
                 Reason.BAD_TENSOR, f"tensor {info.name!r} has {len(self._shape)} axes; {MAX_AXES} are the most"

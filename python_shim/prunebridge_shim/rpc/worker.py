@@ -49,7 +49,7 @@ class ShimWorker:
         work = operation.work
         written = slice_shards(
             Path(work.source_dir),
-            Path(work.target_dir),
+            Path(work.job_dir),
             output_shards(work.shards),
             read_index_sets(operation.feed),
             operation.ticker("slicing", "bytes"),

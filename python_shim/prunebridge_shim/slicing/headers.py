@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.tensors import ITEM_BYTES, byte_length
+from prunebridge_shim.tensors import ITEM_BITS, byte_length
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
@@ -58,6 +58,8 @@ def read_header(fd: int, what: str) -> dict[str, StoredTensor]:
     for name, (dtype, shape, begin, stop) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if begin != end:
             raise _bad(what, f"leaves a gap or an overlap before {name}: it begins at {begin} and not at {end}")
+        if math.prod(shape) * ITEM_BITS[dtype] % 8:
+            raise _bad(what, f"gives {name} the shape {list(shape)} of {dtype}, which makes no whole bytes")
         if stop - begin != byte_length(dtype, shape):
             raise _bad(what, f"gives {name} {stop - begin} bytes where its shape needs {byte_length(dtype, shape)}")
         end = stop
@@ -88,8 +90,8 @@ def _span(name: str, entry: Any, what: str) -> tuple[str, tuple[int, ...], int, 
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _bad(what, f"describes {name} by other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in ITEM_BYTES:
-        raise _bad(what, f"holds {name} as {dtype}, which cannot be sliced", f"known are {', '.join(ITEM_BYTES)}")
+    if dtype not in ITEM_BITS:
+        raise _bad(what, f"holds {name} as {dtype}, which cannot be sliced", f"known are {', '.join(ITEM_BITS)}")
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:  # noqa: PLR2004 a begin and an end
         raise _bad(what, f"gives {name} the shape {shape} and the offsets {offsets}; both are lists of whole numbers")
     return dtype, tuple(shape), offsets[0], offsets[1]

@@ -9,8 +9,9 @@ from pathlib import Path
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.headers import StoredTensor, build_header, read_header
 from prunebridge_shim.slicing.kept import Kept, find_kept
+from prunebridge_shim.slicing.packed import in_units, unit_of
 from prunebridge_shim.slicing.request import IndexSets, OutputShard, TensorSlice
-from prunebridge_shim.tensors import ITEM_BYTES, byte_length, describe
+from prunebridge_shim.tensors import byte_length, describe
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def lay_out(shard: OutputShard, sources: Mapping[str, Source], sets: IndexSets) 
         kept = find_kept(tensor, sets)
         described[tensor.name] = (stored.dtype, kept.shape)
         size = byte_length(stored.dtype, kept.shape)
-        cuts.append(Cut(source.fd, stored, kept, ITEM_BYTES[stored.dtype], offset, size))
+        _, unit_bytes = unit_of(stored.dtype)
+        units = in_units(kept, stored.dtype, tensor.source_name)
+        cuts.append(Cut(source.fd, stored, units, unit_bytes, offset, size))
         offset += size
     return ShardLayout(plain_name(shard.file), build_header(described, shard.metadata), tuple(cuts))
 

@@ -5,18 +5,18 @@ import { describe, expect, it } from "vitest";
 import { readHeader, readTensorBytes } from "../../../src/checkpoint/safetensors.js";
 import { encodeSafetensors, type NamedTensor } from "../../../src/checkpoint/writeSafetensors.js";
 import { PruneError } from "../../../src/errors.js";
-import { DTYPE_BYTES, type Dtype } from "../../../src/tensor.js";
+import { DTYPE_BITS, type Dtype } from "../../../src/tensor.js";
 import { temporaryFolder } from "../../fixtures/checkpoints.js";
 
 const tensors: fc.Arbitrary<NamedTensor[]> = fc.uniqueArray(
   fc
     .record({
       name: fc.string({ minLength: 1 }).filter((name) => name !== "__metadata__" && name !== "__proto__"),
-      dtype: fc.constantFrom(...(Object.keys(DTYPE_BYTES) as Dtype[])),
+      dtype: fc.constantFrom(...(Object.keys(DTYPE_BITS) as Dtype[])),
       shape: fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 3 }),
     })
     .chain((info) => {
-      const bytes = info.shape.reduce((a, b) => a * b, DTYPE_BYTES[info.dtype]);
+      const bytes = info.shape.reduce((a, b) => a * b, DTYPE_BITS[info.dtype]) / 8;
       return fc.record({ ...mapConstants(info), data: fc.uint8Array({ minLength: bytes, maxLength: bytes }) });
     }),
   { selector: ({ name }) => name, maxLength: 6 },

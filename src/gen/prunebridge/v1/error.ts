@@ -48,6 +48,16 @@ export enum ErrorReason {
   ERROR_REASON_PYTHON_DENIED = 20,
   /** ERROR_REASON_PYTHON_FAILED - A Python function that cannot be imported, raised, or gave what it must not. */
   ERROR_REASON_PYTHON_FAILED = 21,
+  /** ERROR_REASON_UNAUTHENTICATED - A call without a token that the shim knows. */
+  ERROR_REASON_UNAUTHENTICATED = 22,
+  /** ERROR_REASON_RIGHT_DENIED - A call whose token does not give the right to it. */
+  ERROR_REASON_RIGHT_DENIED = 23,
+  /** ERROR_REASON_LIMIT_EXCEEDED - More or larger than the shim takes at a time. */
+  ERROR_REASON_LIMIT_EXCEEDED = 24,
+  /** ERROR_REASON_TARGET_BUSY - Another job is being cut in the job's folder. */
+  ERROR_REASON_TARGET_BUSY = 25,
+  /** ERROR_REASON_SOURCE_CHANGED - A file of the parent was replaced, truncated or written to while it was cut. */
+  ERROR_REASON_SOURCE_CHANGED = 26,
   UNRECOGNIZED = -1,
 }
 

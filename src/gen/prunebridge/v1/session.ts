@@ -23,6 +23,15 @@ export const protobufPackage = "prunebridge.v1";
 
 export const protobufFileName = "prunebridge/v1/session.proto";
 
+export enum Right {
+  RIGHT_UNSPECIFIED = 0,
+  /** RIGHT_READ - To look and to measure: every call, but for work that changes something. */
+  RIGHT_READ = 1,
+  /** RIGHT_CHANGE - To write to storage (Slice) and to change a model that is in use (CutModel), and to cancel such work. */
+  RIGHT_CHANGE = 2,
+  UNRECOGNIZED = -1,
+}
+
 export interface HandshakeRequest {
   /** The closed range of protocol versions that the client speaks. */
   protocolMin: number;
@@ -47,6 +56,8 @@ export interface HandshakeResponse {
     | undefined;
   /** Versions of what it runs on: `python`, `torch`, `transformers`. */
   libraries: { [key: string]: string };
+  /** What the client's token gives the right to. */
+  rights: Right[];
 }
 
 export interface HandshakeResponse_LibrariesEntry {
@@ -78,6 +89,12 @@ export interface Limits {
   chunkBytes: number;
   /** Batches of one feed that wait in the shim before the sender is held back. */
   feedDepth: number;
+  /** The largest batch of a feed, in bytes of all its tensors. */
+  maxBatchBytes: number;
+  /** Operations that may be queued or running at a time. */
+  maxOperations: number;
+  /** Operations that a client may start in a second, on average. */
+  startsPerSecond: number;
 }
 
 function createBaseHandshakeRequest(): HandshakeRequest {
@@ -158,6 +175,7 @@ function createBaseHandshakeResponse(): HandshakeResponse {
     ranks: undefined,
     limits: undefined,
     libraries: {},
+    rights: [],
   };
 }
 
@@ -187,6 +205,13 @@ export const HandshakeResponse: MessageFns<HandshakeResponse> = {
     globalThis.Object.entries(message.libraries).forEach(([key, value]: [string, string]) => {
       HandshakeResponse_LibrariesEntry.encode({ key: key as any, value }, writer.uint32(66).fork()).join();
     });
+    if (message.rights.length !== 0) {
+      writer.uint32(74).fork();
+      for (const v of message.rights) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
     return writer;
   },
 
@@ -269,6 +294,24 @@ export const HandshakeResponse: MessageFns<HandshakeResponse> = {
               message.libraries[entry8.key] = entry8.value;
             }
             continue;
+          }
+          case 9: {
+            if (tag === 72) {
+              message.rights.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 74) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.rights.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
@@ -510,7 +553,7 @@ export const RankLayout: MessageFns<RankLayout> = {
 };
 
 function createBaseLimits(): Limits {
-  return { maxMessageBytes: 0, chunkBytes: 0, feedDepth: 0 };
+  return { maxMessageBytes: 0, chunkBytes: 0, feedDepth: 0, maxBatchBytes: 0, maxOperations: 0, startsPerSecond: 0 };
 }
 
 export const Limits: MessageFns<Limits> = {
@@ -523,6 +566,15 @@ export const Limits: MessageFns<Limits> = {
     }
     if (message.feedDepth !== 0) {
       writer.uint32(24).uint32(message.feedDepth);
+    }
+    if (message.maxBatchBytes !== 0) {
+      writer.uint32(32).uint64(message.maxBatchBytes);
+    }
+    if (message.maxOperations !== 0) {
+      writer.uint32(40).uint32(message.maxOperations);
+    }
+    if (message.startsPerSecond !== 0) {
+      writer.uint32(48).uint32(message.startsPerSecond);
     }
     return writer;
   },
@@ -564,6 +616,30 @@ export const Limits: MessageFns<Limits> = {
             message.feedDepth = reader.uint32();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.maxBatchBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.maxOperations = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.startsPerSecond = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -577,7 +653,10 @@ export const Limits: MessageFns<Limits> = {
   },
 };
 
-/** What a client asks first. */
+/**
+ * What a client asks first. Every call of every service but health carries the metadata `authorization: Bearer <token>`; without a token that
+ * the shim knows it fails with UNAUTHENTICATED before its request is read.
+ */
 export type SessionServiceService = typeof SessionServiceService;
 export const SessionServiceService = {
   /** Agrees on a protocol version and tells what this shim is and can do. Fails with PROTOCOL_MISMATCH. */

@@ -29,6 +29,15 @@ export enum Dtype {
   DTYPE_F64 = 13,
   DTYPE_F8_E4M3 = 14,
   DTYPE_F8_E5M2 = 15,
+  DTYPE_F8_E4M3FNUZ = 16,
+  DTYPE_F8_E5M2FNUZ = 17,
+  DTYPE_F8_E8M0 = 18,
+  /** DTYPE_C64 - Eight bytes: the real part and the imaginary. */
+  DTYPE_C64 = 19,
+  /** DTYPE_F4 - Less than a byte, packed in row-major order from the lowest bits up; a tensor has whole bytes. */
+  DTYPE_F4 = 20,
+  DTYPE_F6_E2M3 = 21,
+  DTYPE_F6_E3M2 = 22,
   UNRECOGNIZED = -1,
 }
 

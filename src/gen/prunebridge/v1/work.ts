@@ -173,13 +173,24 @@ export interface ModelCut {
 /**
  * Cuts shards on storage, knowing nothing of what the tensors mean. The feed has one batch; each of its I64 tensors, named by an index set
  * id, lists kept positions in ascending order.
+ *
+ * The same job may be run by many shims at once, on any machines that see the folder: they share it by leases, and each ends when all shards
+ * are whole. A job that was broken off is continued where it stopped, and gives the same bytes; what another job, or one of a parent that has
+ * changed since, left in the folder is removed first.
  */
 export interface Slice {
   sourceDir: string;
-  /** An existing folder; shards are written into it and nothing else is touched. */
-  targetDir: string;
+  /**
+   * The job's own folder, made where it is missing. Finished shards lie in its folder `child`, beside the job's journals and leases.
+   * A job that fails before anything was written, or because its parent changed, leaves no folder.
+   */
+  jobDir: string;
   feedId: string;
   shards: OutputShard[];
+  /** Leaves flushing to the operating system. What is written then survives a crash of the process, but not one of the machine. */
+  skipFlush: boolean;
+  /** Gives the SHA-256 of each shard too, which takes reading it once more. */
+  sha256: boolean;
 }
 
 export interface OutputShard {
@@ -255,6 +266,8 @@ export interface BlockAxes {
 
 export interface Sliced {
   shards: ShardWritten[];
+  /** Bytes of tensors that were found written, by an earlier run or by others at work on the same job, and not written by this one. */
+  foundBytes: number;
 }
 
 export interface ShardWritten {
@@ -262,6 +275,8 @@ export interface ShardWritten {
   bytes: number;
   /** CRC-32 (IEEE) of the whole file. */
   crc32: number;
+  /** 32 bytes where they were asked for, else empty. */
+  sha256: Buffer;
 }
 
 function createBaseOpenModel(): OpenModel {
@@ -1267,7 +1282,7 @@ export const ModelCut: MessageFns<ModelCut> = {
 };
 
 function createBaseSlice(): Slice {
-  return { sourceDir: "", targetDir: "", feedId: "", shards: [] };
+  return { sourceDir: "", jobDir: "", feedId: "", shards: [], skipFlush: false, sha256: false };
 }
 
 export const Slice: MessageFns<Slice> = {
@@ -1275,14 +1290,20 @@ export const Slice: MessageFns<Slice> = {
     if (message.sourceDir !== "") {
       writer.uint32(10).string(message.sourceDir);
     }
-    if (message.targetDir !== "") {
-      writer.uint32(18).string(message.targetDir);
+    if (message.jobDir !== "") {
+      writer.uint32(18).string(message.jobDir);
     }
     if (message.feedId !== "") {
       writer.uint32(26).string(message.feedId);
     }
     for (const v of message.shards) {
       OutputShard.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.skipFlush !== false) {
+      writer.uint32(40).bool(message.skipFlush);
+    }
+    if (message.sha256 !== false) {
+      writer.uint32(48).bool(message.sha256);
     }
     return writer;
   },
@@ -1313,7 +1334,7 @@ export const Slice: MessageFns<Slice> = {
               break;
             }
 
-            message.targetDir = reader.string();
+            message.jobDir = reader.string();
             continue;
           }
           case 3: {
@@ -1330,6 +1351,22 @@ export const Slice: MessageFns<Slice> = {
             }
 
             message.shards.push(OutputShard.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.skipFlush = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.sha256 = reader.bool();
             continue;
           }
         }
@@ -1860,13 +1897,16 @@ export const BlockAxes: MessageFns<BlockAxes> = {
 };
 
 function createBaseSliced(): Sliced {
-  return { shards: [] };
+  return { shards: [], foundBytes: 0 };
 }
 
 export const Sliced: MessageFns<Sliced> = {
   encode(message: Sliced, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.shards) {
       ShardWritten.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.foundBytes !== 0) {
+      writer.uint32(16).uint64(message.foundBytes);
     }
     return writer;
   },
@@ -1892,6 +1932,14 @@ export const Sliced: MessageFns<Sliced> = {
             message.shards.push(ShardWritten.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.foundBytes = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1906,7 +1954,7 @@ export const Sliced: MessageFns<Sliced> = {
 };
 
 function createBaseShardWritten(): ShardWritten {
-  return { file: "", bytes: 0, crc32: 0 };
+  return { file: "", bytes: 0, crc32: 0, sha256: Buffer.alloc(0) };
 }
 
 export const ShardWritten: MessageFns<ShardWritten> = {
@@ -1919,6 +1967,9 @@ export const ShardWritten: MessageFns<ShardWritten> = {
     }
     if (message.crc32 !== 0) {
       writer.uint32(29).fixed32(message.crc32);
+    }
+    if (message.sha256.length !== 0) {
+      writer.uint32(34).bytes(message.sha256);
     }
     return writer;
   },
@@ -1958,6 +2009,14 @@ export const ShardWritten: MessageFns<ShardWritten> = {
             }
 
             message.crc32 = reader.fixed32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.sha256 = Buffer.from(reader.bytes());
             continue;
           }
         }

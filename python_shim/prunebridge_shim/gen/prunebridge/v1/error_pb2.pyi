@@ -29,6 +29,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_SHUTTING_DOWN: _ClassVar[ErrorReason]
     ERROR_REASON_PYTHON_DENIED: _ClassVar[ErrorReason]
     ERROR_REASON_PYTHON_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_UNAUTHENTICATED: _ClassVar[ErrorReason]
+    ERROR_REASON_RIGHT_DENIED: _ClassVar[ErrorReason]
+    ERROR_REASON_LIMIT_EXCEEDED: _ClassVar[ErrorReason]
+    ERROR_REASON_TARGET_BUSY: _ClassVar[ErrorReason]
+    ERROR_REASON_SOURCE_CHANGED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_INVALID_REQUEST: ErrorReason
@@ -51,6 +56,11 @@ ERROR_REASON_FEED_LOST: ErrorReason
 ERROR_REASON_SHUTTING_DOWN: ErrorReason
 ERROR_REASON_PYTHON_DENIED: ErrorReason
 ERROR_REASON_PYTHON_FAILED: ErrorReason
+ERROR_REASON_UNAUTHENTICATED: ErrorReason
+ERROR_REASON_RIGHT_DENIED: ErrorReason
+ERROR_REASON_LIMIT_EXCEEDED: ErrorReason
+ERROR_REASON_TARGET_BUSY: ErrorReason
+ERROR_REASON_SOURCE_CHANGED: ErrorReason
 
 class ErrorDetail(_message.Message):
     __slots__ = ("reason", "message", "hint")

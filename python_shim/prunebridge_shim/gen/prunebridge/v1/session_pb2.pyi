@@ -1,9 +1,19 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Right(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RIGHT_UNSPECIFIED: _ClassVar[Right]
+    RIGHT_READ: _ClassVar[Right]
+    RIGHT_CHANGE: _ClassVar[Right]
+RIGHT_UNSPECIFIED: Right
+RIGHT_READ: Right
+RIGHT_CHANGE: Right
 
 class HandshakeRequest(_message.Message):
     __slots__ = ("protocol_min", "protocol_max", "client")
@@ -16,7 +26,7 @@ class HandshakeRequest(_message.Message):
     def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., client: _Optional[str] = ...) -> None: ...
 
 class HandshakeResponse(_message.Message):
-    __slots__ = ("protocol", "version", "boot_id", "capabilities", "devices", "ranks", "limits", "libraries")
+    __slots__ = ("protocol", "version", "boot_id", "capabilities", "devices", "ranks", "limits", "libraries", "rights")
     class LibrariesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +42,7 @@ class HandshakeResponse(_message.Message):
     RANKS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LIBRARIES_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     boot_id: str
@@ -40,7 +51,8 @@ class HandshakeResponse(_message.Message):
     ranks: RankLayout
     limits: Limits
     libraries: _containers.ScalarMap[str, str]
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., ranks: _Optional[_Union[RankLayout, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., libraries: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    rights: _containers.RepeatedScalarFieldContainer[Right]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., ranks: _Optional[_Union[RankLayout, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., libraries: _Optional[_Mapping[str, str]] = ..., rights: _Optional[_Iterable[_Union[Right, str]]] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("name", "description", "memory_bytes")
@@ -69,11 +81,17 @@ class RankLayout(_message.Message):
     def __init__(self, world_size: _Optional[int] = ..., tensor: _Optional[int] = ..., pipeline: _Optional[int] = ..., data: _Optional[int] = ..., context: _Optional[int] = ..., expert: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "chunk_bytes", "feed_depth")
+    __slots__ = ("max_message_bytes", "chunk_bytes", "feed_depth", "max_batch_bytes", "max_operations", "starts_per_second")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     FEED_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    STARTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     chunk_bytes: int
     feed_depth: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., feed_depth: _Optional[int] = ...) -> None: ...
+    max_batch_bytes: int
+    max_operations: int
+    starts_per_second: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., feed_depth: _Optional[int] = ..., max_batch_bytes: _Optional[int] = ..., max_operations: _Optional[int] = ..., starts_per_second: _Optional[int] = ...) -> None: ...

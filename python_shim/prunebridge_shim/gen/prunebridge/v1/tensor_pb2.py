@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprunebridge/v1/tensor.proto\x12\x0eprunebridge.v1\"O\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.prunebridge.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x04\"U\n\x0bTensorChunk\x12(\n\x04info\x18\x01 \x01(\x0b\x32\x1a.prunebridge.v1.TensorInfo\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\x87\x02\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0c\n\x08\x44TYPE_U8\x10\x02\x12\x0c\n\x08\x44TYPE_I8\x10\x03\x12\r\n\tDTYPE_I16\x10\x04\x12\r\n\tDTYPE_U16\x10\x05\x12\r\n\tDTYPE_F16\x10\x06\x12\x0e\n\nDTYPE_BF16\x10\x07\x12\r\n\tDTYPE_I32\x10\x08\x12\r\n\tDTYPE_U32\x10\t\x12\r\n\tDTYPE_F32\x10\n\x12\r\n\tDTYPE_I64\x10\x0b\x12\r\n\tDTYPE_U64\x10\x0c\x12\r\n\tDTYPE_F64\x10\r\x12\x11\n\rDTYPE_F8_E4M3\x10\x0e\x12\x11\n\rDTYPE_F8_E5M2\x10\x0f\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprunebridge/v1/tensor.proto\x12\x0eprunebridge.v1\"O\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.prunebridge.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x04\"U\n\x0bTensorChunk\x12(\n\x04info\x18\x01 \x01(\x0b\x32\x1a.prunebridge.v1.TensorInfo\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\x8b\x03\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0c\n\x08\x44TYPE_U8\x10\x02\x12\x0c\n\x08\x44TYPE_I8\x10\x03\x12\r\n\tDTYPE_I16\x10\x04\x12\r\n\tDTYPE_U16\x10\x05\x12\r\n\tDTYPE_F16\x10\x06\x12\x0e\n\nDTYPE_BF16\x10\x07\x12\r\n\tDTYPE_I32\x10\x08\x12\r\n\tDTYPE_U32\x10\t\x12\r\n\tDTYPE_F32\x10\n\x12\r\n\tDTYPE_I64\x10\x0b\x12\r\n\tDTYPE_U64\x10\x0c\x12\r\n\tDTYPE_F64\x10\r\x12\x11\n\rDTYPE_F8_E4M3\x10\x0e\x12\x11\n\rDTYPE_F8_E5M2\x10\x0f\x12\x15\n\x11\x44TYPE_F8_E4M3FNUZ\x10\x10\x12\x15\n\x11\x44TYPE_F8_E5M2FNUZ\x10\x11\x12\x11\n\rDTYPE_F8_E8M0\x10\x12\x12\r\n\tDTYPE_C64\x10\x13\x12\x0c\n\x08\x44TYPE_F4\x10\x14\x12\x11\n\rDTYPE_F6_E2M3\x10\x15\x12\x11\n\rDTYPE_F6_E3M2\x10\x16\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,7 +22,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'prunebridge.v1.tensor_pb2',
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_DTYPE']._serialized_start=216
-  _globals['_DTYPE']._serialized_end=479
+  _globals['_DTYPE']._serialized_end=611
   _globals['_TENSORINFO']._serialized_start=47
   _globals['_TENSORINFO']._serialized_end=126
   _globals['_TENSORCHUNK']._serialized_start=128

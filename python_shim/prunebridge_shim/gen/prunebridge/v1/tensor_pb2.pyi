@@ -24,6 +24,13 @@ class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_F64: _ClassVar[Dtype]
     DTYPE_F8_E4M3: _ClassVar[Dtype]
     DTYPE_F8_E5M2: _ClassVar[Dtype]
+    DTYPE_F8_E4M3FNUZ: _ClassVar[Dtype]
+    DTYPE_F8_E5M2FNUZ: _ClassVar[Dtype]
+    DTYPE_F8_E8M0: _ClassVar[Dtype]
+    DTYPE_C64: _ClassVar[Dtype]
+    DTYPE_F4: _ClassVar[Dtype]
+    DTYPE_F6_E2M3: _ClassVar[Dtype]
+    DTYPE_F6_E3M2: _ClassVar[Dtype]
 DTYPE_UNSPECIFIED: Dtype
 DTYPE_BOOL: Dtype
 DTYPE_U8: Dtype
@@ -40,6 +47,13 @@ DTYPE_U64: Dtype
 DTYPE_F64: Dtype
 DTYPE_F8_E4M3: Dtype
 DTYPE_F8_E5M2: Dtype
+DTYPE_F8_E4M3FNUZ: Dtype
+DTYPE_F8_E5M2FNUZ: Dtype
+DTYPE_F8_E8M0: Dtype
+DTYPE_C64: Dtype
+DTYPE_F4: Dtype
+DTYPE_F6_E2M3: Dtype
+DTYPE_F6_E3M2: Dtype
 
 class TensorInfo(_message.Message):
     __slots__ = ("name", "dtype", "shape")

@@ -176,16 +176,20 @@ class ModelCut(_message.Message):
     def __init__(self, parameters: _Optional[int] = ...) -> None: ...
 
 class Slice(_message.Message):
-    __slots__ = ("source_dir", "target_dir", "feed_id", "shards")
+    __slots__ = ("source_dir", "job_dir", "feed_id", "shards", "skip_flush", "sha256")
     SOURCE_DIR_FIELD_NUMBER: _ClassVar[int]
-    TARGET_DIR_FIELD_NUMBER: _ClassVar[int]
+    JOB_DIR_FIELD_NUMBER: _ClassVar[int]
     FEED_ID_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FLUSH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     source_dir: str
-    target_dir: str
+    job_dir: str
     feed_id: str
     shards: _containers.RepeatedCompositeFieldContainer[OutputShard]
-    def __init__(self, source_dir: _Optional[str] = ..., target_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ...) -> None: ...
+    skip_flush: bool
+    sha256: bool
+    def __init__(self, source_dir: _Optional[str] = ..., job_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ..., skip_flush: bool = ..., sha256: bool = ...) -> None: ...
 
 class OutputShard(_message.Message):
     __slots__ = ("file", "metadata", "tensors")
@@ -261,17 +265,21 @@ class BlockAxes(_message.Message):
     def __init__(self, axes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Sliced(_message.Message):
-    __slots__ = ("shards",)
+    __slots__ = ("shards", "found_bytes")
     SHARDS_FIELD_NUMBER: _ClassVar[int]
+    FOUND_BYTES_FIELD_NUMBER: _ClassVar[int]
     shards: _containers.RepeatedCompositeFieldContainer[ShardWritten]
-    def __init__(self, shards: _Optional[_Iterable[_Union[ShardWritten, _Mapping]]] = ...) -> None: ...
+    found_bytes: int
+    def __init__(self, shards: _Optional[_Iterable[_Union[ShardWritten, _Mapping]]] = ..., found_bytes: _Optional[int] = ...) -> None: ...
 
 class ShardWritten(_message.Message):
-    __slots__ = ("file", "bytes", "crc32")
+    __slots__ = ("file", "bytes", "crc32", "sha256")
     FILE_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     file: str
     bytes: int
     crc32: int
-    def __init__(self, file: _Optional[str] = ..., bytes: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+    sha256: bytes
+    def __init__(self, file: _Optional[str] = ..., bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
