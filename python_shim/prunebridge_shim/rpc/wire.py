@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2
+from prunebridge_shim.rpc.limits import BatchRoom
 from prunebridge_shim.rpc.options import CHUNK_BYTES
 from prunebridge_shim.tensors import Batch, HostTensor, byte_length, is_packed
 
 MAX_AXES = 64
-MAX_TENSOR_BYTES = 1 << 32
-"""A batch or an index set comes nowhere near; a length that was garbled does."""
 
 
 def dtype_of(wire: int, name: str) -> str:
@@ -38,18 +37,20 @@ class BatchAssembler:
     def __init__(self) -> None:
         self._batch: dict[str, HostTensor] = {}
         self._pending: _Pending | None = None
+        self._room = BatchRoom()
 
     def add(self, chunk: tensor_pb2.TensorChunk) -> None:
         """Takes the next chunk.
 
         Raises:
-            ShimError: INVALID_REQUEST for a chunk out of place, BAD_TENSOR for a tensor that cannot be.
+            ShimError: INVALID_REQUEST for a chunk out of place, BAD_TENSOR for a tensor that cannot be, LIMIT_EXCEEDED
+                for a batch that would grow too large.
         """
         if chunk.HasField("info"):
             self._check_complete()
             if chunk.info.name in self._batch:
                 raise _misplaced(f"the batch has two tensors of the name {chunk.info.name!r}")
-            self._pending = _Pending(chunk.info)
+            self._pending = _Pending(chunk.info, self._room)
         if self._pending is None:
             raise _misplaced("the first chunk of a tensor does not say which it is")
         self._pending.fill(chunk)
@@ -60,7 +61,7 @@ class BatchAssembler:
     def end_batch(self) -> Batch:
         """Gives the batch that the chunks so far make up, and begins the next; raises INVALID_REQUEST."""
         self._check_complete()
-        batch, self._batch = self._batch, {}
+        batch, self._batch, self._room = self._batch, {}, BatchRoom()
         return batch
 
     def end_stream(self) -> None:
@@ -77,7 +78,7 @@ class BatchAssembler:
 class _Pending:
     """A tensor of which chunks are still to come."""
 
-    def __init__(self, info: tensor_pb2.TensorInfo) -> None:
+    def __init__(self, info: tensor_pb2.TensorInfo, room: BatchRoom) -> None:
         self.name = info.name
         self._dtype = dtype_of(info.dtype, info.name)
         self._shape = tuple(info.shape)
@@ -88,10 +89,7 @@ class _Pending:
                 Reason.BAD_TENSOR, f"tensor {info.name!r} has {len(self._shape)} axes; {MAX_AXES} are the most"
             )
         size = byte_length(self._dtype, self._shape)
-        if size > MAX_TENSOR_BYTES:
-            raise ShimError(
-                Reason.BAD_TENSOR, f"tensor {info.name!r} has {size:,} bytes; {MAX_TENSOR_BYTES:,} are the most"
-            )
+        room.take(info.name, size)
         self._data = bytearray(size)
         self._filled = 0
 
