@@ -29,6 +29,8 @@ export const TIMEOUTS = {
   /** The shim imports torch before it can tell its devices. */
   handshake: 120_000,
   unary: 15_000,
+  /** How long a connection that closes waits for what it had in a shim that goes on. */
+  detach: 5_000,
   /** Silence on a stream, which carries a sign of life every 10 s. */
   stall: 60_000,
   /** Between SIGTERM and SIGKILL. */

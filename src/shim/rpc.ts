@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, InterceptingCall, type Interceptor, type ServiceError } from "@grpc/grpc-js";
 import { PruneError } from "../errors.js";
 import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
+import type { Endpoint } from "./endpoint.js";
 import { CHANNEL_OPTIONS, RETRY_PAUSES, TIMEOUTS } from "./options.js";
+import type { Token } from "./token.js";
 import { fromCallError, isUnavailable } from "./translate.js";
 
 /** The stubs of one connection. */
@@ -13,16 +15,28 @@ export interface Stubs {
   readonly feeds: FeedServiceClient;
 }
 
-/** Connects to a shim's address; nothing is sent yet. */
-export function connect(address: string): Stubs {
-  const insecure = credentials.createInsecure();
-  const operations = new OperationServiceClient(address, insecure, CHANNEL_OPTIONS);
-  const shared = { ...CHANNEL_OPTIONS, channelOverride: operations.getChannel() };
+/** Makes the stubs for a shim, whose every call carries its token; nothing is sent yet. */
+export function connect({ target, token, credentials, channelOptions }: Endpoint): Stubs {
+  const options = { ...CHANNEL_OPTIONS, ...channelOptions, interceptors: [bearing(token)] };
+  const operations = new OperationServiceClient(target, credentials, options);
+  const shared = { ...options, channelOverride: operations.getChannel() };
   return {
     operations,
-    session: new SessionServiceClient(address, insecure, shared),
-    feeds: new FeedServiceClient(address, insecure, shared),
+    session: new SessionServiceClient(target, credentials, shared),
+    feeds: new FeedServiceClient(target, credentials, shared),
   };
+}
+
+function bearing(token: Token): Interceptor {
+  return (options, next) =>
+    new InterceptingCall(next(options), {
+      start: (metadata, listener, start) => {
+        // The caller's own metadata serve many calls.
+        const own = metadata.clone();
+        own.set("authorization", `Bearer ${token.reveal()}`);
+        start(own, listener);
+      },
+    });
 }
 
 /** Closes a connection. */

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Metadata } from "@grpc/grpc-js";
 import { throwIfCancelled } from "../cancel.js";
-import { PruneError } from "../errors.js";
+import { type ErrorCode, PruneError } from "../errors.js";
 import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 import type { HandshakeResponse } from "../gen/prunebridge/v1/session.js";
 import type { RunOptions } from "../progress.js";
@@ -10,9 +10,12 @@ import { withTotal } from "../progress.js";
 import type { Tensor } from "../tensor.js";
 import { DeathWatch } from "./deathWatch.js";
 import { Drawing } from "./drawing.js";
+import type { Endpoint } from "./endpoint.js";
 import { type FeedSource, sendFeed } from "./feed.js";
+import { Holdings } from "./holdings.js";
 import { PROTOCOL, RETRY_PAUSES, TIMEOUTS } from "./options.js";
 import type { ShimProcess } from "./process.js";
+import { RestartWatch } from "./restartWatch.js";
 import { callUnary, connect, disconnect, readStream, type Stubs } from "./rpc.js";
 import { TensorAssembler } from "./tensors.js";
 import { fromCallError, fromDetail, isUnavailable } from "./translate.js";
@@ -31,36 +34,46 @@ export type ShimInfo = HandshakeResponse;
 /** The parts of a process that a session needs: the news of its death, and which Python functions it may call. */
 export type Lifeline = Pick<ShimProcess, "died" | "allowPython">;
 
+/** What explains failures by what became of the shim, and the errors after which it holds nothing any more. */
+type Watch = Pick<DeathWatch | RestartWatch, "guard" | "gone">;
+
 /** A connection to one shim, after its handshake. */
 export class ShimSession {
   readonly #stubs: Stubs;
-  readonly #deathWatch: DeathWatch;
+  readonly #watch: Watch;
+  readonly #holdings = new Holdings();
   readonly shim: HandshakeResponse;
-  /** The Python functions and modules that the shim may call. */
-  readonly allowPython: readonly string[];
+  /** The Python functions and modules that the shim may call, where its starter is this process. */
+  readonly allowPython: readonly string[] | undefined;
 
-  private constructor(stubs: Stubs, deathWatch: DeathWatch, shim: HandshakeResponse, allowPython: readonly string[]) {
+  private constructor(stubs: Stubs, watch: Watch, shim: HandshakeResponse, allowPython?: readonly string[]) {
     this.#stubs = stubs;
-    this.#deathWatch = deathWatch;
+    this.#watch = watch;
     this.shim = shim;
     this.allowPython = allowPython;
   }
 
-  /** Connects and shakes hands. Throws PROTOCOL_MISMATCH, SHIM_UNREACHABLE or SHIM_DIED. */
-  static async open(address: string, client: string, lifeline: Lifeline): Promise<ShimSession> {
-    const stubs = connect(address);
-    const deathWatch = new DeathWatch(lifeline.died);
-    const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
-    try {
-      const answer = callUnary<HandshakeResponse>(
-        (options, done) => stubs.session.handshake(request, META, options, done),
-        TIMEOUTS.handshake,
-      );
-      return new ShimSession(stubs, deathWatch, await deathWatch.guard(answer), lifeline.allowPython);
-    } catch (error) {
-      disconnect(stubs);
-      throw error;
-    }
+  /** Connects to a shim of this process and shakes hands. Throws PROTOCOL_MISMATCH, SHIM_UNREACHABLE or SHIM_DIED. */
+  static async open(endpoint: Endpoint, client: string, { died, allowPython }: Lifeline): Promise<ShimSession> {
+    const watch = new DeathWatch(died);
+    return connected(endpoint, async (stubs) => {
+      const shim = await watch.guard(shakeHands(stubs, client, TIMEOUTS.handshake));
+      return new ShimSession(stubs, watch, shim, allowPython);
+    });
+  }
+
+  /** Connects to a shim that others use too, and shakes hands. Throws UNAUTHENTICATED, SHIM_UNREACHABLE or SHIM_STALLED. */
+  static async attach(endpoint: Endpoint, client: string): Promise<ShimSession> {
+    return connected(endpoint, async (stubs) => {
+      const ask = (): Promise<HandshakeResponse> => shakeHands(stubs, client, TIMEOUTS.unary);
+      const shim = await ask();
+      return new ShimSession(stubs, new RestartWatch(shim.bootId, async () => (await ask()).bootId), shim);
+    });
+  }
+
+  /** The errors after which the shim holds nothing of this session any more. */
+  get gone(): readonly ErrorCode[] {
+    return this.#watch.gone;
   }
 
   /** Ends the connection; what runs in the shim goes on. */
@@ -69,12 +82,31 @@ export class ShimSession {
   }
 
   /**
+   * Cancels what runs in the shim, has it close the models that were opened here, and ends the connection. A shim that is at other work
+   * closes them after it, which is not waited for.
+   *
+   * @throws PruneError what kept models from being closed
+   */
+  async detach(): Promise<void> {
+    try {
+      await this.#holdings.cancelAll(TIMEOUTS.detach);
+      const closing = this.#holdings.models.map(async (modelId) => this.#start({ $case: "closeModel", value: { modelId } }));
+      const watches = (await this.#watch.guard(Promise.all(closing))).map((operationId) => this.#follow(operationId, undefined));
+      await Promise.race([Promise.allSettled(watches), sleep(TIMEOUTS.detach, undefined, { ref: false })]);
+    } catch (error) {
+      if (!(error instanceof PruneError) || !this.gone.includes(error.code)) throw error;
+    } finally {
+      this.close();
+    }
+  }
+
+  /**
    * Runs one operation to its end, feeding it where it reads batches. A watch that breaks off is taken up again where it was.
    *
    * @throws PruneError BAD_OPTION at once where it would wait for a feed that waits for it; as the operation failed; CANCELLED where the signal ended it; SHIM_DIED with the tail of the log
    */
   async run(work: Work, options: RunOptions = {}, feed?: FeedSource): Promise<Succeeded> {
-    return (await this.#deathWatch.guard(this.#runToEnd(work, options, feed))).done;
+    return (await this.#watch.guard(this.#runToEnd(work, options, feed))).done;
   }
 
   /** Runs one operation and fetches the tensors that it leaves. */
@@ -83,24 +115,25 @@ export class ShimSession {
     options: RunOptions = {},
     feed?: FeedSource,
   ): Promise<{ done: Succeeded; tensors: ReadonlyMap<string, Tensor> }> {
-    const { operationId, done } = await this.#deathWatch.guard(this.#runToEnd(work, options, feed));
-    return { done, tensors: await this.#deathWatch.guard(this.#readResult(operationId)) };
+    const { operationId, done } = await this.#watch.guard(this.#runToEnd(work, options, feed));
+    return { done, tensors: await this.#watch.guard(this.#readResult(operationId)) };
   }
 
   async #runToEnd(work: Work, { signal, onProgress }: RunOptions, feed?: FeedSource): Promise<{ operationId: string; done: Succeeded }> {
     throwIfCancelled(signal);
     if (!BESIDE_MODELS.includes(work.$case)) Drawing.refuse(this);
-    const request: StartRequest = { requestId: randomUUID(), work };
-    const { operationId } = await callUnary<{ operationId: string }>((o, done) => this.#stubs.operations.start(request, META, o, done));
+    const operationId = await this.#start(work);
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
+    const end = this.#holdings.begin(cancel);
     signal?.addEventListener("abort", cancel, { once: true });
     if (signal?.aborted) cancel();
     const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed, new Drawing(this))) : undefined;
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
     try {
-      const done = await this.#watch(operationId, onProgress && feed ? withTotal(onProgress, () => feed.asks.size) : onProgress);
+      const done = await this.#follow(operationId, onProgress && feed ? withTotal(onProgress, () => feed.asks.size) : onProgress);
       await feeding;
+      this.#holdings.note(work, done);
       return { operationId, done };
     } catch (error) {
       // Where the feed failed first, that is the cause; a loader that is still thinking is not waited for.
@@ -108,10 +141,17 @@ export class ShimSession {
       throw fed?.error !== undefined && !isFeedLost(fed.error) && !signal?.aborted ? fed.error : error;
     } finally {
       signal?.removeEventListener("abort", cancel);
+      end();
     }
   }
 
-  async #watch(operationId: string, onProgress: RunOptions["onProgress"]): Promise<Succeeded> {
+  async #start(work: Work): Promise<string> {
+    const request: StartRequest = { requestId: randomUUID(), work };
+    const answer = await callUnary<{ operationId: string }>((o, done) => this.#stubs.operations.start(request, META, o, done));
+    return answer.operationId;
+  }
+
+  async #follow(operationId: string, onProgress: RunOptions["onProgress"]): Promise<Succeeded> {
     let seen = 0;
     for (let attempt = 0; ; attempt++) {
       try {
@@ -144,6 +184,21 @@ export class ShimSession {
     }
     return assembler.finish();
   }
+}
+
+async function connected<T>(endpoint: Endpoint, open: (stubs: Stubs) => Promise<T>): Promise<T> {
+  const stubs = connect(endpoint);
+  try {
+    return await open(stubs);
+  } catch (error) {
+    disconnect(stubs);
+    throw error;
+  }
+}
+
+function shakeHands({ session }: Stubs, client: string, timeout: number): Promise<HandshakeResponse> {
+  const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
+  return callUnary<HandshakeResponse>((options, done) => session.handshake(request, META, options, done), timeout);
 }
 
 function settleEvent(event: Event, onProgress: RunOptions["onProgress"]): Succeeded | undefined {

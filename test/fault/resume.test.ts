@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readPlanFile, readScoreFile, type StateDict } from "../../src/index.js";
 import { ShimProcess } from "../../src/shim/process.js";
 import { mulberry32, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
-import { MOMENTS, RESUMABLE, type ResumableRun, WRITES } from "../fixtures/resumable.js";
+import { MOMENTS, RESUMABLE, type ResumableRun, TOKEN_VARIABLE, WRITES } from "../fixtures/resumable.js";
 
 const SCRIPT = join(dirname(fileURLToPath(import.meta.url)), "..", "fixtures", "pruneResumably.ts");
 const SOAK = process.env["PRUNEBRIDGE_SOAK"] === "1";
@@ -21,6 +21,7 @@ let parent: string;
 let expected: Undisturbed;
 beforeAll(async () => {
   shim = await ShimProcess.start();
+  process.env[TOKEN_VARIABLE] = shim.endpoint.token.reveal();
   dir = await mkdtemp(join(tmpdir(), "prunebridge-test-"));
   parent = await writeCheckpoint(join(dir, "parent"));
   expected = await runUndisturbed(join(dir, "first"));
