@@ -62,7 +62,11 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     return this.#plan;
   }
 
-  /** Loads the weights now rather than with the first use. Throws MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM. */
+  /**
+   * Loads the weights now rather than with the first use.
+   *
+   * @throws PruneError UNSUPPORTED_QUANTIZATION, MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM
+   */
   async load(options: RunOptions = {}): Promise<void> {
     await this.modelId(options);
   }
@@ -151,6 +155,7 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   async #load(options: RunOptions): Promise<string> {
     const { device = "auto", dtype = "auto" } = this.#options;
     const path = this.parent.checkpoint.dir;
+    refuseQuantized(this.parent);
     try {
       return await openModel(this.#session, { path, device, dtype }, options);
     } catch (error) {
@@ -172,4 +177,12 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
       throw error;
     }
   }
+}
+
+/** What runs quantised weights is another network than the one that its family's table describes. */
+function refuseQuantized({ checkpoint: { dir, configPath }, architecture: { quantization } }: Parent): void {
+  if (!quantization) return;
+  throw new PruneError("UNSUPPORTED_QUANTIZATION", `${dir} is quantised (${quantization.name}): it can be cut on storage, and not be run`, {
+    hint: `score its unquantised parent, plan with these scores for ${configPath}, and slice ${dir} by that plan`,
+  });
 }
