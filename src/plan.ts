@@ -4,7 +4,6 @@ import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { checkPlan } from "./policy/checkPlan.js";
 import { makePlan, outlinePlan, type PlanOutline } from "./policy/plan.js";
-import { isPart } from "./policy/quantizedParts.js";
 import { rankByActivation, rankByPosition } from "./policy/rank.js";
 import { sliceTensors } from "./policy/slices.js";
 
@@ -28,8 +27,8 @@ export function plan(parent: Parent, exportConfig: unknown, rankBy: RankBy): Pla
 
 /** Refuses a plan that keeps blocks of quantised weights in part. A bare config.json has no weights to tell. Throws UNSUPPORTED_QUANTIZATION. */
 export function checkBlocks({ architecture, matched }: Parent, { kept }: Pick<PlanFile, "kept">): void {
-  const parts = matched?.tensors.filter(({ row }) => isPart(row)) ?? [];
-  sliceTensors(architecture, kept, parts);
+  const inBlocks = matched?.tensors.filter(({ row }) => row.axes.some(({ kind }) => kind === "blocks")) ?? [];
+  sliceTensors(architecture, kept, inBlocks);
 }
 
 /** Reads a plan and checks that it is one for this parent. Throws BAD_PLAN or UNSUPPORTED_QUANTIZATION. */
