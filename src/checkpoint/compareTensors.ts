@@ -62,21 +62,32 @@ function* batches(pieces: Iterable<RowPiece>): Generator<RowPiece[]> {
 }
 
 /** The first item that is not the parent's. */
-function firstDifference(found: Buffer, kept: Buffer, picks: readonly number[] | undefined, itemBytes: number): number | undefined {
+function firstDifference(found: Buffer, kept: Buffer, picks: Uint32Array | undefined, itemBytes: number): number | undefined {
   if (!picks) {
     if (found.equals(kept)) return undefined;
     return Math.floor(found.findIndex((byte, at) => byte !== kept[at]) / itemBytes);
   }
-  let at = 0;
+  const [ours, theirs] = [found, kept].map((bytes) => inWords(bytes, itemBytes)) as [Words, Words];
+  const words = ours.length / picks.length;
   for (let item = 0; item < picks.length; item++) {
-    const source = (picks[item] ?? 0) * itemBytes;
-    for (let byte = 0; byte < itemBytes; byte++, at++) if (found[at] !== kept[source + byte]) return item;
+    const [at, source] = [item * words, (picks[item] ?? 0) * words];
+    for (let word = 0; word < words; word++) if (ours[at + word] !== theirs[source + word]) return item;
   }
   return undefined;
 }
 
+type Words = Uint8Array | Uint16Array | Uint32Array;
+
+/** Bytes in the widest words that make up an item. */
+function inWords({ buffer, byteOffset, length }: Buffer, itemBytes: number): Words {
+  if (itemBytes % 4 === 0) return new Uint32Array(buffer, byteOffset, length / 4);
+  if (itemBytes % 2 === 0) return new Uint16Array(buffer, byteOffset, length / 2);
+  return new Uint8Array(buffer, byteOffset, length);
+}
+
 async function readRange(file: FileHandle, { path, tensor }: PlacedTensor, begin: number, end: number): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafe(end - begin);
+  // Not from the pool, whose buffers may begin anywhere: words have to be aligned.
+  const bytes = Buffer.allocUnsafeSlow(end - begin);
   for (let filled = 0; filled < bytes.length; ) {
     const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, tensor.begin + begin + filled);
     if (bytesRead === 0)

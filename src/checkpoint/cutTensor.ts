@@ -19,7 +19,7 @@ export interface Segment {
   readonly parentFirst: number;
   readonly parentEnd: number;
   /** Where each item of the child lies, counted in items from `parentFirst`; undefined where they come in a row. */
-  readonly picks: readonly number[] | undefined;
+  readonly picks: Uint32Array | undefined;
 }
 
 /** A segment of one row, and where it lies: bytes from the beginnings of the tensors. */
@@ -86,13 +86,14 @@ function* segmentsOf(kept: KeptAxis, length: number, dtype: Dtype, span: number)
     const from = kept?.[first] ?? first;
     let end = kept ? first + elements : Math.min(length, first + most);
     while (kept && end < length && (kept[end] ?? 0) - from < most) end += elements;
-    const picks = kept?.slice(first, end).filter((_, i) => i % elements === 0);
+    const picks =
+      kept && Uint32Array.from({ length: (end - first) / elements }, (_, i) => ((kept[first + i * elements] ?? 0) - from) / elements);
     yield {
       childFirst: first,
       childEnd: end,
       parentFirst: from,
       parentEnd: (kept?.[end - 1] ?? end - 1) + 1,
-      picks: picks?.map((position) => (position - from) / elements),
+      picks,
     };
     first = end;
   }

@@ -12,6 +12,7 @@ import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
 import { type Cutter, slice } from "../slice.js";
 import { liveCut } from "./liveCut.js";
+import { refuseQuantized } from "./refuseQuantized.js";
 import { Runner } from "./runner.js";
 import { ModelView } from "./view.js";
 
@@ -177,12 +178,4 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
       throw error;
     }
   }
-}
-
-/** What runs quantised weights is another network than the one that its family's table describes. */
-function refuseQuantized({ checkpoint: { dir, configPath }, architecture: { quantization } }: Parent): void {
-  if (!quantization) return;
-  throw new PruneError("UNSUPPORTED_QUANTIZATION", `${dir} is quantised (${quantization.name}): it can be cut on storage, and not be run`, {
-    hint: `score its unquantised parent, plan with these scores for ${configPath}, and slice ${dir} by that plan`,
-  });
 }

@@ -42,7 +42,7 @@ const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "laten
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
-  const quantization = readQuantization(config, table.mxfp4 ?? false, where);
+  const quantization = readQuantization(config, table, where);
   const flags = readFlags(config, table, where);
   const layers = readLayerKinds(config, table, readSize(config, table, "num_layers", {}, where) ?? 0, where);
   const used = usedHyperparameters(table, flags, layers);

@@ -28,7 +28,8 @@ export interface MatchedTensors<T extends StoredTensor> {
  * Finds the layout of a checkpoint and the row of every stored tensor, and checks its shape, and that no row lacks a tensor. Tensors that
  * children go without are left out of the result.
  *
- * @throws PruneError UNKNOWN_TENSOR, BAD_TENSOR (shape) or MISSING_TENSOR, naming the tensor
+ * @throws PruneError UNKNOWN_TENSOR, UNSUPPORTED_QUANTIZATION, BAD_TENSOR (shape, or dtype where weights are quantised) or MISSING_TENSOR,
+ *   naming the tensor; BAD_CONFIG where it states a quantisation that no weight has
  */
 export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
   const layout = findLayout(architecture, stored);

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PruneError } from "../errors.js";
+import type { FamilyTable } from "./families/table.js";
 
 /** How the weights of a checkpoint are quantised, as far as cutting has to know it. */
 export interface Quantization {
@@ -53,7 +54,7 @@ const compressed = z.looseObject({
  *
  * @throws PruneError UNSUPPORTED_QUANTIZATION for a method, or a variant of one, whose layout cannot be cut
  */
-export function readQuantization(config: Readonly<Record<string, unknown>>, mxfp4: boolean, where: string): Quantization | undefined {
+export function readQuantization(config: Readonly<Record<string, unknown>>, table: FamilyTable, where: string): Quantization | undefined {
   const key = KEYS.find((name) => config[name] !== undefined && config[name] !== null);
   if (key === undefined) return undefined;
   const stated = config[key];
@@ -76,7 +77,7 @@ export function readQuantization(config: Readonly<Record<string, unknown>>, mxfp
       return describe(key, method, compressedScales(Object.values(parsed.data.config_groups), where));
     }
     case "mxfp4":
-      if (mxfp4) return describe(key, method, { per: "mxfp4" });
+      if (table.mxfp4) return describe(key, method, { per: "mxfp4" });
   }
   throw unsupported(`${where}: the weights are quantised by ${method}, in a layout that cannot be cut`);
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readHeader, readTensorBytes } from "../../src/checkpoint/safetensors.js";
 import type { NamedTensor } from "../../src/checkpoint/writeSafetensors.js";
-import { Bridge, plan, prune, type RankBy, readParent, type ScoreFile, slice, verify } from "../../src/index.js";
+import { Bridge, inspect, plan, prune, type RankBy, readParent, type ScoreFile, slice, verify } from "../../src/index.js";
 import type { LayoutName } from "../../src/policy/families/table.js";
 import { asFloat32 } from "../../src/tensor.js";
 import { type Config, plantedScores, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
@@ -183,6 +183,7 @@ describe("a quantised checkpoint", () => {
     const dir = await temporaryFolder();
     const config = { ...TINY.llama, ...block8.config };
     const folder = await writeTensors(join(dir, "parent"), config, quantizedTensors(config, block8));
+    expect((await inspect(folder)).quantization).toBe("fp8 with one scale for each block of 8 x 8");
     await using model = await bridge.open(folder);
     await expect(model.load()).rejects.toMatchObject({
       code: "UNSUPPORTED_QUANTIZATION",
