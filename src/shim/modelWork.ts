@@ -1,4 +1,3 @@
-import { PruneError } from "../errors.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
 import { type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
@@ -18,7 +17,7 @@ export async function closeModel(session: ShimSession, modelId: string): Promise
   try {
     await session.run({ $case: "closeModel", value: { modelId } });
   } catch (error) {
-    if (!(error instanceof PruneError) || !session.gone.includes(error.code)) throw error;
+    if (!session.isGone(error)) throw error;
   }
 }
 

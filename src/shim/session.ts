@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Metadata } from "@grpc/grpc-js";
 import { throwIfCancelled } from "../cancel.js";
-import { type ErrorCode, PruneError } from "../errors.js";
+import { PruneError } from "../errors.js";
 import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 import type { HandshakeResponse } from "../gen/prunebridge/v1/session.js";
 import type { RunOptions } from "../progress.js";
@@ -12,11 +12,12 @@ import { DeathWatch } from "./deathWatch.js";
 import { Drawing } from "./drawing.js";
 import type { Endpoint } from "./endpoint.js";
 import { type FeedSource, sendFeed } from "./feed.js";
+import { connected, shakeHands } from "./handshake.js";
 import { Holdings } from "./holdings.js";
-import { PROTOCOL, RETRY_PAUSES, TIMEOUTS } from "./options.js";
+import { RETRY_PAUSES, TIMEOUTS } from "./options.js";
 import type { ShimProcess } from "./process.js";
 import { RestartWatch } from "./restartWatch.js";
-import { callUnary, connect, disconnect, readStream, type Stubs } from "./rpc.js";
+import { callUnary, disconnect, readStream, type Stubs } from "./rpc.js";
 import { TensorAssembler } from "./tensors.js";
 import { fromCallError, fromDetail, isUnavailable } from "./translate.js";
 
@@ -34,7 +35,7 @@ export type ShimInfo = HandshakeResponse;
 /** The parts of a process that a session needs: the news of its death, and which Python functions it may call. */
 export type Lifeline = Pick<ShimProcess, "died" | "allowPython">;
 
-/** What explains failures by what became of the shim, and the errors after which it holds nothing any more. */
+/** What explains failures by what became of the shim, and the codes of errors after which it holds nothing any more. */
 type Watch = Pick<DeathWatch | RestartWatch, "guard" | "gone">;
 
 /** A connection to one shim, after its handshake. */
@@ -42,6 +43,7 @@ export class ShimSession {
   readonly #stubs: Stubs;
   readonly #watch: Watch;
   readonly #holdings = new Holdings();
+  #ended: PruneError | undefined;
   readonly shim: HandshakeResponse;
   /** The Python functions and modules that the shim may call, where its starter is this process. */
   readonly allowPython: readonly string[] | undefined;
@@ -71,9 +73,9 @@ export class ShimSession {
     });
   }
 
-  /** The errors after which the shim holds nothing of this session any more. */
-  get gone(): readonly ErrorCode[] {
-    return this.#watch.gone;
+  /** Whether an error says that the shim holds nothing of this session any more. */
+  isGone(error: unknown): boolean {
+    return error instanceof PruneError && (error === this.#ended || this.#watch.gone.includes(error.code));
   }
 
   /** Ends the connection; what runs in the shim goes on. */
@@ -94,8 +96,9 @@ export class ShimSession {
       const watches = (await this.#watch.guard(Promise.all(closing))).map((operationId) => this.#follow(operationId, undefined));
       await Promise.race([Promise.allSettled(watches), sleep(TIMEOUTS.detach, undefined, { ref: false })]);
     } catch (error) {
-      if (!(error instanceof PruneError) || !this.gone.includes(error.code)) throw error;
+      if (!this.isGone(error)) throw error;
     } finally {
+      this.#ended = new PruneError("SHIM_UNREACHABLE", "the bridge to the shim was closed", { hint: "attach again" });
       this.close();
     }
   }
@@ -121,6 +124,7 @@ export class ShimSession {
 
   async #runToEnd(work: Work, { signal, onProgress }: RunOptions, feed?: FeedSource): Promise<{ operationId: string; done: Succeeded }> {
     throwIfCancelled(signal);
+    if (this.#ended) throw this.#ended;
     if (!BESIDE_MODELS.includes(work.$case)) Drawing.refuse(this);
     const operationId = await this.#start(work);
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
@@ -184,21 +188,6 @@ export class ShimSession {
     }
     return assembler.finish();
   }
-}
-
-async function connected<T>(endpoint: Endpoint, open: (stubs: Stubs) => Promise<T>): Promise<T> {
-  const stubs = connect(endpoint);
-  try {
-    return await open(stubs);
-  } catch (error) {
-    disconnect(stubs);
-    throw error;
-  }
-}
-
-function shakeHands({ session }: Stubs, client: string, timeout: number): Promise<HandshakeResponse> {
-  const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
-  return callUnary<HandshakeResponse>((options, done) => session.handshake(request, META, options, done), timeout);
 }
 
 function settleEvent(event: Event, onProgress: RunOptions["onProgress"]): Succeeded | undefined {
