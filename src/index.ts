@@ -1,3 +1,4 @@
+export { parseJsonObject, readJsonObject } from "./checkpoint/json.js";
 export type { Manifest } from "./checkpoint/manifest.js";
 export type { PlanFile } from "./checkpoint/planFile.js";
 export { readPlanFile, writePlanFile } from "./checkpoint/planFile.js";

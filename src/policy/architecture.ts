@@ -28,6 +28,10 @@ export interface Architecture {
 
 type Sizes = { -readonly [name in HyperparameterName]?: number };
 
+// Bounds that no network comes near to: a config that states more is wrong, and must not exhaust memory before that is found.
+const MAX_SIZE = 2 ** 24;
+const MAX_LAYERS = 10_000;
+
 const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "latent", "mamba_bias", "conv_bias"];
 
 /**
@@ -142,9 +146,11 @@ function readSize(config: ModelConfig, table: FamilyTable, name: HyperparameterN
   const fallback = stored === undefined ? field.absent : stored === null ? field.null : undefined;
   if (fallback === "none") return undefined;
   const value = fallback === undefined ? stored : resolveFallback(config, fallback, sofar);
-  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
+  const most = name === "num_layers" ? MAX_LAYERS : MAX_SIZE;
+  if (typeof value === "number" && Number.isInteger(value) && value > 0 && value <= most) return value;
   const found = value === undefined ? "is missing" : `is ${JSON.stringify(value)}`;
-  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be a positive integer (${name})`);
+  const expected = typeof value === "number" && value > most ? `an integer up to ${most}` : "a positive integer";
+  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be ${expected} (${name})`);
 }
 
 function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none">, sofar: Sizes): number | undefined {

@@ -1,4 +1,5 @@
 import { type Architecture, type ModelConfig, statedKeys } from "./architecture.js";
+import type { FamilyTable } from "./families/table.js";
 import { HYPERPARAMETERS, type Hyperparameters } from "./hyperparameters.js";
 import { patchLayers } from "./layers.js";
 
@@ -12,7 +13,7 @@ export type ConfigPatch = Readonly<Record<string, unknown>>;
  * @param keptLayers - the parent's layers that stay, in order
  */
 export function patchConfig(config: ModelConfig, parent: Architecture, child: Hyperparameters, keptLayers: readonly number[]): ConfigPatch {
-  const { fields, multiTokenPrediction } = parent.table;
+  const { fields } = parent.table;
   const patch: Record<string, unknown> = {};
   for (const name of HYPERPARAMETERS) {
     const field = fields[name];
@@ -22,7 +23,14 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
       if (config[key] !== child[name]) patch[key] = child[name];
     }
   }
-  if (multiTokenPrediction && Number(config[multiTokenPrediction.key] ?? 0) > 0) patch[multiTokenPrediction.key] = 0;
+  const ahead = headsAhead(config, parent.table);
+  if (ahead !== undefined) patch[ahead] = 0;
   const layers = parent.hyperparameters.num_layers;
   return keptLayers.length === layers ? patch : { ...patch, ...patchLayers(config, parent.table, parent.layers, keptLayers) };
+}
+
+/** The config field that states heads for several tokens ahead, where it states some. */
+export function headsAhead(config: ModelConfig, { multiTokenPrediction }: FamilyTable): string | undefined {
+  const stated = multiTokenPrediction && config[multiTokenPrediction.key];
+  return typeof stated === "number" && stated > 0 ? multiTokenPrediction?.key : undefined;
 }

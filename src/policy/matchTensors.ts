@@ -77,6 +77,8 @@ function splitName(name: string): { template: string } & Place {
 }
 
 function isPlaced(row: ArchitectureRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
+  // A name may hold the words that stand for a number.
+  if (row.perLayer !== (layer !== undefined) || row.perExpert !== (expert !== undefined)) return false;
   if (expert !== undefined && expert >= (hyperparameters.num_moe_experts ?? 0)) return false;
   if (layer === undefined) return true;
   const kind = layers[layer];
@@ -96,15 +98,22 @@ function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Ar
 function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRow>, present: ReadonlySet<string>): void {
   for (const row of rows) {
     if (row.shared) continue;
-    const missing = rowPlaces(row, architecture)
-      .map((place) => nameAt(row.name, place))
-      .find((name) => !present.has(name));
+    const missing = firstMissing(row, architecture, present);
     if (missing === undefined) continue;
     throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${missing}, which ${architecture.table.family} models have`, {
       hint:
         row.name === "lm_head.weight" ? 'tied embeddings need "tie_word_embeddings": true in config.json' : "download the checkpoint again",
     });
   }
+}
+
+/** One after the other: a config may state more places than memory holds. */
+function firstMissing(row: ArchitectureRow, architecture: Architecture, present: ReadonlySet<string>): string | undefined {
+  for (const place of rowPlaces(row, architecture)) {
+    const name = nameAt(row.name, place);
+    if (!present.has(name)) return name;
+  }
+  return undefined;
 }
 
 function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
