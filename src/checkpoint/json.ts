@@ -4,6 +4,8 @@ import { readText } from "./regularFile.js";
 import { parseStrictJson } from "./strictJson.js";
 
 const FORMATTING = { insertSpaces: true, tabSize: 2 };
+// jsonc-parser's formatter fails at an indentation of 200 spaces: a text that may come near is edited without it.
+const INDENTED_FAR = /[ \t]{32}/;
 const INFINITY = "Infinity";
 
 /** The largest document that is read: as much as a safetensors header may have. */
@@ -34,10 +36,8 @@ export function parseConfig(text: string, where: string): Record<string, unknown
  * does.
  */
 export function patchConfigText(text: string, patch: Readonly<Record<string, unknown>>): string {
-  return Object.entries(patch).reduce(
-    (patched, [key, value]) => applyEdits(patched, modify(patched, [key], value, { formattingOptions: FORMATTING })),
-    text,
-  );
+  const options = INDENTED_FAR.test(text) ? {} : { formattingOptions: FORMATTING };
+  return Object.entries(patch).reduce((patched, [key, value]) => applyEdits(patched, modify(patched, [key], value, options)), text);
 }
 
 /** Parses a JSON object. Throws `code`, naming `where`. */

@@ -1,7 +1,7 @@
 import { visit } from "jsonc-parser";
 
-/** Levels of nesting that are read: as many as the safetensors library reads. */
-const MAX_DEPTH = 128;
+/** Levels of nesting that are read: more than any document has, and few enough for whatever walks it. */
+const MAX_DEPTH = 64;
 
 const LONE_SURROGATE = /\p{Surrogate}/u;
 

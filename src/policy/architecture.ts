@@ -39,7 +39,7 @@ const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "laten
  *
  * @param where - what to call the config in errors
  * @throws PruneError UNKNOWN_ARCHITECTURE, or BAD_CONFIG where a size is missing, not a positive integer, or stated twice and differently,
- *   or heads do not fill their groups
+ *   heads do not fill their groups, or a router chooses more experts than there are
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
@@ -55,6 +55,8 @@ export function readArchitecture(config: ModelConfig, where = "config.json"): Ar
   checkDivides(table, hyperparameters, "num_attention_heads", "num_query_groups", where);
   checkDivides(table, hyperparameters, "mamba_num_heads", "mamba_num_groups", where);
   checkDivides(table, hyperparameters, "num_moe_experts", "moe_router_num_groups", where);
+  checkChosen(table, hyperparameters, "moe_router_topk", "num_moe_experts", where);
+  checkChosen(table, hyperparameters, "moe_router_group_topk", "moe_router_num_groups", where);
   return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
 }
 
@@ -124,6 +126,21 @@ function checkDivides(
   if (size === undefined || groups === undefined || size % groups === 0) return;
   throw new PruneError("BAD_CONFIG", `${where}: ${name} ${size} does not divide into ${groups} groups (${groupsName})`, {
     hint: `${table.fields[name]?.key} must be a multiple of ${table.fields[groupsName]?.key}`,
+  });
+}
+
+/** A router cannot choose more than there are. */
+function checkChosen(
+  table: FamilyTable,
+  sizes: Hyperparameters,
+  name: "moe_router_topk" | "moe_router_group_topk",
+  ofName: "num_moe_experts" | "moe_router_num_groups",
+  where: string,
+): void {
+  const [chosen, all] = [sizes[name], sizes[ofName]];
+  if (chosen === undefined || all === undefined || chosen <= all) return;
+  throw new PruneError("BAD_CONFIG", `${where}: ${name} ${chosen} is more than ${ofName} ${all}`, {
+    hint: `${table.fields[name]?.key} must be at most ${table.fields[ofName]?.key}`,
   });
 }
 

@@ -20,10 +20,10 @@ export function parseConstraints(given: unknown): Constraints {
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
     throw bad(`constraints must be an object such as {"params": "60%"}, not ${shown(given)}`);
   }
-  const names = Object.keys(given);
+  const names = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [name]));
   const unknown = names.find((name) => !NAMES.includes(name));
   if (unknown !== undefined) throw bad(`unknown constraint ${unknown}`, suggestName(unknown, NAMES));
-  if (!("export_config" in given)) {
+  if (!("export_config" in given) || given.export_config === undefined) {
     if (names.length === 0) throw bad("constraints are empty", 'give {"export_config": {...}}, or a bound such as {"params": "60%"}');
     return { kind: "bounds", bounds: parseBounds({ ...given }) };
   }
