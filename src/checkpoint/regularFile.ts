@@ -16,12 +16,12 @@ export interface TextKind {
  * @throws PruneError PATH_NOT_FOUND that says why it cannot be read
  */
 export async function openRegularFile(path: string): Promise<FileHandle> {
-  const unreadable = (cause: unknown): never => {
-    throw new PruneError("PATH_NOT_FOUND", `cannot read ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  const fail = (cause: unknown): never => {
+    throw unreadable(path, cause);
   };
-  checkRegular(path, await stat(path).catch(unreadable));
+  checkRegular(path, await stat(path).catch(fail));
   // What has taken the file's place since must not block either.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch(unreadable);
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch(fail);
   try {
     checkRegular(path, await file.stat());
     return file;
@@ -51,18 +51,28 @@ async function readBounded(path: string, { code, mostBytes }: TextKind): Promise
   const chunks: Buffer[] = [];
   let bytes = 0;
   try {
-    // The size that a file states is not what it holds, in /proc for one.
+    const { size } = await file.stat();
+    if (size > mostBytes) throw tooLarge(path, code, mostBytes);
+    // Files in /proc state no size, whatever they hold.
     for await (const chunk of file.createReadStream({ end: mostBytes, autoClose: false }) as AsyncIterable<Buffer>) {
       chunks.push(chunk);
       bytes += chunk.length;
     }
-  } catch (cause) {
-    throw new PruneError("PATH_NOT_FOUND", `cannot read ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  } catch (error) {
+    throw error instanceof PruneError ? error : unreadable(path, error);
   } finally {
     await file.close();
   }
-  if (bytes > mostBytes) throw new PruneError(code, `${path} has more than ${mostBytes} bytes`, { hint: "name the right file" });
+  if (bytes > mostBytes) throw tooLarge(path, code, mostBytes);
   return Buffer.concat(chunks);
+}
+
+function tooLarge(path: string, code: ErrorCode, mostBytes: number): PruneError {
+  return new PruneError(code, `${path} has more than ${mostBytes} bytes`, { hint: "name the right file" });
+}
+
+function unreadable(path: string, cause: unknown): PruneError {
+  return new PruneError("PATH_NOT_FOUND", `cannot read ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
 }
 
 function checkRegular(path: string, found: Stats): void {

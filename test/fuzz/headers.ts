@@ -35,10 +35,16 @@ export function files(most: number): fc.Arbitrary<Buffer> {
       stretched,
     )
     .map(([[json, data], lengthOff, dataOff]) => {
-      const length = Buffer.alloc(8);
-      length.writeBigUInt64LE(BigInt(Math.max(0, json.length + lengthOff)));
-      return Buffer.concat([length, json, Buffer.alloc(Math.min(1000, Math.max(0, data + dataOff)))]);
+      const stated = Math.max(0, json.length + lengthOff);
+      return Buffer.concat([startOfFile(json, stated), Buffer.alloc(Math.min(1000, Math.max(0, data + dataOff)))]);
     });
+}
+
+/** A header as it stands in a file, with the length that it states. */
+export function startOfFile(json: Buffer, stated = json.length): Buffer {
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(stated));
+  return Buffer.concat([length, json]);
 }
 
 /** Reads the header of a file that lies in memory. */
