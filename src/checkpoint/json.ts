@@ -1,7 +1,7 @@
-import { applyEdits, createScanner, modify } from "jsonc-parser";
+import { applyEdits, modify } from "jsonc-parser";
 import { type ErrorCode, PruneError } from "../errors.js";
 import { readText } from "./regularFile.js";
-import { parseStrictJson } from "./strictJson.js";
+import { endOfString, parseStrictJson } from "./strictJson.js";
 
 const FORMATTING = { insertSpaces: true, tabSize: 2 };
 // jsonc-parser's formatter fails at an indentation of 200 spaces: a text that may come near is edited without it.
@@ -53,16 +53,20 @@ export function parseJsonObject(text: string, where: string, code: ErrorCode): R
 }
 
 function withInfinityAsNumber(text: string): string {
-  const scanner = createScanner(text);
   const parts: string[] = [];
-  let copied = 0;
-  scanner.scan();
-  for (; scanner.getTokenLength() > 0; scanner.scan()) {
-    const at = scanner.getTokenOffset();
-    const standsAlone = /[\s,:[-]/.test(text[at - 1] ?? "");
-    if (!standsAlone || scanner.getTokenValue() !== INFINITY || !text.startsWith(INFINITY, at)) continue;
-    parts.push(text.slice(copied, at), "1e999");
-    copied = at + INFINITY.length;
+  let [copied, at, word] = [0, 0, text.indexOf(INFINITY)];
+  while (word >= 0) {
+    const quote = text.indexOf('"', at);
+    if (quote >= 0 && quote < word) {
+      at = endOfString(text, quote);
+    } else {
+      if (/[\s,:[-]/.test(text[word - 1] ?? "")) {
+        parts.push(text.slice(copied, word), "1e999");
+        copied = word + INFINITY.length;
+      }
+      at = word + INFINITY.length;
+    }
+    if (at > word) word = text.indexOf(INFINITY, at);
   }
   return parts.join("") + text.slice(copied);
 }

@@ -11,7 +11,7 @@ import type { Config } from "../fixtures/checkpoints.js";
 import { eachAxis, everyAxis } from "../fixtures/cutting.js";
 import { NETWORKS } from "../fixtures/families.js";
 import { nearText } from "./documents.js";
-import { FACTOR, outcomeOf, Tally } from "./outcome.js";
+import { FACTOR, outcomeOf, Tally, TIMEOUT_MS } from "./outcome.js";
 
 const OWN = [
   ...['"0-3"', '"0,2"', '"1-3"', '"0-15"', '"4-19"', '"0-43"', '"0-999999999"', '"0-"', '","', '"16777215"', '"16777216"'],
@@ -35,24 +35,28 @@ const plans = networks.flatMap((network) =>
   })),
 );
 
-it("a plan is written again as the same, and cuts within its parent or is refused", () => {
-  const tally = new Tally();
-  fc.assert(
-    fc.property(
-      fc.constantFrom(...plans).chain(({ network, plan }) => fc.tuple(fc.constant(network), nearText(fc.constant(plan), OWN, 2))),
-      ([network, text]) => {
-        const { value: plan } = outcomeOf(() => parsePlan(text, "plan.json"));
-        if (!plan) return true;
-        const written = encodePlan(plan);
-        if (encodePlan(parsePlan(written, "again")) !== written) return false;
-        const { value: slices } = tally.count(outcomeOf(() => slicesOf(network, plan)));
-        return !slices || slices.tensors.every((tensor) => fits(tensor, slices.indexSets));
-      },
-    ),
-    { numRuns: 10_000 * FACTOR },
-  );
-  expect(tally.share).toBeGreaterThan(0.1);
-});
+it(
+  "a plan is written again as the same, and cuts within its parent or is refused",
+  () => {
+    const tally = new Tally();
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...plans).chain(({ network, plan }) => fc.tuple(fc.constant(network), nearText(fc.constant(plan), OWN, 2))),
+        ([network, text]) => {
+          const { value: plan } = outcomeOf(() => parsePlan(text, "plan.json"));
+          if (!plan) return true;
+          const written = encodePlan(plan);
+          if (encodePlan(parsePlan(written, "again")) !== written) return false;
+          const { value: slices } = tally.count(outcomeOf(() => slicesOf(network, plan)));
+          return !slices || slices.tensors.every((tensor) => fits(tensor, slices.indexSets));
+        },
+      ),
+      { numRuns: 10_000 * FACTOR },
+    );
+    expect(tally.share).toBeGreaterThan(0.1);
+  },
+  TIMEOUT_MS,
+);
 
 function planText({ config, architecture }: Network, target: unknown): string {
   return encodePlan({ ...makePlan(architecture, config, target, rankByPosition(architecture)), fingerprint: null });

@@ -5,7 +5,7 @@ import { encodeSearchState, parseSearchState } from "../../src/checkpoint/search
 import { checkShardContent, parseIndex } from "../../src/checkpoint/shardIndex.js";
 import { parseTexts } from "../../src/data/textFile.js";
 import { nearText } from "./documents.js";
-import { FACTOR, type Outcome, outcomeOf, Tally } from "./outcome.js";
+import { FACTOR, type Outcome, outcomeOf, Tally, TIMEOUT_MS } from "./outcome.js";
 
 const INDEX = {
   metadata: { total_size: 100 },
@@ -44,50 +44,66 @@ function taken(document: unknown, own: readonly string[], runs: number, hold: (t
 }
 
 describe("near good ones,", () => {
-  it("an index places tensors in files beside it, or is refused", () => {
-    const own = ['"model-00002-of-00002.safetensors"', '"..safetensors"', '"a\\\\b.safetensors"', '".safetensors"'];
-    const share = taken(INDEX, own, 8000, (text) => {
-      const read = outcomeOf(() => parseIndex(text, "index"));
-      const { value: index } = read;
-      if (!index) return read;
-      const files = [...index.files];
-      for (const [file, tensors] of files)
-        checkShardContent(
-          index,
-          file,
-          tensors.map((name) => ({ name })),
-        );
-      return files.every(([file]) => !/[/\0]/.test(file) && file.endsWith(".safetensors")) ? read : false;
-    });
-    expect(share).toBeGreaterThan(0.1);
-  });
+  it(
+    "an index places tensors in files beside it, or is refused",
+    () => {
+      const own = ['"model-00002-of-00002.safetensors"', '"..safetensors"', '"a\\\\b.safetensors"', '".safetensors"'];
+      const share = taken(INDEX, own, 8000, (text) => {
+        const read = outcomeOf(() => parseIndex(text, "index"));
+        const { value: index } = read;
+        if (!index) return read;
+        const files = [...index.files];
+        for (const [file, tensors] of files)
+          checkShardContent(
+            index,
+            file,
+            tensors.map((name) => ({ name })),
+          );
+        return files.every(([file]) => !/[/\0]/.test(file) && file.endsWith(".safetensors")) ? read : false;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
 
-  it("a manifest is read, or refused", () => {
-    const own = ['"0123abcd"', '"../model.safetensors"', '"model.safetensors\\n"', '"prunebridge.manifest/2"'];
-    const share = taken(MANIFEST, own, 6000, (text) => {
-      const read = outcomeOf(() => parseManifest(text, "manifest"));
-      return read.value?.shards.every(({ file, bytes }) => /^[^/\n]+\.safetensors$/.test(file) && Number.isSafeInteger(bytes)) === false
-        ? false
-        : read;
-    });
-    expect(share).toBeGreaterThan(0.1);
-  });
+  it(
+    "a manifest is read, or refused",
+    () => {
+      const own = ['"0123abcd"', '"../model.safetensors"', '"model.safetensors\\n"', '"prunebridge.manifest/2"'];
+      const share = taken(MANIFEST, own, 6000, (text) => {
+        const read = outcomeOf(() => parseManifest(text, "manifest"));
+        return read.value?.shards.every(({ file, bytes }) => /^[^/\n]+\.safetensors$/.test(file) && Number.isSafeInteger(bytes)) === false
+          ? false
+          : read;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
 
-  it("a search state is written again as the same, or refused", () => {
-    const share = taken(SEARCH, ['{"a":1}', "1e308", '"prunebridge.search/1"'], 6000, (text) => {
-      const read = outcomeOf(() => parseSearchState(text, "search"));
-      if (!read.value) return read;
-      const written = encodeSearchState(read.value);
-      return encodeSearchState(parseSearchState(written, "again")) === written ? read : false;
-    });
-    expect(share).toBeGreaterThan(0.1);
-  });
+  it(
+    "a search state is written again as the same, or refused",
+    () => {
+      const share = taken(SEARCH, ['{"a":1}', "1e308", '"prunebridge.search/1"'], 6000, (text) => {
+        const read = outcomeOf(() => parseSearchState(text, "search"));
+        if (!read.value) return read;
+        const written = encodeSearchState(read.value);
+        return encodeSearchState(parseSearchState(written, "again")) === written ? read : false;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
 
-  it("lines of texts are read, or refused with their number", () => {
-    const share = taken({ text: "a text", more: [1] }, ['"text"', '"a\\nb"'], 5000, (line) => {
-      const read = outcomeOf(() => parseTexts(`{"text":"first"}\n\n${line}\n`, "x.jsonl"));
-      return read.refused && !/^x\.jsonl:[34]/.test(read.refused.detail) ? false : read;
-    });
-    expect(share).toBeGreaterThan(0.1);
-  });
+  it(
+    "lines of texts are read, or refused with their number",
+    () => {
+      const share = taken({ text: "a text", more: [1] }, ['"text"', '"a\\nb"'], 5000, (line) => {
+        const read = outcomeOf(() => parseTexts(`{"text":"first"}\n\n${line}\n`, "x.jsonl"));
+        return read.refused && !/^x\.jsonl:[34]/.test(read.refused.detail) ? false : read;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
 });
