@@ -40,7 +40,9 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, architecture);
     tensors.push({ stored: tensor, row, ...place });
-    present.add(nameAt(row.name, place));
+    const name = nameAt(row.name, place);
+    if (present.has(name)) throw secondTensor(tensor.name, name);
+    present.add(name);
   }
   checkComplete(architecture, all, present);
   return { layout, tensors };
@@ -131,6 +133,12 @@ function unknownTensor(name: string, template: string, architecture: Architectur
   const nearest = suggestName(template, known).split(" Legal")[0];
   return new PruneError("UNKNOWN_TENSOR", `the ${table.family} family has no tensor ${name} under this config; nothing is copied unseen`, {
     hint: `${nearest} Adapters, quantised weights and remote-code additions must be merged or removed first`,
+  });
+}
+
+function secondTensor(name: string, known: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} is ${known}, which is there under another name as well`, {
+    hint: "remove whichever is not the model's own",
   });
 }
 
