@@ -10,7 +10,7 @@ export const PLAN_FILE = "plan.json";
 // Positions are bounded by any real dimension, and all of them together by what the largest networks keep, so that forged ranges cannot
 // exhaust memory.
 const MAX_POSITION = 16_777_216;
-export const MAX_POSITIONS = 134_217_728;
+export const MAX_POSITIONS = 67_108_864;
 
 /** Kept positions by dimension, as policy has them. */
 type KeptTree = readonly number[] | { readonly [outer: string]: KeptTree };
