@@ -9,7 +9,9 @@ import { writeScoreFile } from "../../src/checkpoint/scoreFile.js";
 import { readSearchState } from "../../src/checkpoint/searchState.js";
 import { parseIndex } from "../../src/checkpoint/shardIndex.js";
 import { inspect, readCalibrationData, readPlanFile, readScoreFile } from "../../src/index.js";
-import { temporaryFolder } from "../fixtures/checkpoints.js";
+import { readArchitecture } from "../../src/policy/architecture.js";
+import { checkPlan } from "../../src/policy/checkPlan.js";
+import { TINY_LLAMA, temporaryFolder } from "../fixtures/checkpoints.js";
 import { outcomeOfReading } from "./outcome.js";
 
 const CORPUS = fileURLToPath(new URL("corpus", import.meta.url));
@@ -25,7 +27,7 @@ const READERS: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
   header: readHeader,
   index: async (path) => parseIndex(await readDocument(path, "BAD_INDEX"), path),
   manifest: async (path) => parseManifest(await readDocument(path, "VERIFY_FAILED"), path),
-  plan: readPlanFile,
+  plan: async (path) => checkPlan(readArchitecture(TINY_LLAMA), TINY_LLAMA, await readPlanFile(path), path),
   scores: async (path) => {
     const scores = await readScoreFile(path);
     const again = join(await temporaryFolder(), "again.safetensors");
