@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -12,6 +13,8 @@ const shard = z.strictObject({
   file: z.string().regex(/^[\w.-]+\.safetensors$/),
   bytes: z.number().int().nonnegative(),
   crc32: z.string().regex(/^[0-9a-f]{8}$/),
+  /** Where it was asked for when the child was cut. */
+  sha256: z.exactOptional(z.string().regex(/^[0-9a-f]{64}$/)),
 });
 
 const manifest = z.strictObject({
@@ -40,7 +43,10 @@ export function parseManifest(text: string, where: string): Manifest {
   throw new PruneError("VERIFY_FAILED", `${where} is malformed: ${z.prettifyError(parsed.error)}`);
 }
 
-/** Compares a shard's size and CRC-32 with the manifest. Throws VERIFY_FAILED. */
+/**
+ * Compares a shard's size, its CRC-32 and, where the manifest has one, its SHA-256 with the manifest. The latter takes about twice the time
+ * of the former. Throws VERIFY_FAILED.
+ */
 export async function checkShard(dir: string, stated: Manifest["shards"][number], onBytes: (bytes: number) => void): Promise<void> {
   const path = join(dir, stated.file);
   const file = await openRegularFile(path).catch((cause: unknown) => {
@@ -53,24 +59,34 @@ export async function checkShard(dir: string, stated: Manifest["shards"][number]
         hint: "slice the parent again",
       });
     }
-    const hex = formatCrc32(await checksum(file, onBytes));
-    if (hex !== stated.crc32) {
-      throw new PruneError("VERIFY_FAILED", `${path} has CRC-32 ${hex}; the manifest states ${stated.crc32}`, {
-        hint: "the file changed after it was cut",
-      });
-    }
+    await checkSums(file, path, stated, onBytes);
   } finally {
     await file.close();
   }
 }
 
-async function checksum(file: FileHandle, onBytes: (bytes: number) => void): Promise<number> {
+async function checkSums(
+  file: FileHandle,
+  path: string,
+  stated: Manifest["shards"][number],
+  onBytes: (bytes: number) => void,
+): Promise<void> {
   let crc = 0;
+  const hash = stated.sha256 === undefined ? undefined : createHash("sha256");
   for await (const chunk of file.createReadStream({ highWaterMark: 4 << 20, autoClose: false }) as AsyncIterable<Buffer>) {
     crc = crc32(chunk, crc);
+    hash?.update(chunk);
     onBytes(chunk.length);
   }
-  return crc;
+  checkSum(path, "CRC-32", formatCrc32(crc), stated.crc32);
+  if (hash) checkSum(path, "SHA-256", hash.digest("hex"), stated.sha256);
+}
+
+function checkSum(path: string, kind: string, found: string, stated: string | undefined): void {
+  if (found === stated) return;
+  throw new PruneError("VERIFY_FAILED", `${path} has ${kind} ${found}; the manifest states ${stated}`, {
+    hint: "the file changed after it was cut",
+  });
 }
 
 /** A CRC-32 as eight hexadecimal digits. */

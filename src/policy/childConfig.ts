@@ -2,6 +2,7 @@ import { type Architecture, type ModelConfig, statedKeys } from "./architecture.
 import type { FamilyTable } from "./families/table.js";
 import { HYPERPARAMETERS, type Hyperparameters } from "./hyperparameters.js";
 import { patchLayers } from "./layers.js";
+import { renumberModules } from "./quantizedModules.js";
 
 /** Config fields to set, by their name in config.json. */
 export type ConfigPatch = Readonly<Record<string, unknown>>;
@@ -11,6 +12,7 @@ export type ConfigPatch = Readonly<Record<string, unknown>>;
  * change with either of them.
  *
  * @param keptLayers - the parent's layers that stay, in order
+ * @throws PruneError UNSUPPORTED_QUANTIZATION where its lists of quantised modules cannot be renumbered
  */
 export function patchConfig(config: ModelConfig, parent: Architecture, child: Hyperparameters, keptLayers: readonly number[]): ConfigPatch {
   const { fields } = parent.table;
@@ -25,7 +27,12 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
   }
   const ahead = headsAhead(config, parent.table);
   if (ahead !== undefined) patch[ahead] = 0;
-  const layers = parent.hyperparameters.num_layers;
+  const { num_layers: layers, num_moe_experts: experts = 0 } = parent.hyperparameters;
+  if (parent.quantization) {
+    const { key } = parent.quantization;
+    const renumbered = renumberModules(config[key], keptLayers, (child.num_moe_experts ?? 0) < experts);
+    if (JSON.stringify(renumbered) !== JSON.stringify(config[key])) patch[key] = renumbered;
+  }
   return keptLayers.length === layers ? patch : { ...patch, ...patchLayers(config, parent.table, parent.layers, keptLayers) };
 }
 

@@ -16,10 +16,20 @@ const OWN = [
   ...['"LlamaForCausalLM"', '["NemotronHForCausalLM"]', '["MEM*E", "x"]', '"MMEE"', '"M*-E"', '["mamba", "constructor"]'],
   ...['["mamba","attention","mlp","moe"]', "[0,1]", '["full_attention","full_attention","full_attention","full_attention"]'],
   ...['"hidden_size"', '"num_local_experts"', '"n_groups"', '"num_nextn_predict_layers"', '"moe_latent_size"', '"layer_types"'],
+  ...['"mxfp4"', '"fp8"', '["re:.*layers.0"]', '["model.layers.0", 7]', '"128x128"', '"block"', '"quantization_config"'],
   ...["10000", "10001", "16777216", "4", "32", "44"],
 ];
 const MOST_RANKED = 100_000;
-const bases = fc.constantFrom(...Object.values(NETWORKS));
+const compressed = {
+  format: "float-quantized",
+  config_groups: { group_0: { weights: { num_bits: 8, type: "float", strategy: "channel" } } },
+};
+const QUANTIZED = [
+  { quant_method: "fp8", fmt: "e4m3", weight_block_size: [16, 16], modules_to_not_convert: ["model.layers.1.mlp", "lm_head"] },
+  { quant_method: "fbgemm_fp8", modules_to_not_convert: ["lm_head"] },
+  { quant_method: "compressed-tensors", ignore: ["lm_head", "re:.*gate.*"], ...compressed },
+].map((quantization_config) => ({ ...NETWORKS["llama"], quantization_config }));
+const bases = fc.constantFrom(...Object.values(NETWORKS), ...QUANTIZED);
 
 it(
   "a config ends in an architecture all of whose tensors have sizes, or in a PruneError",
