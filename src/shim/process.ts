@@ -89,9 +89,9 @@ export class ShimProcess {
   }
 
   async #stop(): Promise<void> {
-    killGroup(this.#child, "SIGTERM");
-    // A process that was stopped heeds it only once it goes on.
+    // A process that was stopped heeds nothing before it goes on.
     killGroup(this.#child, "SIGCONT");
+    killGroup(this.#child, "SIGTERM");
     const patience = new AbortController();
     const timeUp = sleep(this.#patience, "late", { signal: patience.signal, ref: false }).catch(() => "ended");
     if ((await Promise.race([this.#child.exited, timeUp])) === "late") killGroup(this.#child, "SIGKILL");
