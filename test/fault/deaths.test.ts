@@ -55,6 +55,23 @@ describe("a parent that is killed while its shim computes without letting its th
   });
 });
 
+describe("a bridge that is closed while its shim loads", () => {
+  it("ends what waits at once, and the shim when it has loaded", async () => {
+    const bridge = await spawnForTest({ timeouts: { terminate: 30_000 } });
+    const model = await bridge.open(await writeCheckpoint(await temporaryFolder()));
+    const loading = failureOf(model.load());
+    await sleep(300);
+    const started = performance.now();
+    const closed = bridge.close();
+    expect((await loading).error).toMatchObject({ code: "SHIM_SHUTTING_DOWN" });
+    expect(performance.now() - started).toBeLessThan(500);
+    await closed;
+    expect(performance.now() - started).toBeLessThan(30_000);
+    expect(isAlive(bridge.pid)).toBe(false);
+    await model.close();
+  });
+});
+
 describe("the folder of a socket whose shim and parent were killed", () => {
   const LONG_AGO = new Date(Date.now() - 3_600_000);
 

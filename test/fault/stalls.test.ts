@@ -9,7 +9,7 @@ import { temporaryFolder } from "../fixtures/checkpoints.js";
 import { failureOf, isAlive, spawnForTest } from "../fixtures/failures.js";
 import { FlakyProxy } from "../fixtures/flakyProxy.js";
 import { planted, sliceIn } from "../fixtures/planted.js";
-import { cutterOf, openSession } from "../fixtures/sessions.js";
+import { cutterOver, openSession } from "../fixtures/sessions.js";
 
 const TIMEOUTS = { unary: 1_000, stall: 1_500, exitNews: 200 };
 const SLACK_MS = 2_000;
@@ -74,12 +74,13 @@ describe("a connection that goes silent", () => {
     onTestFinished(() => shim.stop());
     const proxy = await FlakyProxy.to(shim.address);
     const session = await openSession(shim, { address: proxy.address, timeouts: { keepalive: 500, keepaliveAnswer: 500 } });
+    onTestFinished(() => session.close());
     let frozen = false;
     const onProgress = (): void => {
       if (!frozen) proxy.freeze();
       frozen = true;
     };
-    expect((await sliceIn(await temporaryFolder(), cutterOf(session), { onProgress })).shards).toHaveLength(1);
+    expect((await sliceIn(await temporaryFolder(), cutterOver(session), { onProgress })).shards).toHaveLength(1);
     expect(frozen).toBe(true);
     expect(proxy.connections).toBe(2);
   });
