@@ -13,13 +13,16 @@ import { modelOver, openSession } from "../fixtures/sessions.js";
 
 const SOAK = process.env["PRUNEBRIDGE_SOAK"] === "1";
 const SOAK_MS = 30 * 60_000;
-const OPERATIONS = SOAK ? 2_000 : 240;
+const OPERATIONS = SOAK ? 2_000 : 160;
 const CONNECTIONS = SOAK ? 200 : 20;
 const SPAWNS = SOAK ? 20 : 2;
 const AT_ONCE = 8;
 
-/** By how much a side may have grown after its warm-up. A kibibyte kept of each operation is within it; a batch or an answer is not. */
-const GROWTH = { mib: SOAK ? 24 : 12, descriptors: 2, threads: AT_ONCE };
+/** By how much a side may have grown after its warm-up: the answers of a few dozen operations, or some kibibytes of each in the whole soak. */
+const GROWTH = { mib: 8, descriptors: 0, threads: AT_ONCE };
+
+/** A batch whose logits are 200 kB. */
+const LONG = Array.from({ length: 16 }, () => Array.from({ length: 60 }, (_, position) => position % 50));
 
 interface Usage {
   readonly mib: number;
@@ -30,12 +33,13 @@ interface Usage {
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
 
-/** What a process holds: resident memory, of this one the heap after a collection, since what is resident of it follows the collector. */
+/** What a process holds: resident memory, but of this one what is in use after a collection, since the rest is the collector's to keep. */
 async function usageOf(pid: number): Promise<Usage> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   const numberOf = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1]);
   collectGarbage();
-  const mib = pid === process.pid ? process.memoryUsage().heapUsed / 2 ** 20 : numberOf("VmRSS") / 1024;
+  const { heapUsed, external } = process.memoryUsage();
+  const mib = pid === process.pid ? (heapUsed + external) / 2 ** 20 : numberOf("VmRSS") / 1024;
   return { mib, descriptors: (await readdir(`/proc/${pid}/fd`)).length, threads: numberOf("Threads") };
 }
 
@@ -49,9 +53,10 @@ async function expectStable(pids: readonly number[], count: number, once: (n: nu
   const repeat = async (from: number, to: number): Promise<void> => {
     for (let n = from; n < to; n++) await once(n);
   };
-  await repeat(0, count / 4);
+  const warm = Math.ceil(count / 4);
+  await repeat(0, warm);
   const before = await usages();
-  await repeat(count / 4, count);
+  await repeat(warm, count);
   const after = await usages();
   for (const [index, { mib, descriptors, threads }] of after.entries()) {
     const base = before[index] as Usage; // as many as pids
@@ -82,7 +87,7 @@ describe.skipIf(process.platform !== "linux")("what both sides hold", () => {
       const [batch = []] = BATCHES;
       const kinds: ((model: Model) => Promise<unknown>)[] = [
         (m) => m.loss(BATCHES, { signal }),
-        (m) => m.forward(batch, { signal }),
+        (m) => m.forward(LONG, { signal }),
         (m) => m.collect([], async (looped) => void (await looped.forward(batch, { returns: "loss", signal })), { signal }),
         (m) => m.score(python("faults:count_calls"), { signal }),
         (m) => m.score(python("calibration:fail")).catch(() => {}),
@@ -90,9 +95,16 @@ describe.skipIf(process.platform !== "linux")("what both sides hold", () => {
         (m) => m.loss(BATCHES, { signal: AbortSignal.timeout(1) }).catch(() => {}),
         (m) => m.tokenize(["a"]).catch(() => {}),
       ];
+      let ran = 0;
       const round = (n: number): Promise<unknown> =>
-        Promise.all(Array.from({ length: AT_ONCE }, (_, i) => kinds[(n + i) % kinds.length]?.(model)));
+        Promise.all(
+          Array.from({ length: AT_ONCE }, async (_, i) => {
+            await kinds[(n + i) % kinds.length]?.(model);
+            ran += 1;
+          }),
+        );
       await expectStable([process.pid, shim.pid], OPERATIONS / AT_ONCE, round);
+      expect(ran).toBe(OPERATIONS);
       await model.close();
       session.close();
     },
