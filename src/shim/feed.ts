@@ -1,9 +1,9 @@
 import type { ClientDuplexStream } from "@grpc/grpc-js";
+import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
 import type { FeedRequest, FeedResponse, FeedServiceClient } from "../gen/prunebridge/v1/operation.js";
 import type { Batch, Returns, Tensor } from "../tensor.js";
 import type { Drawing } from "./drawing.js";
-import { cancelWith } from "./rpc.js";
 import { batchMessages, TensorAssembler } from "./tensors.js";
 import { fromCallError, isUnavailable } from "./translate.js";
 
@@ -40,7 +40,7 @@ export async function sendFeed(
   abandoned: AbortSignal,
 ): Promise<void> {
   const stream = feeds.feed();
-  cancelWith(abandoned, stream);
+  const undo = onAbort(abandoned, () => stream.cancel());
   const unanswered: { ask: Ask; batch: number }[] = [];
   const taken = receive(stream, unanswered);
   const ending = new Ending(taken);
@@ -55,6 +55,7 @@ export async function sendFeed(
     await ending.until(new Promise(() => {}));
     throw error;
   } finally {
+    undo();
     drawing.end();
   }
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { Metadata } from "@grpc/grpc-js";
-import { throwIfCancelled } from "../cancel.js";
+import { onAbort, throwIfCancelled } from "../cancel.js";
 import { type ErrorCode, PruneError } from "../errors.js";
 import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 import type { RunOptions } from "../progress.js";
@@ -10,7 +10,7 @@ import { Drawing } from "./drawing.js";
 import { type FeedSource, sendFeed } from "./feed.js";
 import type { Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
-import { callUnary, cancelWith, readStream, type Stubs } from "./rpc.js";
+import { callUnary, readStream, type Stubs } from "./rpc.js";
 import { Silence } from "./silence.js";
 import { TensorAssembler } from "./tensors.js";
 import { fromDetail, isUnavailable } from "./translate.js";
@@ -19,9 +19,6 @@ const META = new Metadata();
 
 /** Work that touches no model, for which the shim has another thread. */
 const BESIDE_MODELS: readonly Work["$case"][] = ["slice", "tokenize"];
-
-// After these an operation may be going on.
-const OUT_OF_SIGHT: readonly ErrorCode[] = ["SHIM_STALLED", "SHIM_UNREACHABLE"];
 
 /** What an operation is started with. */
 export type Work = NonNullable<StartRequest["work"]>;
@@ -52,8 +49,7 @@ export class Operations {
     if (!BESIDE_MODELS.includes(work.$case)) Drawing.refuse(this);
     const operationId = await this.#start(work);
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
-    signal?.addEventListener("abort", cancel, { once: true });
-    if (signal?.aborted) cancel();
+    const undo = signal && onAbort(signal, cancel);
     const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed, new Drawing(this), abandoned)) : undefined;
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
@@ -65,13 +61,13 @@ export class Operations {
       if (error !== undefined) throw error;
       return { operationId, done };
     } catch (error) {
-      // A shim that comes back must not go on with what nobody waits for.
-      if (error instanceof PruneError && OUT_OF_SIGHT.includes(error.code)) cancel();
+      // Where it is not the operation that failed, it must not go on with nobody waiting for it.
+      cancel();
       // A loader that is still thinking is not waited for.
       const fed = await Promise.race([feeding, undefined]);
       throw signal?.aborted ? error : causeOf(error, fed?.error);
     } finally {
-      signal?.removeEventListener("abort", cancel);
+      undo?.();
     }
   }
 
@@ -81,8 +77,7 @@ export class Operations {
       const assembler = new TensorAssembler();
       try {
         const stream = this.#stubs.operations.readResult({ operationId });
-        cancelWith(abandoned, stream);
-        for await (const { chunk } of readStream(stream, new Silence(this.#timeouts.stall))) assembler.add(chunk);
+        for await (const { chunk } of readStream(stream, new Silence(this.#timeouts.stall), abandoned)) assembler.add(chunk);
         return assembler.finish();
       } catch (error) {
         await retries.pause(error);
@@ -104,8 +99,7 @@ export class Operations {
     for (let seen = 0; ; ) {
       try {
         const stream = this.#stubs.operations.watch({ operationId, afterSeq: seen });
-        cancelWith(abandoned, stream);
-        for await (const { seq, event } of readStream(stream, silence)) {
+        for await (const { seq, event } of readStream(stream, silence, abandoned)) {
           retries.reset();
           if (event === undefined || seq <= seen) continue;
           seen = seq;

@@ -1,4 +1,5 @@
 import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
 import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
@@ -59,22 +60,18 @@ export async function callUnary<Response>(call: UnaryCall<Response>, timeout: nu
   }
 }
 
-/** Cancels a call as soon as nobody waits for it any more. */
-export function cancelWith(abandoned: AbortSignal, call: { cancel(): void }): void {
-  if (abandoned.aborted) call.cancel();
-  else abandoned.addEventListener("abort", () => call.cancel(), { once: true });
-}
-
-/** Reads a response stream, of which the silence has a limit. Throws what gRPC throws, or SHIM_STALLED. */
+/** Reads a response stream, of which the silence has a limit, unless it is abandoned. Throws what gRPC throws, or SHIM_STALLED. */
 export async function* readStream<Response>(
   stream: ClientReadableStream<Response>,
   silence: Silence,
+  abandoned: AbortSignal,
 ): AsyncGenerator<Response, void, void> {
   let stalled = false;
   const onStall = (): void => {
     stalled = true;
     stream.cancel();
   };
+  const undo = onAbort(abandoned, () => stream.cancel());
   let timer = setTimeout(onStall, silence.left);
   try {
     for await (const message of stream) {
@@ -87,6 +84,7 @@ export async function* readStream<Response>(
     throw stalled ? silence.error(error) : error;
   } finally {
     clearTimeout(timer);
+    undo();
     stream.cancel();
   }
 }
