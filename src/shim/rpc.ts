@@ -34,14 +34,13 @@ export function disconnect(stubs: Stubs): void {
 
 type UnaryCall<Response> = (options: { deadline: Date }, done: (error: ServiceError | null, response: Response) => void) => unknown;
 
-/** Rejects with SHIM_UNREACHABLE where nothing that speaks gRPC is reached in time. */
-export function connected(stubs: Stubs, timeout: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    stubs.operations.waitForReady(Date.now() + timeout, (error) => {
-      if (!error) return resolve();
-      const address = stubs.operations.getChannel().getTarget();
-      const detail = `nothing that speaks gRPC answered at ${address} within ${timeout / 1000} s`;
-      reject(new PruneError("SHIM_UNREACHABLE", detail, { hint: "check the address, and that a shim serves it", cause: error }));
+/** Rejects with SHIM_UNREACHABLE where there is no connection in time: to a peer that accepts and says nothing gRPC waits for ever. */
+export function unconnected(stubs: Stubs, timeout: number): Promise<never> {
+  return new Promise((_, reject) => {
+    stubs.operations.waitForReady(Date.now() + timeout, (cause) => {
+      if (!cause) return;
+      const detail = `nothing that speaks gRPC answered at ${stubs.operations.getChannel().getTarget()} within ${timeout / 1000} s`;
+      reject(new PruneError("SHIM_UNREACHABLE", detail, { hint: "check the address, and that a shim serves it", cause }));
     });
   });
 }

@@ -9,7 +9,7 @@ import type { FeedSource } from "./feed.js";
 import { Operations, type Work } from "./operations.js";
 import { PROTOCOL, TIMEOUTS, type Timeouts } from "./options.js";
 import type { ShimProcess } from "./process.js";
-import { callUnary, connect, connected, disconnect, type Stubs } from "./rpc.js";
+import { callUnary, connect, disconnect, type Stubs, unconnected } from "./rpc.js";
 
 const META = new Metadata();
 
@@ -49,9 +49,12 @@ export class ShimSession {
     const deathWatch = new DeathWatch(lifeline.died, timeouts.exitNews);
     const connection = { stubs, deathWatch, operations: new Operations(stubs, timeouts) };
     const request = { protocolMin: PROTOCOL.min, protocolMax: PROTOCOL.max, client };
-    const handshake = async (): Promise<HandshakeResponse> => {
-      await connected(stubs, timeouts.connect);
-      return callUnary((options, done) => stubs.session.handshake(request, META, options, done), timeouts.handshake);
+    const handshake = (): Promise<HandshakeResponse> => {
+      const answer = callUnary<HandshakeResponse>(
+        (options, done) => stubs.session.handshake(request, META, options, done),
+        timeouts.handshake,
+      );
+      return Promise.race([answer, unconnected(stubs, timeouts.connect)]);
     };
     try {
       return new ShimSession(connection, await deathWatch.guard(handshake), lifeline.allowPython);
