@@ -37,6 +37,7 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
   const rows = rowsByName(architecture, all);
   const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();
+  const packed = new Set<string>();
   for (const tensor of stored) {
     const { template, ...place } = splitName(tensor.name);
     if (isLeftOut(architecture, tensor.name, template)) continue;
@@ -45,10 +46,13 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, architecture);
     tensors.push({ stored: tensor, row, ...place });
-    present.add(nameAt(isPart(row) && row.role === "packed" ? row.weight.name : row.name, place));
+    present.add(nameAt(row.name, place));
+    if (isPart(row) && row.role === "packed") packed.add(nameAt(row.weight.name, place));
   }
+  const twice = [...packed].find((name) => present.has(name));
+  if (twice !== undefined) throw storedTwice(twice);
   if (architecture.quantization) checkParts(architecture.quantization, tensors);
-  checkComplete(architecture, all, present);
+  checkComplete(architecture, all, new Set([...present, ...packed]));
   return { layout, tensors };
 }
 
@@ -136,6 +140,12 @@ function unknownTensor(name: string, template: string, architecture: Architectur
   const nearest = suggestName(template, known).split(" Legal")[0];
   return new PruneError("UNKNOWN_TENSOR", `the ${table.family} family has no tensor ${name} under this config; nothing is copied unseen`, {
     hint: `${nearest} Adapters and remote-code additions must be merged or removed first`,
+  });
+}
+
+function storedTwice(name: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} is there both as it is and in packed form`, {
+    hint: "remove whichever is not the model's own",
   });
 }
 

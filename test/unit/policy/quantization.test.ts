@@ -112,6 +112,13 @@ describe("matchTensors, of quantised weights", () => {
       /MISSING_TENSOR.*down_proj_scales, to which/,
     ],
     [
+      "a matrix beside its blocks",
+      OSS,
+      mxfp4,
+      (all) => [...all, { name: "model.layers.2.mlp.experts.down_proj", dtype: "BF16", shape: [4, 96, 64] }],
+      /UNKNOWN_TENSOR.*layers.2.mlp.experts.down_proj is there both as it is and in packed form/,
+    ],
+    [
       "neither blocks nor a matrix",
       OSS,
       mxfp4,
