@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.request import Indices
 
 BLOCK_BYTES = 4 << 20
@@ -30,23 +30,20 @@ class BlockReader:
     def __init__(self) -> None:
         self._buffers: dict[int, Bytes] = {}
 
-    def read(
-        self, fd: int, offset: int, shape: Sequence[int], kept: Sequence[Indices | None], item_bytes: int
-    ) -> Iterator[Bytes]:
-        """Yields the kept bytes of a tensor in row-major order; each block is valid until the next.
+    def read(self, fd: int, offset: int, region: Region, item_bytes: int) -> Iterator[Bytes]:
+        """Yields the kept bytes of a region in row-major order; each block is valid until the next.
 
         Args:
             fd: The file, open for reading.
-            offset: Where in it the tensor begins.
-            shape: The tensor's shape.
-            kept: For each axis the positions kept, checked against the shape, or None for all.
+            offset: Where in it the region begins.
+            region: The region, with positions that were checked against its shape.
             item_bytes: Bytes of one element.
 
         Raises:
-            ShimError: BAD_TENSOR where the file ends before the tensor does.
+            EOFError: the file ends before the region does.
         """
-        if math.prod(shape) and all(indices is None or indices.size for indices in kept):
-            axes, item_bytes = _merge(shape, kept, item_bytes)
+        if region.size:
+            axes, item_bytes = _merge(region.shape, region.axes, item_bytes)
             yield from self._walk(fd, offset, axes, item_bytes)
 
     def _walk(self, fd: int, offset: int, axes: Axes, item_bytes: int) -> Iterator[Bytes]:
@@ -84,8 +81,8 @@ class BlockReader:
             slot = 3 - slot
             out = self._buffer(slot, outer * len(kept) * inner)
             items = block.reshape(outer, length, inner)
-            # "clip" spares numpy's defensive copy of `out`; the positions were checked.
-            np.take(items, kept, axis=1, out=out.reshape(outer, len(kept), inner), mode="clip")
+            # "wrap" spares numpy's defensive copy of `out`, and is faster than "clip"; the positions were checked.
+            np.take(items, kept, axis=1, out=out.reshape(outer, len(kept), inner), mode="wrap")
             block = out
         return block
 
@@ -144,9 +141,5 @@ def _fill(fd: int, block: Bytes, offset: int) -> None:
     while view:
         count = os.preadv(fd, [view], offset)
         if count == 0:
-            raise ShimError(
-                Reason.BAD_TENSOR,
-                f"a source file ended at byte {offset}, {len(view)} bytes too soon",
-                "it was replaced or truncated while it was read: start again once nothing writes to it",
-            )
+            raise EOFError
         view, offset = view[count:], offset + count
