@@ -12,6 +12,8 @@ const shard = z.strictObject({
   file: z.string().regex(/^[\w.-]+\.safetensors$/),
   bytes: z.number().int().nonnegative(),
   crc32: z.string().regex(/^[0-9a-f]{8}$/),
+  /** Where it was asked for when the child was cut. */
+  sha256: z.exactOptional(z.string().regex(/^[0-9a-f]{64}$/)),
 });
 
 const manifest = z.strictObject({
