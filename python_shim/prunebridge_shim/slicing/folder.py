@@ -81,16 +81,15 @@ class JobFolder:
 
     def _make(self) -> None:
         self.path.mkdir(exist_ok=True)
-        if (self.path / JOB_FILE).exists():
-            return
-        strange = sorted({entry.name for entry in self.path.iterdir()} - {*PARTS, JOB_FILE})
-        if strange:
+        found = {entry.name for entry in self.path.iterdir()}
+        strange = sorted(found - set(PARTS))
+        if strange and JOB_FILE not in found:
             raise ShimError(
                 Reason.INVALID_REQUEST,
                 f"{self.path} holds {strange[0]} and no {JOB_FILE}: it is no slicing job's folder",
                 "name a folder that does not exist",
             )
-        for part in PARTS:
+        for part in PARTS:  # a child that was published is missing
             (self.path / part).mkdir(exist_ok=True)
         try:
             with (self.path / JOB_FILE).open("x") as file:
