@@ -23,7 +23,7 @@ from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorSlice
 from prunebridge_shim.slicing.run import slice_shards
 
 SIZES = {
-    blocks: {"BLOCK_BYTES": 4096, "SKIP_BYTES": 512},
+    blocks: {"BLOCK_BYTES": 4096, "SKIP_BYTES": 512, "RUN_BYTES": 12},
     pieces: {"PIECE_BYTES": 10_000, "STRETCH_BYTES": 40_000},
     owners: {"BEAT_SECONDS": 0.1, "STALE_SECONDS": 3.0},
     crew: {"POLL_SECONDS": 0.05},

@@ -24,6 +24,7 @@ def small_blocks(monkeypatch):
     """Blocks of a few rows and pieces of a few blocks, so that small tensors take every path."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(blocks, "SKIP_BYTES", 512)
+    monkeypatch.setattr(blocks, "RUN_BYTES", 12)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
     monkeypatch.setattr(pieces, "STRETCH_BYTES", 9000)
 

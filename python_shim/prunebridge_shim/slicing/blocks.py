@@ -7,6 +7,7 @@ pass through as they are, whatever the element type.
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ BLOCK_BYTES = 4 << 20
 
 SKIP_BYTES = 1 << 20
 """Dropped stretches shorter than this are read over: a seek costs more."""
+
+RUN_BYTES = 96
+"""Kept positions that come in longer runs are copied run by run; a gather takes as long for a byte as for a few."""
 
 Axes = list[tuple[int, Indices | None]]
 Bytes = NDArray[np.uint8]
@@ -80,9 +84,7 @@ class BlockReader:
             lengths[axis] = len(kept)
             slot = 3 - slot
             out = self._buffer(slot, outer * len(kept) * inner)
-            items = block.reshape(outer, length, inner)
-            # "wrap" spares numpy's defensive copy of `out`, and is faster than "clip"; the positions were checked.
-            np.take(items, kept, axis=1, out=out.reshape(outer, len(kept), inner), mode="wrap")
+            _pick(block.reshape(outer, length, inner), kept, out.reshape(outer, len(kept), inner))
             block = out
         return block
 
@@ -91,6 +93,20 @@ class BlockReader:
         if buffer is None or buffer.size < count:
             buffer = self._buffers[slot] = np.empty(count, np.uint8)
         return buffer[:count]
+
+
+def _pick(items: Bytes, kept: Indices, out: Bytes) -> None:
+    """Gathers the kept positions of the middle axis."""
+    breaks = np.flatnonzero(np.diff(kept) != 1) + 1
+    outer, count, inner = out.shape
+    if outer == 1 or count * inner < RUN_BYTES * (len(breaks) + 1):
+        # "wrap" spares numpy's defensive copy of `out`, and is faster than "clip"; the positions were checked.
+        np.take(items, kept, axis=1, out=out, mode="wrap")
+        return
+    edges = [0, *breaks.tolist(), count]
+    for start, stop in pairwise(edges):
+        first = int(kept[start])
+        out[:, start:stop] = items[:, first : first + stop - start]
 
 
 def _merge(shape: Sequence[int], kept: Sequence[Indices | None], item_bytes: int) -> tuple[Axes, int]:
