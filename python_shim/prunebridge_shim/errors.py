@@ -4,6 +4,9 @@ import errno
 import sys
 from enum import IntEnum
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
+
 
 class Reason(IntEnum):
     """What went wrong, numbered and named as `ErrorReason` of the protocol."""

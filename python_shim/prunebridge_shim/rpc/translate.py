@@ -44,9 +44,6 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.SOURCE_CHANGED: grpc.StatusCode.ABORTED,
 }
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
-
 log = logging.getLogger(__name__)
 
 
