@@ -138,7 +138,13 @@ def test_files_that_a_slice_reads_are_followed(tree):
             cut(file)
     with pytest.raises(ShimError, match="does not lie within"):
         cut("weights", job="out/job")
-    (tree / "a/job").mkdir()
+    (tree / "a/job/child").mkdir(parents=True)
+    assert cut("weights").job_dir == str(tree / "a/job")
+    (tree / "a/job/child/shard").symlink_to(tree / "outside/secret")
+    with pytest.raises(ShimError, match="job/child/shard does not lie within"):
+        cut("weights")
+    (tree / "a/job/child/shard").unlink()
+    (tree / "a/job/child").rmdir()
     (tree / "a/job/child").symlink_to(tree / "outside")
     with pytest.raises(ShimError, match="job/child does not lie within"):
         cut("weights")

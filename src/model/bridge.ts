@@ -5,7 +5,7 @@ import { type AttachOptions, type Endpoint, parseEndpoint } from "../shim/endpoi
 import { ShimProcess, type SpawnOptions } from "../shim/process.js";
 import { type ShimInfo, ShimSession } from "../shim/session.js";
 import { cutShards } from "../shim/storageWork.js";
-import type { CutJob, Cutter } from "../slice.js";
+import type { CutJob, CutShards, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
 import { Model, type OpenOptions } from "./model.js";
 
@@ -27,7 +27,7 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
   static async spawn(options: SpawnOptions = {}): Promise<SpawnedBridge> {
     const process = await ShimProcess.start(options);
     try {
-      return new SpawnedBridge(await ShimSession.open(process.endpoint, CLIENT, process), process);
+      return new SpawnedBridge(await ShimSession.open(process.endpoint, CLIENT, process, options.timeouts), process);
     } catch (error) {
       await process.stop();
       throw error;
@@ -44,7 +44,7 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
   static async attach(address: string, options: AttachOptions): Promise<Bridge> {
     const endpoint = await parseEndpoint(address, options);
     try {
-      return new AttachedBridge(await ShimSession.attach(endpoint, CLIENT), endpoint);
+      return new AttachedBridge(await ShimSession.attach(endpoint, CLIENT, options.timeouts), endpoint);
     } catch (error) {
       throw attachError(error, address);
     }
@@ -66,7 +66,7 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
   }
 
   /** Cuts shards on storage. No weights are loaded, and no torch is needed. */
-  cutShards(job: CutJob, options: RunOptions = {}): Promise<{ file: string; bytes: number; crc32: number }[]> {
+  cutShards(job: CutJob, options: RunOptions = {}): Promise<CutShards> {
     return cutShards(this.#session, job, options);
   }
 

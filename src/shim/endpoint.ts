@@ -1,5 +1,6 @@
-import { type ChannelCredentials, type ChannelOptions, credentials } from "@grpc/grpc-js";
+import { type ChannelCredentials, credentials } from "@grpc/grpc-js";
 import { PruneError } from "../errors.js";
+import type { Timeouts } from "./options.js";
 import { readText, Token } from "./token.js";
 
 /** Where a shim is, and what it takes to talk to it. */
@@ -10,7 +11,8 @@ export interface Endpoint {
   readonly target: string;
   readonly token: Token;
   readonly credentials: ChannelCredentials;
-  readonly channelOptions: ChannelOptions;
+  /** The name that its certificate has to be for, where that is not the host's. */
+  readonly serverName?: string | undefined;
 }
 
 /** Whom to believe, and what to prove oneself with. Files are PEM. */
@@ -33,12 +35,14 @@ export interface AttachOptions {
   readonly tokenFile?: string | undefined;
   /** TLS, with `true` by the authorities that Node.js knows. Default: none, which only a unix socket and this machine itself allow. */
   readonly tls?: TlsOptions | true | undefined;
+  /** Limits on waiting, in milliseconds, where the defaults do not fit. */
+  readonly timeouts?: Partial<Timeouts> | undefined;
 }
 
 /** A shim on a unix socket of this machine. */
 export function socketEndpoint(path: string, token: Token): Endpoint {
   const target = `unix:${path}`;
-  return { address: target, target, token, credentials: credentials.createInsecure(), channelOptions: {} };
+  return { address: target, target, token, credentials: credentials.createInsecure() };
 }
 
 /**
@@ -65,7 +69,7 @@ export async function parseEndpoint(address: string, options: AttachOptions): Pr
     target: `dns:${address}`,
     token,
     credentials: tls === undefined ? credentials.createInsecure() : await readTls(files),
-    channelOptions: serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName, "grpc.default_authority": serverName },
+    serverName,
   };
 }
 

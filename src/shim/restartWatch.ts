@@ -1,4 +1,5 @@
 import { type ErrorCode, PruneError } from "../errors.js";
+import { DeathWatch } from "./deathWatch.js";
 
 // What a call can look like that reaches a shim which does not know what it speaks of.
 const MAYBE_RESTART: readonly ErrorCode[] = ["SHIM_UNREACHABLE", "SHIM_STALLED", "INTERNAL", "FEED_LOST"];
@@ -8,6 +9,8 @@ export class RestartWatch {
   readonly gone: readonly ErrorCode[] = ["SHIM_RESTARTED", "SHIM_SHUTTING_DOWN"];
   readonly #bootId: string;
   readonly #askBootId: () => Promise<string>;
+  // Its process is another's: nobody tells of its death.
+  readonly #connection = new DeathWatch(new Promise(() => {}), 0);
 
   /**
    * @param bootId - what the shim said at first
@@ -18,10 +21,15 @@ export class RestartWatch {
     this.#askBootId = askBootId;
   }
 
-  /** The outcome of some work; SHIM_RESTARTED where it failed of that. */
-  async guard<T>(work: Promise<T>): Promise<T> {
+  /** Ends whatever waits, and all that comes after. */
+  end(error: PruneError): void {
+    this.#connection.end(error);
+  }
+
+  /** The outcome of some work, as {@link DeathWatch.guard} gives it; SHIM_RESTARTED where it failed of that. */
+  async guard<T>(work: (abandoned: AbortSignal) => Promise<T>): Promise<T> {
     try {
-      return await work;
+      return await this.#connection.guard(work);
     } catch (error) {
       throw error instanceof PruneError && MAYBE_RESTART.includes(error.code) ? await this.#explain(error) : error;
     }

@@ -67,6 +67,11 @@ export function fromCallError(error: unknown): PruneError {
         hint: hintOnConnection(error.details),
         cause: error,
       });
+    case status.RESOURCE_EXHAUSTED:
+      return new PruneError("LIMIT_EXCEEDED", `a call is beyond what is taken at a time: ${error.details}`, {
+        hint: "the shim's limits are in bridge.shim.limits",
+        cause: error,
+      });
     default:
       return new PruneError("INTERNAL", `the shim answered ${status[error.code] ?? error.code}: ${error.details}`, { cause: error });
   }

@@ -66,7 +66,7 @@ describe("an attached bridge", () => {
     const model = await bridge.open(parent);
     await model.load();
     await Promise.all([bridge.close(), bridge.close()]);
-    await expect(model.loss([batch()])).rejects.toMatchObject({ code: "SHIM_UNREACHABLE", detail: expect.stringMatching(/was closed/) });
+    await expect(model.loss([batch()])).rejects.toMatchObject({ code: "SHIM_SHUTTING_DOWN", detail: expect.stringMatching(/was closed/) });
     await model.close();
   });
 

@@ -1,5 +1,6 @@
 """The folders that requests may name paths in."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,13 +63,19 @@ class Roots:
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, and what its indexes say does."""
-    if not folder.is_dir():
-        return
-    for file in folder.iterdir():
+    """What lies in a folder and in those within it, and what its indexes say does."""
+    for file in _entries(folder):
         yield file
+        yield from _entries(file)
         if file.name.endswith(INDEX_SUFFIX):
             yield from (folder / name for name in _indexed(file))
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    # Others at work on a job remove what is theirs.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return list(folder.iterdir())
+    return ()
 
 
 def _indexed(file: Path) -> Iterable[str]:

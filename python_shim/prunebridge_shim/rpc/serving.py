@@ -10,6 +10,9 @@ from prunebridge_shim.rpc.options import PROTOCOL_VERSIONS
 from prunebridge_shim.rpc.readiness import tell_ready
 from prunebridge_shim.rpc.server import ShimServer
 
+SIGNAL_SECONDS = 1.0
+"""Between two looks for a signal that did not wake the main thread."""
+
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +35,8 @@ class Ending:
             protocol=PROTOCOL_VERSIONS[-1],
         )
         log.info("shim %s serves %s", __version__, address)
-        self._asked.wait()
+        # A signal that came while the process was stopped may reach a thread that does not wake this one.
+        while not self._asked.wait(SIGNAL_SECONDS):
+            pass
         log.info("shutting down")
         server.stop()
