@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import grpc
 
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory, storage_error
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, storage_error, text_of
 from prunebridge_shim.gen.prunebridge.v1 import error_pb2
 
 DETAIL_KEY = "prunebridge-error-bin"
@@ -56,13 +56,13 @@ def to_shim_error(error: BaseException) -> ShimError:
         if named.reason is Reason.STORAGE_FAILED:
             log.warning("storage failed", exc_info=error)
         return named
-    if is_out_of_gpu_memory(error):
-        log.warning("out of GPU memory", exc_info=error)
+    if is_out_of_memory(error):
+        log.warning("out of memory", exc_info=error)
         return ShimError(
-            Reason.GPU_OOM, f"the GPU is out of memory: {error}", "use smaller batches, or close other models"
+            Reason.GPU_OOM, f"out of memory: {text_of(error)}", "use smaller batches, or close other models"
         )
     log.error("a defect of the shim", exc_info=error)
-    return ShimError(Reason.INTERNAL, f"{type(error).__name__}: {error}", "the traceback is in the shim's log")
+    return ShimError(Reason.INTERNAL, f"{type(error).__name__}: {text_of(error)}", "the traceback is in the shim's log")
 
 
 def to_detail(error: BaseException) -> error_pb2.ErrorDetail:

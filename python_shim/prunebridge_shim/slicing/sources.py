@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.headers import LENGTH_BYTES, StoredTensor, read_exactly, read_header
+from prunebridge_shim.slicing.headers import LENGTH_BYTES, StoredTensor, open_shard, read_exactly, read_header
 from prunebridge_shim.slicing.request import OutputShard
 
 Result = TypeVar("Result")
@@ -87,7 +87,7 @@ class Source:
         )
 
     def _open(self) -> int:
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_shard(self.path)
         # Closed at the end of the run and not before: another thread may be reading.
         self._stack.callback(os.close, fd)
         return fd
