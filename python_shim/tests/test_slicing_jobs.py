@@ -311,7 +311,7 @@ def test_a_limit_on_file_sizes_keeps_what_was_written(job, expected):
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        error = fail(job, Reason.STORAGE_FAILED, r"child/\d.safetensors: File too large")
+        error = fail(job, Reason.STORAGE_FULL, r"child/\d.safetensors: File too large")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
