@@ -49,17 +49,21 @@ try {
 
   const rows = [["", "GB/s", "GB/s beside the model", "CPU here, s/GB", "CPU of the shim, s/GB"]];
   for (const { mib, batches } of SIZES) {
-    const [sent, answered]: Sample[][] = [[], []];
+    const sent: Sample[] = [];
+    const answered: Sample[] = [];
     for (let round = -1; round < ROUNDS; round++) {
       const up = await sample(sendMasks(mib, batches));
       const down = await sample(fetchLogits(mib, batches));
       // The first round warms up.
-      if (round >= 0) (sent?.push(up), answered?.push(down));
+      if (round < 0) continue;
+      sent.push(up);
+      answered.push(down);
     }
-    rows.push(figures(`${batches} x ${mib} MiB to the shim`, mib * batches, sent ?? []));
-    rows.push(figures(`${batches} x ${mib} MiB from the shim`, mib * batches, answered ?? []));
+    rows.push(figures(`${batches} x ${mib} MiB to the shim`, mib * batches, sent));
+    rows.push(figures(`${batches} x ${mib} MiB from the shim`, mib * batches, answered));
   }
-  for (const [name, rate] of [...measureCopies(256 * MIB), ...(await measureSocket(scratch, 512 * MIB))]) rows.push([name, rate.toFixed(2), "", "", ""]);
+  for (const [name, rate] of [...measureCopies(256 * MIB), ...(await measureSocket(scratch, 512 * MIB))])
+    rows.push([name, rate.toFixed(2), "", "", ""]);
   console.log(`the fastest of ${ROUNDS} rounds (${cpus()[0]?.model}, ${cpus().length} threads)\n`);
   console.log(formatTable(rows));
   console.log("\ngoal: 1 GB/s each way");
