@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from grpc._cython import cygrpc
+
 from prunebridge_shim.rpc import options
 
 

@@ -1,10 +1,21 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, credentials, makeClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { PruneError } from "../errors.js";
-import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
+import { FeedServiceClient, FeedServiceService, OperationServiceClient, OperationServiceService } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
+import { readFeedResponse, readResultResponse, writeRequest } from "./chunks.js";
 import { CHANNEL_OPTIONS, RETRY_PAUSES, TIMEOUTS } from "./options.js";
 import { fromCallError, isUnavailable } from "./translate.js";
+
+// The generated clients, but for the two methods that carry chunks.
+const FeedClient = makeClientConstructor(
+  { feed: { ...FeedServiceService.feed, requestSerialize: writeRequest, responseDeserialize: readFeedResponse } },
+  FeedServiceClient.serviceName,
+) as unknown as typeof FeedServiceClient; // grpc-js types made clients as any client
+const OperationClient = makeClientConstructor(
+  { ...OperationServiceService, readResult: { ...OperationServiceService.readResult, responseDeserialize: readResultResponse } },
+  OperationServiceClient.serviceName,
+) as unknown as typeof OperationServiceClient; // as above
 
 /** The stubs of one connection. */
 export interface Stubs {
@@ -16,12 +27,12 @@ export interface Stubs {
 /** Connects to a shim's address; nothing is sent yet. */
 export function connect(address: string): Stubs {
   const insecure = credentials.createInsecure();
-  const operations = new OperationServiceClient(address, insecure, CHANNEL_OPTIONS);
+  const operations = new OperationClient(address, insecure, CHANNEL_OPTIONS);
   const shared = { ...CHANNEL_OPTIONS, channelOverride: operations.getChannel() };
   return {
     operations,
     session: new SessionServiceClient(address, insecure, shared),
-    feeds: new FeedServiceClient(address, insecure, shared),
+    feeds: new FeedClient(address, insecure, shared),
   };
 }
 
