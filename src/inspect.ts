@@ -25,6 +25,8 @@ export interface Inspection {
   readonly params: number;
   readonly activeParams: number;
   readonly tiedEmbeddings: boolean;
+  /** How the weights are quantised, in words; undefined where they are not. */
+  readonly quantization: string | undefined;
   /** The weight files; undefined for a bare config.json. */
   readonly weights:
     | { readonly files: number; readonly tensors: number; readonly bytes: number; readonly dtypes: readonly string[] }
@@ -62,6 +64,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
     params: countParams(architecture),
     activeParams: countActiveParams(architecture),
     tiedEmbeddings: architecture.flags.tied,
+    quantization: architecture.quantization?.name,
     weights:
       headers.length === 0
         ? undefined

@@ -1,7 +1,11 @@
 """The error that every part of the shim raises for what it can name, by the protocol's closed list of reasons."""
 
+import errno
 import sys
 from enum import IntEnum
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
 
 
 class Reason(IntEnum):
@@ -35,6 +39,10 @@ class Reason(IntEnum):
     SOURCE_CHANGED = 26
 
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Of the texts of torch's errors for want of memory."""
+
+
 class ShimError(Exception):
     """A failure with a reason, a message that says what and where, and a hint that says what to do next."""
 
@@ -50,8 +58,35 @@ def cancelled() -> ShimError:
     return ShimError(Reason.CANCELLED, "the operation was cancelled")
 
 
-def is_out_of_gpu_memory(error: BaseException) -> bool:
-    """Whether an exception is torch's own for a device without room."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device, or this machine, has no room."""
+    if isinstance(error, MemoryError):
+        return True
     # Where torch was never imported, nothing of it was raised.
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
+    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    # torch has no class for these.
+    return isinstance(error, RuntimeError) and any(words in text_of(error) for words in OUT_OF_MEMORY)
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's own text; its class may fail to tell it."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 whatever it raises
+        return "(its text cannot be told)"
+
+
+def storage_error(error: OSError) -> ShimError:
+    """Names what a file or its storage refused."""
+    where = f"{error.filename}: " if error.filename else ""
+    if isinstance(error, FileNotFoundError):
+        return ShimError(
+            Reason.PATH_NOT_FOUND, f"{error.filename} does not exist", "paths are those of the shim's machine"
+        )
+    if error.errno in FULL:
+        return ShimError(Reason.STORAGE_FULL, f"{where}{error.strerror}", "free some space, or name another folder")
+    return ShimError(
+        Reason.STORAGE_FAILED, f"{where}{error.strerror or error}", "check the path's permissions and its disk"
+    )

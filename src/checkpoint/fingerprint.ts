@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import type { Checkpoint } from "./folder.js";
-import { type Header, readTensorStarts } from "./safetensors.js";
+import type { Header } from "./header.js";
+import { readTensorStarts } from "./safetensors.js";
 
 // Training moves every tensor, so the beginnings of some tell a network from another one of its shape.
 const SAMPLES_PER_FILE = 32;
@@ -14,7 +14,7 @@ const SAMPLE_BYTES = 1024;
  */
 export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
   const hash = createHash("sha256");
-  hash.update(await readFile(checkpoint.configPath));
+  hash.update(checkpoint.configText);
   for (const header of checkpoint.headers) {
     hash.update(`\n${basename(header.path)} ${header.fileBytes}\n`);
     hash.update(header.raw);

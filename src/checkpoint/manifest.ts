@@ -1,10 +1,11 @@
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { PruneError } from "../errors.js";
-import { readJsonObject } from "./json.js";
+import { parseJsonObject, readDocument } from "./json.js";
+import { openRegularFile } from "./regularFile.js";
 
 export const MANIFEST_FILE = "prune_manifest.json";
 
@@ -12,6 +13,8 @@ const shard = z.strictObject({
   file: z.string().regex(/^[\w.-]+\.safetensors$/),
   bytes: z.number().int().nonnegative(),
   crc32: z.string().regex(/^[0-9a-f]{8}$/),
+  /** Where it was asked for when the child was cut. */
+  sha256: z.exactOptional(z.string().regex(/^[0-9a-f]{64}$/)),
 });
 
 const manifest = z.strictObject({
@@ -30,32 +33,60 @@ export type Manifest = z.infer<typeof manifest>;
 /** Reads a child's manifest. Throws VERIFY_FAILED where it is malformed, PATH_NOT_FOUND where there is none. */
 export async function readManifest(dir: string): Promise<Manifest> {
   const path = join(dir, MANIFEST_FILE);
-  const parsed = manifest.safeParse(await readJsonObject(path, "VERIFY_FAILED"));
-  if (parsed.success) return parsed.data;
-  throw new PruneError("VERIFY_FAILED", `${path} is malformed: ${z.prettifyError(parsed.error)}`);
+  return parseManifest(await readDocument(path, "VERIFY_FAILED"), path);
 }
 
-/** Compares a shard's size and CRC-32 with the manifest. Throws VERIFY_FAILED. */
+/** Parses the text of a manifest. Throws VERIFY_FAILED, naming `where`. */
+export function parseManifest(text: string, where: string): Manifest {
+  const parsed = manifest.safeParse(parseJsonObject(text, where, "VERIFY_FAILED"));
+  if (parsed.success) return parsed.data;
+  throw new PruneError("VERIFY_FAILED", `${where} is malformed: ${z.prettifyError(parsed.error)}`);
+}
+
+/**
+ * Compares a shard's size, its CRC-32 and, where the manifest has one, its SHA-256 with the manifest. The latter takes about twice the time
+ * of the former. Throws VERIFY_FAILED.
+ */
 export async function checkShard(dir: string, stated: Manifest["shards"][number], onBytes: (bytes: number) => void): Promise<void> {
   const path = join(dir, stated.file);
-  const found = await stat(path).catch(() => undefined);
-  if (!found) throw new PruneError("VERIFY_FAILED", `${path} is missing`, { hint: "slice the parent again" });
-  if (found.size !== stated.bytes) {
-    throw new PruneError("VERIFY_FAILED", `${path} is ${found.size} bytes long; the manifest states ${stated.bytes}`, {
-      hint: "slice the parent again",
-    });
+  const file = await openRegularFile(path).catch((cause: unknown) => {
+    throw new PruneError("VERIFY_FAILED", `${path} is missing`, { hint: "slice the parent again", cause });
+  });
+  try {
+    const { size } = await file.stat();
+    if (size !== stated.bytes) {
+      throw new PruneError("VERIFY_FAILED", `${path} is ${size} bytes long; the manifest states ${stated.bytes}`, {
+        hint: "slice the parent again",
+      });
+    }
+    await checkSums(file, path, stated, onBytes);
+  } finally {
+    await file.close();
   }
+}
+
+async function checkSums(
+  file: FileHandle,
+  path: string,
+  stated: Manifest["shards"][number],
+  onBytes: (bytes: number) => void,
+): Promise<void> {
   let crc = 0;
-  for await (const chunk of createReadStream(path, { highWaterMark: 4 << 20 })) {
-    crc = crc32(chunk as Buffer, crc);
-    onBytes((chunk as Buffer).length);
+  const hash = stated.sha256 === undefined ? undefined : createHash("sha256");
+  for await (const chunk of file.createReadStream({ highWaterMark: 4 << 20, autoClose: false }) as AsyncIterable<Buffer>) {
+    crc = crc32(chunk, crc);
+    hash?.update(chunk);
+    onBytes(chunk.length);
   }
-  const hex = formatCrc32(crc);
-  if (hex !== stated.crc32) {
-    throw new PruneError("VERIFY_FAILED", `${path} has CRC-32 ${hex}; the manifest states ${stated.crc32}`, {
-      hint: "the file changed after it was cut",
-    });
-  }
+  checkSum(path, "CRC-32", formatCrc32(crc), stated.crc32);
+  if (hash) checkSum(path, "SHA-256", hash.digest("hex"), stated.sha256);
+}
+
+function checkSum(path: string, kind: string, found: string, stated: string | undefined): void {
+  if (found === stated) return;
+  throw new PruneError("VERIFY_FAILED", `${path} has ${kind} ${found}; the manifest states ${stated}`, {
+    hint: "the file changed after it was cut",
+  });
 }
 
 /** A CRC-32 as eight hexadecimal digits. */

@@ -10,8 +10,9 @@ import type { Collector } from "../score.js";
 import { closeModel, cutModel, openModel, openSubnet } from "../shim/modelWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
-import { type Cutter, slice } from "../slice.js";
+import { type Cutter, type SliceOptions, slice } from "../slice.js";
 import { liveCut } from "./liveCut.js";
+import { refuseQuantized } from "./refuseQuantized.js";
 import { Runner } from "./runner.js";
 import { ModelView } from "./view.js";
 
@@ -62,7 +63,11 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     return this.#plan;
   }
 
-  /** Loads the weights now rather than with the first use. Throws MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM. */
+  /**
+   * Loads the weights now rather than with the first use.
+   *
+   * @throws PruneError UNSUPPORTED_QUANTIZATION, MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM
+   */
   async load(options: RunOptions = {}): Promise<void> {
     await this.modelId(options);
   }
@@ -114,13 +119,16 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
    * @param target - a folder that does not exist or is empty
    * @throws PruneError BAD_PLAN where the model was not pruned, TARGET_EXISTS before any work
    */
-  async save(target: string, options: RunOptions = {}): Promise<Manifest> {
+  async save(target: string, options: SliceOptions = {}): Promise<Manifest> {
     if (!this.#plan) throw new PruneError("BAD_PLAN", "the model was not pruned: there is nothing to save", { hint: "call prune() first" });
     return slice(this.#cutter, this.parent, this.#plan, target, options);
   }
 
   /** Frees the weights that the shim holds. */
   async close(): Promise<void> {
+    await this.#loaded?.catch(() => {});
+    // One that fails leaves no model to close.
+    await this.#cut?.catch(() => {});
     const loaded = await this.#loaded?.catch(() => undefined);
     this.#loaded = undefined;
     this.#cut = undefined;
@@ -151,6 +159,7 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   async #load(options: RunOptions): Promise<string> {
     const { device = "auto", dtype = "auto" } = this.#options;
     const path = this.parent.checkpoint.dir;
+    refuseQuantized(this.parent);
     try {
       return await openModel(this.#session, { path, device, dtype }, options);
     } catch (error) {

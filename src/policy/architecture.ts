@@ -12,6 +12,7 @@ import {
   type PrunableDimension,
 } from "./hyperparameters.js";
 import { readLayerKinds } from "./layers.js";
+import { type Quantization, readQuantization } from "./quantization.js";
 
 /** A config.json, parsed and otherwise untouched. */
 export type ModelConfig = Readonly<Record<string, unknown>>;
@@ -24,9 +25,15 @@ export interface Architecture {
   /** The kind of each layer, in order. */
   readonly layers: readonly LayerKind[];
   readonly sizes: DimensionSizes;
+  /** How its config says that its checkpoint is quantised. */
+  readonly quantization: Quantization | undefined;
 }
 
 type Sizes = { -readonly [name in HyperparameterName]?: number };
+
+// Bounds that no network comes near to: a config that states more is wrong, and must not exhaust memory before that is found.
+const MAX_SIZE = 2 ** 24;
+const MAX_LAYERS = 10_000;
 
 const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "latent", "mamba_bias", "conv_bias"];
 
@@ -34,11 +41,12 @@ const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "laten
  * Reads a checkpoint's config through its family's table.
  *
  * @param where - what to call the config in errors
- * @throws PruneError UNKNOWN_ARCHITECTURE, or BAD_CONFIG where a size is missing, not a positive integer, or stated twice and differently,
- *   or heads do not fill their groups
+ * @throws PruneError UNKNOWN_ARCHITECTURE, UNSUPPORTED_QUANTIZATION, or BAD_CONFIG where a size is missing, not a positive integer, or stated
+ *   twice and differently, heads do not fill their groups, or a router chooses more experts than there are
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
+  const quantization = readQuantization(config, table, where);
   const flags = readFlags(config, table, where);
   const layers = readLayerKinds(config, table, readSize(config, table, "num_layers", {}, where) ?? 0, where);
   const used = usedHyperparameters(table, flags, layers);
@@ -51,7 +59,9 @@ export function readArchitecture(config: ModelConfig, where = "config.json"): Ar
   checkDivides(table, hyperparameters, "num_attention_heads", "num_query_groups", where);
   checkDivides(table, hyperparameters, "mamba_num_heads", "mamba_num_groups", where);
   checkDivides(table, hyperparameters, "num_moe_experts", "moe_router_num_groups", where);
-  return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
+  checkChosen(table, hyperparameters, "moe_router_topk", "num_moe_experts", where);
+  checkChosen(table, hyperparameters, "moe_router_group_topk", "moe_router_num_groups", where);
+  return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters), quantization };
 }
 
 /** The same family and switches with other sizes, and of other layers where their number changes. */
@@ -60,7 +70,7 @@ export function withHyperparameters(
   hyperparameters: Hyperparameters,
   layers: readonly LayerKind[] = from.layers.slice(0, hyperparameters.num_layers),
 ): Architecture {
-  return { table: from.table, flags: from.flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
+  return { ...from, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
 }
 
 /** The layers that have a dimension, by their index. */
@@ -123,6 +133,21 @@ function checkDivides(
   });
 }
 
+/** A router cannot choose more than there are. */
+function checkChosen(
+  table: FamilyTable,
+  sizes: Hyperparameters,
+  name: "moe_router_topk" | "moe_router_group_topk",
+  ofName: "num_moe_experts" | "moe_router_num_groups",
+  where: string,
+): void {
+  const [chosen, all] = [sizes[name], sizes[ofName]];
+  if (chosen === undefined || all === undefined || chosen <= all) return;
+  throw new PruneError("BAD_CONFIG", `${where}: ${name} ${chosen} is more than ${ofName} ${all}`, {
+    hint: `${table.fields[name]?.key} must be at most ${table.fields[ofName]?.key}`,
+  });
+}
+
 /** The keys under which a config states a field. */
 export function statedKeys(config: ModelConfig, { key, aliases = [] }: ConfigField): string[] {
   return [key, ...aliases].filter((name) => config[name] !== undefined);
@@ -142,9 +167,11 @@ function readSize(config: ModelConfig, table: FamilyTable, name: HyperparameterN
   const fallback = stored === undefined ? field.absent : stored === null ? field.null : undefined;
   if (fallback === "none") return undefined;
   const value = fallback === undefined ? stored : resolveFallback(config, fallback, sofar);
-  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
+  const most = name === "num_layers" ? MAX_LAYERS : MAX_SIZE;
+  if (typeof value === "number" && Number.isInteger(value) && value > 0 && value <= most) return value;
   const found = value === undefined ? "is missing" : `is ${JSON.stringify(value)}`;
-  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be a positive integer (${name})`);
+  const expected = typeof value === "number" && value > most ? `an integer up to ${most}` : "a positive integer";
+  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be ${expected} (${name})`);
 }
 
 function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none">, sofar: Sizes): number | undefined {

@@ -2,6 +2,8 @@ import { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
 import type { Layout, LayoutName } from "./families/table.js";
 import { suggestName } from "./nearest.js";
+import { refuseQuantizedTensor } from "./quantization.js";
+import { checkParts, isPart, partsOf } from "./quantizedParts.js";
 import {
   type ArchitectureRow,
   architectureRows,
@@ -12,6 +14,7 @@ import {
   type Place,
   rowPlaces,
   rowShape,
+  type StoredRow,
   type StoredTensor,
 } from "./tensors.js";
 
@@ -25,25 +28,46 @@ export interface MatchedTensors<T extends StoredTensor> {
  * Finds the layout of a checkpoint and the row of every stored tensor, and checks its shape, and that no row lacks a tensor. Tensors that
  * children go without are left out of the result.
  *
- * @throws PruneError UNKNOWN_TENSOR, BAD_TENSOR (shape) or MISSING_TENSOR, naming the tensor
+ * @throws PruneError UNKNOWN_TENSOR, UNSUPPORTED_QUANTIZATION, BAD_TENSOR (shape, or dtype where weights are quantised) or MISSING_TENSOR,
+ *   naming the tensor; BAD_CONFIG where it states a quantisation that no weight has
  */
 export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
   const layout = findLayout(architecture, stored);
   const all = architectureRows(architecture, layout);
-  const rows = new Map(all.flatMap((row) => [row.name, ...(row.alias ? [row.alias] : [])].map((name) => [name, row] as const)));
+  const rows = rowsByName(architecture, all);
   const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();
+  const packed = new Set<string>();
   for (const tensor of stored) {
     const { template, ...place } = splitName(tensor.name);
     if (isLeftOut(architecture, tensor.name, template)) continue;
-    const row = rows.get(template);
+    const shapes = rows.get(template) ?? [];
+    const row = shapes.find(({ axes }) => axes.length === tensor.shape.length) ?? shapes[0];
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, architecture);
     tensors.push({ stored: tensor, row, ...place });
-    present.add(nameAt(row.name, place));
+    const name = nameAt(row.name, place);
+    if (present.has(name)) throw secondTensor(tensor.name, name);
+    present.add(name);
+    if (isPart(row) && row.role === "packed") packed.add(nameAt(row.weight.name, place));
   }
-  checkComplete(architecture, all, present);
+  const twice = [...packed].find((name) => present.has(name));
+  if (twice !== undefined) throw storedTwice(twice);
+  if (architecture.quantization) checkParts(architecture.quantization, tensors);
+  checkComplete(architecture, all, new Set([...present, ...packed]));
   return { layout, tensors };
+}
+
+/** The rows that a name may be of: more than one where it is stored in several shapes. */
+function rowsByName({ quantization, table }: Architecture, rows: readonly ArchitectureRow[]): ReadonlyMap<string, readonly StoredRow[]> {
+  const byName = new Map<string, StoredRow[]>();
+  const add = (name: string, row: StoredRow): unknown => byName.set(name, [...(byName.get(name) ?? []), row]);
+  for (const row of rows) {
+    add(row.name, row);
+    if (row.alias) add(row.alias, row);
+    if (quantization) for (const part of partsOf(row, quantization, table)) add(part.name, part);
+  }
+  return byName;
 }
 
 /** The layout that most of the stored names are of. */
@@ -76,14 +100,16 @@ function splitName(name: string): { template: string } & Place {
   };
 }
 
-function isPlaced(row: ArchitectureRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
+function isPlaced(row: StoredRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
+  // A name may hold the words that stand for a number.
+  if (row.perLayer !== (layer !== undefined) || row.perExpert !== (expert !== undefined)) return false;
   if (expert !== undefined && expert >= (hyperparameters.num_moe_experts ?? 0)) return false;
   if (layer === undefined) return true;
   const kind = layers[layer];
   return kind !== undefined && (row.on?.includes(kind) ?? true);
 }
 
-function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Architecture): void {
+function checkShape(tensor: StoredTensor, row: StoredRow, architecture: Architecture): void {
   const expected = rowShape(row, architecture);
   if (expected.length === tensor.shape.length && expected.every((size, axis) => size === tensor.shape[axis])) return;
   throw new PruneError(
@@ -96,9 +122,7 @@ function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Ar
 function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRow>, present: ReadonlySet<string>): void {
   for (const row of rows) {
     if (row.shared) continue;
-    const missing = rowPlaces(row, architecture)
-      .map((place) => nameAt(row.name, place))
-      .find((name) => !present.has(name));
+    const missing = firstMissing(row, architecture, present);
     if (missing === undefined) continue;
     throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${missing}, which ${architecture.table.family} models have`, {
       hint:
@@ -107,21 +131,38 @@ function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRo
   }
 }
 
+/** One after the other: a config may state more places than memory holds. */
+function firstMissing(row: ArchitectureRow, architecture: Architecture, present: ReadonlySet<string>): string | undefined {
+  for (const place of rowPlaces(row, architecture)) {
+    const name = nameAt(row.name, place);
+    if (!present.has(name)) return name;
+  }
+  return undefined;
+}
+
 function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
   const { table, hyperparameters } = architecture;
   const { layer, expert } = splitName(name);
-  const { quantised } = table;
-  if (quantised?.endings.some((ending) => name.endsWith(ending))) {
-    return new PruneError("UNKNOWN_TENSOR", `${name} is in ${quantised.format}, of which channels cannot be cut`, {
-      hint: quantised.remedy,
-    });
-  }
   if (layer !== undefined && layer >= hyperparameters.num_layers) return beyond(name, `${hyperparameters.num_layers} layers`);
   const experts = hyperparameters.num_moe_experts;
   if (expert !== undefined && experts !== undefined && expert >= experts) return beyond(name, `${experts} experts`);
+  const quantized = refuseQuantizedTensor(name, architecture.quantization);
+  if (quantized) return quantized;
   const nearest = suggestName(template, known).split(" Legal")[0];
   return new PruneError("UNKNOWN_TENSOR", `the ${table.family} family has no tensor ${name} under this config; nothing is copied unseen`, {
-    hint: `${nearest} Adapters, quantised weights and remote-code additions must be merged or removed first`,
+    hint: `${nearest} Adapters and remote-code additions must be merged or removed first`,
+  });
+}
+
+function storedTwice(name: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} is there both as it is and in packed form`, {
+    hint: "remove whichever is not the model's own",
+  });
+}
+
+function secondTensor(name: string, known: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} is ${known}, which is there under another name as well`, {
+    hint: "remove whichever is not the model's own",
   });
 }
 

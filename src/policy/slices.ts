@@ -1,10 +1,12 @@
+import type { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
-import { keptPositions, type Scope } from "./axes/evaluate.js";
-import { dimensionsOf } from "./axes/expression.js";
+import { keptBlocks, keptPositions, type Scope } from "./axes/evaluate.js";
+import { dimensionsOf, type StoredAxis } from "./axes/expression.js";
 import { DIMENSION_SCOPES } from "./hyperparameters.js";
 import { isPositions, type Kept, keptLookup } from "./kept.js";
 import { keptLayers } from "./plan.js";
 import { type MatchedTensor, nameAt, type Place, type StoredTensor } from "./tensors.js";
+import { tornBlocks } from "./tornBlocks.js";
 
 /** How one tensor of the child comes from one tensor of the parent. */
 export interface TensorSlice<T extends StoredTensor = StoredTensor> {
@@ -26,13 +28,18 @@ export interface Slices<T extends StoredTensor = StoredTensor> {
   readonly tensors: readonly TensorSlice<T>[];
 }
 
-/** Turns kept sets into slices, in the order of the matched tensors. Tensors of dropped layers and experts are left out, those behind move down. */
+/**
+ * Turns kept sets into slices, in the order of the matched tensors. Tensors of dropped layers and experts are left out, those behind move
+ * down.
+ *
+ * @throws PruneError UNSUPPORTED_QUANTIZATION where a cut goes through the blocks that the scales of a quantised weight stand for
+ */
 export function sliceTensors<T extends StoredTensor>(
   architecture: Architecture,
   kept: Kept,
   matched: readonly MatchedTensor<T>[],
 ): Slices<T> {
-  const sets = new IndexSets(architecture, kept);
+  const sets = new IndexSets(architecture, kept, (axis, tensor) => tornBlocks(architecture, matched, tensor, axis));
   const newPlace = placeFinder(architecture, kept);
   const tensors = matched.flatMap((tensor) => {
     const place = newPlace(tensor);
@@ -44,14 +51,15 @@ export function sliceTensors<T extends StoredTensor>(
 function sliceTensor<T extends StoredTensor>(
   architecture: Architecture,
   sets: IndexSets,
-  { stored, row, layer, expert }: MatchedTensor<T>,
+  tensor: MatchedTensor<T>,
   place: Place,
 ): TensorSlice<T> {
+  const { stored, row, layer, expert } = tensor;
   const scope: Scope = { ...(layer !== undefined && { layer }), ...(expert !== undefined && { expert }) };
   const name = place.layer === undefined ? stored.name : nameAt(row.name, place);
   const size = (ids: readonly string[], first = 0): number[] =>
     ids.map((id, i) => sets.byId.get(id)?.length ?? stored.shape[first + i] ?? 0);
-  const idAt = (axis: number, within: Scope): string => sets.idOf(row.axes[axis], row.axisTexts[axis] ?? "", within);
+  const idAt = (axis: number, within: Scope): string => sets.idOf(tensor, axis, within);
   const every = row.axes.map((_, axis) => axis);
 
   if (expert !== undefined || !row.axes.some((axis) => sets.variesByExpert(axis))) {
@@ -70,33 +78,45 @@ class IndexSets {
   readonly positions: ReturnType<typeof keptLookup>;
   readonly #sizes: Architecture["sizes"];
   readonly #kept: Kept;
+  readonly #torn: (axis: number, tensor: MatchedTensor) => PruneError;
 
-  constructor({ sizes }: Architecture, kept: Kept) {
+  constructor({ sizes }: Architecture, kept: Kept, torn: (axis: number, tensor: MatchedTensor) => PruneError) {
     this.#sizes = sizes;
     this.#kept = kept;
+    this.#torn = torn;
     this.positions = keptLookup(kept);
   }
 
-  /** The id of the positions that an axis keeps, or empty where it stays whole. */
-  idOf(axis: MatchedTensor["row"]["axes"][number] | undefined, text: string, scope: Scope): string {
+  /** The id of the positions that a tensor's axis keeps, or empty where it stays whole. */
+  idOf(tensor: MatchedTensor, index: number, scope: Scope): string {
+    const axis = tensor.row.axes[index];
     const cut = axis ? this.#cutDimensions(axis) : [];
     if (!axis || cut.length === 0) return "";
     const scoped = (outer: "layer" | "expert"): boolean => cut.some((name) => DIMENSION_SCOPES[name].some((other) => other === outer));
     const id = [
       ...(scoped("layer") ? [`layers.${scope["layer"]}`] : []),
       ...(scoped("expert") ? [`experts.${scope["expert"]}`] : []),
-      text,
+      tensor.row.axisTexts[index],
     ].join(": ");
-    if (!this.byId.has(id)) this.byId.set(id, keptPositions(axis, this.#sizes, this.positions, scope));
+    if (!this.byId.has(id)) {
+      const positions = this.#positionsOf(axis, scope);
+      if (!positions) throw this.#torn(index, tensor);
+      this.byId.set(id, positions);
+    }
     return id;
   }
 
   /** Whether an axis keeps other positions in each expert. */
-  variesByExpert(axis: MatchedTensor["row"]["axes"][number]): boolean {
+  variesByExpert(axis: StoredAxis): boolean {
     return this.#cutDimensions(axis).some((name) => DIMENSION_SCOPES[name].some((outer) => outer === "expert"));
   }
 
-  #cutDimensions(axis: MatchedTensor["row"]["axes"][number]): (keyof Kept)[] {
+  #positionsOf(axis: StoredAxis, scope: Scope): number[] | undefined {
+    if (axis.kind === "blocks") return keptBlocks(axis, this.#sizes, this.positions, scope);
+    return keptPositions(axis, this.#sizes, this.positions, scope);
+  }
+
+  #cutDimensions(axis: StoredAxis): (keyof Kept)[] {
     return dimensionsOf(axis).filter((name): name is keyof Kept => name in this.#kept);
   }
 }

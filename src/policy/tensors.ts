@@ -1,12 +1,14 @@
 import { type Architecture, exists } from "./architecture.js";
 import { axisSize } from "./axes/evaluate.js";
-import { type Axis, parseAxis } from "./axes/expression.js";
+import { type Axis, parseAxis, type StoredAxis } from "./axes/expression.js";
 import type { LayerKind, Layout, LayoutName, TensorRow } from "./families/table.js";
 
 /** What policy needs to know of a tensor on disk. */
 export interface StoredTensor {
   readonly name: string;
   readonly shape: readonly number[];
+  /** As safetensors spells it; what is only expected has none. */
+  readonly dtype?: string;
 }
 
 /** A row of the family's table that exists in an architecture, with its axes parsed. */
@@ -26,6 +28,9 @@ export interface ArchitectureRow {
   readonly routed: boolean;
 }
 
+/** What a stored tensor is an instance of: a row, or a part of a row's quantised weight. */
+export type StoredRow = Omit<ArchitectureRow, "axes"> & { readonly axes: readonly StoredAxis[] };
+
 /** Which layer and expert a tensor belongs to; undefined for what stands outside of them. */
 export interface Place {
   readonly layer: number | undefined;
@@ -35,7 +40,7 @@ export interface Place {
 /** A stored tensor with the row that it is an instance of. */
 export interface MatchedTensor<T extends StoredTensor = StoredTensor> extends Place {
   readonly stored: T;
-  readonly row: ArchitectureRow;
+  readonly row: StoredRow;
 }
 
 /** Where the names of rows have a layer's and an expert's number. */
@@ -68,17 +73,28 @@ function layoutOf(layouts: readonly Layout[], name: LayoutName): Layout {
 }
 
 /** The shape that a row's tensors have. */
-export function rowShape(row: ArchitectureRow, { sizes }: Architecture): number[] {
+export function rowShape(row: Pick<StoredRow, "axes">, { sizes }: Architecture): number[] {
   return row.axes.map((axis) => axisSize(axis, sizes));
 }
 
 /** Every place that has a tensor of a row. */
-export function rowPlaces(row: ArchitectureRow, { layers, hyperparameters }: Architecture): Place[] {
-  if (!row.perLayer) return [{ layer: undefined, expert: undefined }];
-  const has = layers.flatMap((kind, layer) => ((row.on?.includes(kind) ?? true) ? [layer] : []));
-  if (!row.perExpert) return has.map((layer) => ({ layer, expert: undefined }));
-  const experts = Array.from({ length: hyperparameters.num_moe_experts ?? 0 }, (_, expert) => expert);
-  return has.flatMap((layer) => experts.map((expert) => ({ layer, expert })));
+export function* rowPlaces(row: StoredRow, { layers, hyperparameters }: Architecture): Generator<Place, void, void> {
+  if (!row.perLayer) {
+    yield { layer: undefined, expert: undefined };
+    return;
+  }
+  for (const [layer, kind] of layers.entries()) {
+    if (!(row.on?.includes(kind) ?? true)) continue;
+    if (!row.perExpert) yield { layer, expert: undefined };
+    else for (let expert = 0; expert < (hyperparameters.num_moe_experts ?? 0); expert++) yield { layer, expert };
+  }
+}
+
+/** How many places have a tensor of a row. */
+export function countPlaces(row: StoredRow, { layers, hyperparameters }: Architecture): number {
+  if (!row.perLayer) return 1;
+  const having = layers.filter((kind) => row.on?.includes(kind) ?? true).length;
+  return row.perExpert ? having * (hyperparameters.num_moe_experts ?? 0) : having;
 }
 
 /** A row's name with its layer and expert filled in. */
@@ -92,6 +108,6 @@ export function expectedTensors(architecture: Architecture, layout: LayoutName =
     .filter((row) => !row.shared)
     .flatMap((row) => {
       const shape = rowShape(row, architecture);
-      return rowPlaces(row, architecture).map((place) => ({ ...place, row, stored: { name: nameAt(row.name, place), shape } }));
+      return [...rowPlaces(row, architecture)].map((place) => ({ ...place, row, stored: { name: nameAt(row.name, place), shape } }));
     });
 }

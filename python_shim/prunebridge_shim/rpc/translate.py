@@ -1,12 +1,11 @@
 """The one place where exceptions become what the wire carries."""
 
-import errno
 import logging
 from collections.abc import Mapping
 
 import grpc
 
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, storage_error, text_of
 from prunebridge_shim.gen.prunebridge.v1 import error_pb2
 
 DETAIL_KEY = "prunebridge-error-bin"
@@ -52,19 +51,18 @@ def to_shim_error(error: BaseException) -> ShimError:
     """Names any exception by a reason. What is a defect of the shim goes to the log with its traceback."""
     if isinstance(error, ShimError):
         return error
-    if isinstance(error, FileNotFoundError):
-        return ShimError(
-            Reason.PATH_NOT_FOUND, f"{error.filename} does not exist", "paths are those of the shim's machine"
-        )
     if isinstance(error, OSError):
-        return _storage_error(error)
-    if is_out_of_gpu_memory(error):
-        log.warning("out of GPU memory", exc_info=error)
+        named = storage_error(error)
+        if named.reason is Reason.STORAGE_FAILED:
+            log.warning("storage failed", exc_info=error)
+        return named
+    if is_out_of_memory(error):
+        log.warning("out of memory", exc_info=error)
         return ShimError(
-            Reason.GPU_OOM, f"the GPU is out of memory: {error}", "use smaller batches, or close other models"
+            Reason.GPU_OOM, f"out of memory: {text_of(error)}", "use smaller batches, or close other models"
         )
     log.error("a defect of the shim", exc_info=error)
-    return ShimError(Reason.INTERNAL, f"{type(error).__name__}: {error}", "the traceback is in the shim's log")
+    return ShimError(Reason.INTERNAL, f"{type(error).__name__}: {text_of(error)}", "the traceback is in the shim's log")
 
 
 def to_detail(error: BaseException) -> error_pb2.ErrorDetail:
@@ -80,16 +78,6 @@ def abort(context: grpc.ServicerContext, error: BaseException) -> None:
     detail = to_detail(error)
     context.set_trailing_metadata(((DETAIL_KEY, detail.SerializeToString()),))
     context.abort(CODES[Reason(detail.reason)], detail.message[:STATUS_CHARACTERS])
-
-
-def _storage_error(error: OSError) -> ShimError:
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return ShimError(Reason.STORAGE_FULL, f"{where}{error.strerror}", "free some space, or name another folder")
-    log.warning("storage failed", exc_info=error)
-    return ShimError(
-        Reason.STORAGE_FAILED, f"{where}{error.strerror or error}", "check the path's permissions and its disk"
-    )
 
 
 def _cut(text: str, limit: int) -> str:
