@@ -91,7 +91,7 @@ def too_large(infos):
     with pytest.raises(ShimError) as caught:
         for name, shape in infos:
             info = tensor_pb2.TensorInfo(name=name, dtype="DTYPE_U8", shape=shape)
-            assembler.add(tensor_pb2.TensorChunk(info=info, data=bytes(shape[0]) if len(shape) == 1 else b""))
+            assembler.add(tensor_pb2.TensorChunk(info=info), bytes(shape[0]) if len(shape) == 1 else b"")
     assert caught.value.reason is Reason.LIMIT_EXCEEDED
     return caught.value.message
 
@@ -104,7 +104,8 @@ def test_a_batch_is_refused_by_the_first_chunk_of_the_tensor_that_is_too_much(mo
     assert "more than 3 tensors" in too_large([(name, [1]) for name in "abcd"])
     assembler = BatchAssembler()
     for _ in range(3):  # each batch has the room again
-        assembler.add(chunk("a", np.zeros(60, np.uint8)))
+        whole = chunk("a", np.zeros(60, np.uint8))
+        assembler.add(whole, whole.data)
         assert assembler.end_batch()["a"].array.nbytes == 60
 
 

@@ -1,13 +1,24 @@
-import { type ClientReadableStream, InterceptingCall, type Interceptor, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, InterceptingCall, type Interceptor, makeClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
-import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
+import { FeedServiceClient, FeedServiceService, OperationServiceClient, OperationServiceService } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
+import { readFeedResponse, readResultResponse, writeRequest } from "./chunks.js";
 import type { Endpoint } from "./endpoint.js";
 import { channelOptions, type Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
 import type { Silence } from "./silence.js";
 import type { Token } from "./token.js";
+
+// The generated clients, but for the two methods that carry chunks.
+const FeedClient = makeClientConstructor(
+  { feed: { ...FeedServiceService.feed, requestSerialize: writeRequest, responseDeserialize: readFeedResponse } },
+  FeedServiceClient.serviceName,
+) as unknown as typeof FeedServiceClient; // grpc-js types made clients as any client
+const OperationClient = makeClientConstructor(
+  { ...OperationServiceService, readResult: { ...OperationServiceService.readResult, responseDeserialize: readResultResponse } },
+  OperationServiceClient.serviceName,
+) as unknown as typeof OperationServiceClient; // as above
 
 /** The stubs of one connection. */
 export interface Stubs {
@@ -19,12 +30,12 @@ export interface Stubs {
 /** Makes the stubs for a shim, whose every call carries its token; nothing is sent yet. */
 export function connect({ target, token, credentials, serverName }: Endpoint, timeouts: Timeouts): Stubs {
   const options = { ...channelOptions(timeouts, serverName), interceptors: [bearing(token)] };
-  const operations = new OperationServiceClient(target, credentials, options);
+  const operations = new OperationClient(target, credentials, options);
   const shared = { ...options, channelOverride: operations.getChannel() };
   return {
     operations,
     session: new SessionServiceClient(target, credentials, shared),
-    feeds: new FeedServiceClient(target, credentials, shared),
+    feeds: new FeedClient(target, credentials, shared),
   };
 }
 

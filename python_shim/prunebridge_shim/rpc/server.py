@@ -10,6 +10,7 @@ from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2_grpc, session_pb2_grpc
 from prunebridge_shim.rpc.access import Access
+from prunebridge_shim.rpc.chunks import chunk_methods
 from prunebridge_shim.rpc.feed_service import FeedService
 from prunebridge_shim.rpc.gates import TokenGate, Turnstile
 from prunebridge_shim.rpc.health import Health
@@ -59,8 +60,9 @@ class ShimServer:
         session = SessionService(self.boot_id, allowed.access)
         operations = OperationService(self._registry, allowed.access, allowed.roots)
         session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
+        feeds = FeedService(self._registry)
+        self._server.add_generic_rpc_handlers(chunk_methods(feeds.Feed, operations.ReadResult))
         operation_pb2_grpc.add_OperationServiceServicer_to_server(operations, self._server)
-        operation_pb2_grpc.add_FeedServiceServicer_to_server(FeedService(self._registry), self._server)
         self._server.add_generic_rpc_handlers((self._health.handler(),))
 
     def start(self) -> int:

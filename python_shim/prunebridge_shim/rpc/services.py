@@ -14,7 +14,7 @@ from prunebridge_shim.rpc.access import Access
 from prunebridge_shim.rpc.calls import streaming, unary
 from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.roots import Roots
-from prunebridge_shim.rpc.wire import chunks_of
+from prunebridge_shim.rpc.wire import responses_of
 
 CLIENT_CHARACTERS = 100
 """Of a client's name, for the log."""
@@ -122,8 +122,7 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
     @streaming
     def ReadResult(  # noqa: N802
         self, request: operation_pb2.ReadResultRequest, _context: Any
-    ) -> Iterator[operation_pb2.ReadResultResponse]:
+    ) -> Iterator[bytes]:
         """Streams the tensors that an operation left."""
         for name, tensor in self._registry.get(request.operation_id).tensors().items():
-            for chunk in chunks_of(name, tensor):
-                yield operation_pb2.ReadResultResponse(chunk=chunk)
+            yield from responses_of(name, tensor)

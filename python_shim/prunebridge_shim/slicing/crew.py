@@ -13,7 +13,7 @@ from prunebridge_shim.slicing.journal import Finished, Records
 from prunebridge_shim.slicing.pieces import Piece
 from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.shard import ShardFile, join_crc32
-from prunebridge_shim.slicing.turns import CutTurn, Turns
+from prunebridge_shim.slicing.turns import CutTurn, FinishTurn, Turns
 from prunebridge_shim.tensors import Tick
 
 WORKERS = 2
@@ -102,7 +102,7 @@ class Crew:
                 if isinstance(turn, CutTurn):
                     self._flusher.put(self._obtain(cutter, turn))
                 else:
-                    self._finish(cutter, turn.shard)
+                    self._finish(cutter, turn)
         except Stopped:
             return
 
@@ -117,22 +117,22 @@ class Crew:
                 return Done(piece, file, file.fd, crc)
         return Done(piece, file, *cutter.cut(piece, file))
 
-    def _finish(self, cutter: Cutter, shard: int) -> None:
-        file = self._files[shard]
-        for source in {part.cut.source for piece in self._pieces if piece.shard == shard for part in piece.parts}:
+    def _finish(self, cutter: Cutter, turn: FinishTurn) -> None:
+        file = self._files[turn.shard]
+        pieces = [piece for piece in self._pieces if piece.shard == turn.shard]
+        for source in {part.cut.source for piece in pieces for part in piece.parts}:
             source.check()
         file.commit(self._job.flush)
         if self._job.flush:
             sync_folder(self._folder.child)
-        crcs = self._turns.known.pieces
-        parts = [(crcs[piece.number], piece.bytes) for piece in self._pieces if piece.shard == shard]
+        crc = join_crc32(file.header, [(turn.crcs[piece.number], piece.bytes) for piece in pieces])
         sha256 = cutter.sha256(file) if self._job.sha256 else b""
-        self._record(Records(shards={shard: Finished(join_crc32(file.header, parts), sha256)}))
+        self._record(Records(shards={turn.shard: Finished(crc, sha256)}))
 
     def _record(self, records: Records) -> None:
+        self._own.update(records.pieces)
+        self._folder.journal.append(records, self._job.flush)
         with self._changed:
-            self._folder.journal.append(records, self._job.flush)
-            self._own.update(records.pieces)
             self._turns.record(records)
             self._changed.notify_all()
 

@@ -68,16 +68,21 @@ class JobFolder:
             if not self._is_ours():
                 self._remove_other()
                 return False
-            self.owner = Owner(self.path / "owners")
-            self.witness = Witness(self.path / "owners")
-            self.leases = Leases(self.path / "leases", self.owner.name)
-            self.journal = Journal(self.path / "journals", self.owner.name)
-            self.journals = Journals(self.path / "journals")
-            return self._is_ours()
+            self._register()
+            if self._is_ours():
+                return True
+            self.owner.leave(done=False)
         except FileNotFoundError:
-            if self.path.parent.is_dir():
-                return False
-            raise
+            if not self.path.parent.is_dir():
+                raise
+        return False
+
+    def _register(self) -> None:
+        self.owner = Owner(self.path / "owners")
+        self.witness = Witness(self.path / "owners")
+        self.leases = Leases(self.path / "leases", self.owner.name)
+        self.journal = Journal(self.path / "journals", self.owner.name)
+        self.journals = Journals(self.path / "journals")
 
     def _make(self) -> None:
         self.path.mkdir(exist_ok=True)
@@ -138,5 +143,6 @@ class JobFolder:
         self._clear_discarded()
 
     def _clear_discarded(self) -> None:
-        for left in self.path.parent.glob(f"{self.path.name}.discarded-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for entry in self.path.parent.iterdir():
+            if entry.name.startswith(f"{self.path.name}.discarded-"):
+                shutil.rmtree(entry, ignore_errors=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 JSONL = ".jsonl"
@@ -28,17 +29,18 @@ class Records:
 
 
 class Journal:
-    """This process's journal. Made with its first lines."""
+    """This process's journal, for any thread. Made with its first lines."""
 
     def __init__(self, folder: Path, owner: str) -> None:
         self._path = folder / f"{owner}{JSONL}"
+        self._lock = Lock()
 
     def append(self, records: Records, flush: bool) -> None:
         """Appends lines; with `flush` they are on the disk when it returns."""
         lines: list[dict[str, Any]] = [{"piece": number, "crc32": crc} for number, crc in records.pieces.items()]
         for number, shard in records.shards.items():
             lines.append({"shard": number, "crc32": shard.crc32, "sha256": shard.sha256.hex()})
-        with self._path.open("ab") as file:
+        with self._lock, self._path.open("ab") as file:
             file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
             file.flush()
             if flush:

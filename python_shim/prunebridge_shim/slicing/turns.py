@@ -1,7 +1,7 @@
 """What is to be done next, by all that is known of the processes at work on a job."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prunebridge_shim.slicing.folder import JobFolder
@@ -19,9 +19,10 @@ class CutTurn:
 
 @dataclass(frozen=True)
 class FinishTurn:
-    """A shard to finish: all of its pieces are on the disk."""
+    """A shard to finish: all of its pieces are on the disk, with these CRC-32s by their numbers."""
 
     shard: int
+    crcs: Mapping[int, int]
 
 
 Turn = CutTurn | FinishTurn
@@ -108,7 +109,7 @@ class Turns:
                 continue
             if self._obtain(f"shard-{shard}"):
                 self._finishing.add(shard)
-                return FinishTurn(shard)
+                return FinishTurn(shard, dict(self.known.pieces))
         return None
 
     def _take(self) -> deque[Piece] | None:
