@@ -61,6 +61,7 @@ def spawn(folder, *, allow=(), roots=(), prelude=None, stdin=subprocess.PIPE, **
 class Bearer(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
     """Gives each call a token."""
@@ -69,9 +70,10 @@ class Bearer(
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
 
     def _intercept(self, continuation, details, request):
-        return continuation(details._replace(metadata=self._metadata), request)
+        metadata = (*(details.metadata or ()), *self._metadata)
+        return continuation(details._replace(metadata=metadata), request)
 
-    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _intercept
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = _intercept
 
 
 class Client:
@@ -80,13 +82,13 @@ class Client:
     def __init__(self, address, token=TOKEN, credentials=None):
         options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)]
         if credentials is None:
-            self.channel = grpc.insecure_channel(address, options=options)
+            channel = grpc.insecure_channel(address, options=options)
         else:
-            self.channel = grpc.secure_channel(address, credentials, options=options)
-        bearing = grpc.intercept_channel(self.channel, Bearer(token))
-        self.session = session_pb2_grpc.SessionServiceStub(bearing)
-        self.operations = operation_pb2_grpc.OperationServiceStub(bearing)
-        self.feeds = operation_pb2_grpc.FeedServiceStub(bearing)
+            channel = grpc.secure_channel(address, credentials, options=options)
+        self.channel = grpc.intercept_channel(channel, Bearer(token))
+        self.session = session_pb2_grpc.SessionServiceStub(self.channel)
+        self.operations = operation_pb2_grpc.OperationServiceStub(self.channel)
+        self.feeds = operation_pb2_grpc.FeedServiceStub(self.channel)
 
     def start(self, request_id=None, **work):
         request = operation_pb2.StartRequest(request_id=request_id or uuid.uuid4().hex, **work)

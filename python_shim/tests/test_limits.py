@@ -181,9 +181,8 @@ def test_calls_that_send_no_request_leave_room_for_other_calls(own_shim, method,
         opened.wait(60)
         yield from ()
 
-    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-    call = client.channel.stream_unary(method)
-    calls = [call.future(silence(), timeout=120, metadata=metadata) for _ in range(2 * options.RPC_THREADS)]
+    call = Client(own_shim, token).channel.stream_unary(method)
+    calls = [call.future(silence(), timeout=120) for _ in range(2 * options.RPC_THREADS)]
     try:
         assert handshake(client).protocol == 1
         wait_until(lambda: sum(not one.done() for one in calls) == options.UNARY_CALLS_AT_A_TIME)

@@ -58,7 +58,7 @@ export class ShimSession {
   /** Connects to a shim that others use too, and shakes hands. Throws UNAUTHENTICATED, PROTOCOL_MISMATCH, SHIM_UNREACHABLE or SHIM_STALLED. */
   static async attach(endpoint: Endpoint, client: string, limits: Partial<Timeouts> = {}): Promise<ShimSession> {
     // It has imported torch before it listened.
-    const timeouts = { ...TIMEOUTS, handshake: TIMEOUTS.unary, ...limits };
+    const timeouts = { ...TIMEOUTS, handshake: 2 * TIMEOUTS.unary, ...limits };
     return connected(endpoint, timeouts, async (stubs) => {
       const ask = (): Promise<HandshakeResponse> => shakeHands(stubs, client, timeouts);
       const shim = await ask();

@@ -1,11 +1,13 @@
 // A bridge to a shim that others use too: what it leaves there, and what it says of one that was started anew.
-import { access, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { type Batch, Bridge, PruneError, prune, tokenBatch } from "../../src/index.js";
 import { parseEndpoint } from "../../src/shim/endpoint.js";
 import { openModel } from "../../src/shim/modelWork.js";
+import { ShimProcess } from "../../src/shim/process.js";
 import { evaluateLoss } from "../../src/shim/runWork.js";
 import { ShimSession } from "../../src/shim/session.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
@@ -105,6 +107,21 @@ describe("an attached bridge", () => {
   });
 });
 
+it("the token of a shim of its own is nowhere to be read", async () => {
+  let log = "";
+  const shim = await ShimProcess.start({
+    onLog: (text) => {
+      log += text;
+    },
+  });
+  const token = shim.endpoint.token.reveal();
+  const seen = ["cmdline", "environ"].map((name) => readFile(`/proc/${shim.pid}/${name}`, "utf8"));
+  const shown = [...(await Promise.all(seen)), inspect(shim, { depth: 9, showHidden: true }), JSON.stringify(shim)];
+  await shim.stop();
+  for (const text of [...shown, log]) expect(text).not.toContain(token);
+  expect(log).toMatch(/serves unix:/);
+});
+
 it("a shim of its own keeps to the roots that it was given", async () => {
   await using bridge = await Bridge.spawn({ roots: [root] });
   await (await bridge.open(parent)).load();
@@ -153,6 +170,12 @@ describe("the command line", () => {
     const flags = ["--attach", listener.address, "--token-file", join(root, "token-file")];
     const { exitCode, json } = await runCli(args(...flags), { PRUNEBRIDGE_PYTHON: "/no/python/is/needed" });
     expect({ exitCode, loads: json["loads"] }).toEqual({ exitCode: 0, loads: true });
+  });
+
+  it("refuses a shim where none is needed", async () => {
+    const { exitCode, stderr } = await runCli(["verify", parent, "--attach", listener.address]);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(/needs no shim/);
   });
 
   it.each([
