@@ -73,10 +73,11 @@ class Crew:
         while running:
             self._tell(tick)
             self._folder.owner.beat()
-            ended, _ = wait([flusher, *running], TICK_SECONDS, FIRST_EXCEPTION)
+            ended, running = wait(running, TICK_SECONDS, FIRST_EXCEPTION)
+            if flusher.done():
+                ended.add(flusher)
             for thread in ended:
                 thread.result()
-            running -= ended
         self._tell(tick)
 
     def _tell(self, tick: Tick) -> None:
