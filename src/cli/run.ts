@@ -29,10 +29,17 @@ export async function runCommand(flags: { json?: boolean }, body: (options: RunO
   }
 }
 
-/** Runs work on a shim of its own, or on the one that the flags name; what that may call, its operator has said. */
+/**
+ * Runs work on a shim of its own, or on the one that the flags name; what that may call, its operator has said. That the shim could not be
+ * left in order neither hides how the work failed nor fails what succeeded.
+ */
 export async function withBridge<T>(flags: ShimFlags, body: (bridge: Bridge) => Promise<T>, options: SpawnOptions = {}): Promise<T> {
-  await using bridge = await openBridge(flags, options);
-  return await body(bridge);
+  const bridge = await openBridge(flags, options);
+  try {
+    return await body(bridge);
+  } finally {
+    await bridge.close().catch((error: unknown) => process.stderr.write(`warning: ${textOf(error)}\n`));
+  }
 }
 
 async function openBridge({ attach, tokenFile, ...tlsFlags }: ShimFlags, options: SpawnOptions): Promise<Bridge> {
@@ -54,7 +61,12 @@ function reportError(error: unknown, asJson: boolean): void {
     const { code = "INTERNAL", detail = String(error), hint = "" } = known ?? {};
     process.stdout.write(`${JSON.stringify({ error: { code, message: detail, hint } })}\n`);
   }
-  // A defect shows where it happened; what a user can mend shows how.
-  process.stderr.write(`error: ${known ? known.message : error instanceof Error ? error.stack : String(error)}\n`);
+  process.stderr.write(`error: ${textOf(error)}\n`);
   process.exitCode = known?.kind === "input" ? EXIT.badInput : EXIT.failed;
+}
+
+/** A defect shows where it happened; what a user can mend shows how. */
+function textOf(error: unknown): string {
+  if (error instanceof PruneError) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

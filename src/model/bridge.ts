@@ -1,4 +1,4 @@
-import { PruneError } from "../errors.js";
+import { type ErrorCode, PruneError } from "../errors.js";
 import { type Parent, readWeightedParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import { type AttachOptions, type Endpoint, parseEndpoint } from "../shim/endpoint.js";
@@ -10,6 +10,7 @@ import { VERSION } from "../version.js";
 import { Model, type OpenOptions } from "./model.js";
 
 const CLIENT = `prunebridge/${VERSION}`;
+const OUT_OF_REACH: readonly ErrorCode[] = ["SHIM_UNREACHABLE", "SHIM_STALLED"];
 
 /** A connection to one shim: what opens models and cuts checkpoints. */
 export abstract class Bridge implements Cutter, AsyncDisposable {
@@ -122,6 +123,13 @@ class AttachedBridge extends Bridge {
       throw new PruneError(cause.code, detail, { hint: cause.hint, cause });
     });
     return this.#closed;
+  }
+
+  /** Closes, but keeps to itself that the shim is out of reach: an error of the block that ends would be lost in that. */
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await this.close().catch((error: unknown) => {
+      if (!(error instanceof PruneError && OUT_OF_REACH.includes(error.code))) throw error;
+    });
   }
 }
 

@@ -3,7 +3,8 @@ import { access, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { withBridge } from "../../src/cli/run.js";
 import { type Batch, Bridge, PruneError, prune, tokenBatch } from "../../src/index.js";
 import { parseEndpoint } from "../../src/shim/endpoint.js";
 import { openModel } from "../../src/shim/modelWork.js";
@@ -160,6 +161,33 @@ describe("a shim that ends", () => {
     await first.stop("SIGKILL");
     expect(await codeOf(model.loss([batch()]))).toBe("SHIM_UNREACHABLE");
     await expect(bridge.close()).rejects.toMatchObject({ code: "SHIM_UNREACHABLE", detail: expect.stringMatching(/may still be open/) });
+  });
+});
+
+describe("a shim that vanishes at the end", () => {
+  it("leaves a failing block its own error", async () => {
+    const vanishing = await startListener(root);
+    const block = async (): Promise<void> => {
+      await using bridge = await attach(vanishing);
+      await (await bridge.open(parent)).load();
+      await vanishing.stop("SIGKILL");
+      throw new PruneError("BAD_DATA", "the block's own");
+    };
+    await expect(block()).rejects.toMatchObject({ code: "BAD_DATA", detail: "the block's own" });
+  });
+
+  it("costs a command nothing but a warning", async () => {
+    const vanishing = await startListener(root);
+    const flags = { attach: vanishing.address, tokenFile: join(root, "token-file") };
+    const warned = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    onTestFinished(() => warned.mockRestore());
+    const work = withBridge(flags, async (bridge) => {
+      await (await bridge.open(parent)).load();
+      await vanishing.stop("SIGKILL");
+      return "done";
+    });
+    expect(await work).toBe("done");
+    expect(warned.mock.calls.join("")).toMatch(/^warning: \[SHIM_UNREACHABLE\] .*may still be open/);
   });
 });
 
