@@ -1,6 +1,7 @@
 import { type ErrorCode, PruneError } from "../errors.js";
 import { type Parent, readWeightedParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
+import { hintOnHangUp } from "../shim/connectionHints.js";
 import { type AttachOptions, type Endpoint, parseEndpoint } from "../shim/endpoint.js";
 import { ShimProcess, type SpawnOptions } from "../shim/process.js";
 import { type ShimInfo, ShimSession } from "../shim/session.js";
@@ -135,8 +136,10 @@ class AttachedBridge extends Bridge {
 
 function attachError(error: unknown, address: string): unknown {
   if (!(error instanceof PruneError)) return error;
-  if (error.code !== "INTERNAL")
-    return new PruneError(error.code, `attaching to ${address}: ${error.detail}`, { hint: error.hint, cause: error });
+  if (error.code !== "INTERNAL") {
+    const hint = (error.code === "SHIM_UNREACHABLE" && hintOnHangUp(error.detail)) || error.hint;
+    return new PruneError(error.code, `attaching to ${address}: ${error.detail}`, { hint, cause: error });
+  }
   return new PruneError("SHIM_UNREACHABLE", `what answers at ${address} is no shim: ${error.detail}`, {
     hint: "give the address that the shim told in its readiness line",
     cause: error,
