@@ -51,6 +51,9 @@ STREAMS_AT_A_TIME: Mapping[str, int] = {
 UNARY_CALLS_AT_A_TIME = 12
 """Of each method. One that sends no request holds its thread."""
 
+FIRST_REQUEST_SECONDS = 5.0
+"""For a call to send its request, or its first: clients do so with the call itself."""
+
 HEARTBEAT_SECONDS = 10.0
 """Silence on a watch, after which a sign of life is sent."""
 
