@@ -17,6 +17,10 @@ ANSWER_DEPTH = 2
 FEED_OPENING_SECONDS = 20.0
 """How long an operation waits for its feed's stream, which a client opens in the same breath."""
 
+FEED_SILENCE_SECONDS = 600.0
+"""How long a running operation waits for a whole batch, or for an answer to be taken. Long, for a loader may think or
+tokenize, and the largest batch may come over a slow line; others wait in its lane meanwhile."""
+
 PROTOCOL_VERSIONS = range(1, 2)
 
 MAX_BATCH_BYTES = 1 << 30
