@@ -53,8 +53,8 @@ class Registry:
         """Queues work under a request id; the same id again gives the same operation.
 
         Raises:
-            ShimError: SHUTTING_DOWN, LIMIT_EXCEEDED, or INVALID_REQUEST for a request id of another kind of work, and for a
-                feed id that is missing or in use.
+            ShimError: SHUTTING_DOWN, LIMIT_EXCEEDED, or INVALID_REQUEST for a request id of another kind of work, and
+                for a feed id that is missing or in use.
         """
         with self._lock:
             if known := self._by_request.get(request_id):
