@@ -98,8 +98,13 @@ def test_a_watch_is_taken_up_where_it_was(shim, loss_work, batches):
 
 def test_progress_tells_how_far(shim, loss_work, batches):
     operation = shim.start(evaluate_loss=loss_work)
-    shim.feed(loss_work.feed_id, batches)
-    first, *_ = shim.watch(operation)
+    valve = Valve(batches)
+    call = shim.feed_in_background(loss_work.feed_id, valve)
+    valve.let()
+    # Progress is forgotten when the end is known.
+    first = next(shim.operations.Watch(operation_pb2.WatchRequest(operation_id=operation)))
+    valve.let(len(batches))
+    assert call.result(timeout=30).batches == len(batches)
     assert (first.progress.phase, first.progress.unit) == ("evaluating", "batches")
 
 
