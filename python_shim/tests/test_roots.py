@@ -173,7 +173,8 @@ def test_a_folder_that_becomes_a_symlink_while_work_waits_is_denied(tree, socket
     process, ready = spawn(socket_folder, roots=[tree / "a"])
     try:
         client = Client(ready["address"])
-        waited_for = client.start(tokenize=work_pb2.Tokenize(path=str(tree / "a/blobs"), feed_id="never"))
+        ahead = work_pb2.Slice(source_dir=str(tree / "a/blobs"), job_dir=str(tree / "a/ahead"), feed_id="never")
+        waited_for = client.start(slice=ahead)
         behind = work_pb2.Slice(source_dir=str(tree / "a/model"), job_dir=str(tree / "a/job"), feed_id="later")
         operation = client.start(slice=behind)
         (tree / "a/model").rmdir()
