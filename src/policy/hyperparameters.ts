@@ -106,6 +106,7 @@ export function dimensionSizes(sizes: Hyperparameters): DimensionSizes {
     heads_of_group: sizes.num_attention_heads / sizes.num_query_groups,
     head_dim: sizes.kv_channels,
     vocab: sizes.vocab_size,
+    vocab_padding: 0,
     expert: sizes.num_moe_experts,
     moe_ffn: sizes.moe_ffn_hidden_size,
     moe_shared_ffn: sizes.moe_shared_expert_intermediate_size,

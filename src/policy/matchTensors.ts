@@ -1,5 +1,6 @@
 import { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
+import { PADDED_VOCABULARY } from "./families/megatron.js";
 import type { Layout, LayoutName } from "./families/table.js";
 import { suggestName } from "./nearest.js";
 import {
@@ -14,6 +15,9 @@ import {
   rowShape,
   type StoredTensor,
 } from "./tensors.js";
+
+/** State of the Transformer Engine's own beside weights, of use to a model of the same shapes only. */
+const EXTRA_STATE = "_extra_state";
 
 /** Tensors of a checkpoint, each with its row. */
 export interface MatchedTensors<T extends StoredTensor> {
@@ -30,16 +34,17 @@ export interface MatchedTensors<T extends StoredTensor> {
 export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
   const layout = findLayout(architecture, stored);
   const all = architectureRows(architecture, layout);
-  const rows = new Map(all.flatMap((row) => [row.name, ...(row.alias ? [row.alias] : [])].map((name) => [name, row] as const)));
+  const rows = new Map(all.flatMap((row) => [row.name, ...row.aliases].map((name) => [name, row] as const)));
+  const padded = withVocabularyPadding(architecture, stored, rows);
   const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();
   for (const tensor of stored) {
-    const { template, ...place } = splitName(tensor.name);
+    const { template, spelling, ...place } = splitName(tensor.name);
     if (isLeftOut(architecture, tensor.name, template)) continue;
     const row = rows.get(template);
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
-    checkShape(tensor, row, architecture);
-    tensors.push({ stored: tensor, row, ...place });
+    checkShape(tensor, row, padded);
+    tensors.push({ stored: tensor, row, spelling, ...place });
     present.add(nameAt(row.name, place));
   }
   checkComplete(architecture, all, present);
@@ -50,7 +55,7 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
 function findLayout(architecture: Architecture, stored: readonly StoredTensor[]): LayoutName {
   const templates = stored.map(({ name }) => splitName(name).template);
   const known = (layout: Layout): number => {
-    const names = new Set(architectureRows(architecture, layout.name).map(({ name }) => name));
+    const names = new Set(architectureRows(architecture, layout.name).flatMap(({ name, aliases }) => [name, ...aliases]));
     return templates.filter((template) => names.has(template)).length;
   };
   const counted = architecture.table.layouts.map((layout) => ({ name: layout.name, known: known(layout) }));
@@ -59,21 +64,41 @@ function findLayout(architecture: Architecture, stored: readonly StoredTensor[])
 
 function isLeftOut({ table }: Architecture, name: string, template: string): boolean {
   return (
-    table.obsolete.includes(template) || (table.multiTokenPrediction !== undefined && name.startsWith(table.multiTokenPrediction.prefix))
+    template.endsWith(EXTRA_STATE) ||
+    table.obsolete.includes(template) ||
+    (table.multiTokenPrediction !== undefined && name.startsWith(table.multiTokenPrediction.prefix))
   );
 }
 
-/** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3. */
-function splitName(name: string): { template: string } & Place {
-  const layer = /\.layers\.(0|[1-9]\d*)\./.exec(name);
-  const expert = /\.experts\.(0|[1-9]\d*)\./.exec(name);
+const NUMBER = "(0|[1-9]\\d*)";
+const LAYER_NUMBER = new RegExp(`(?<=\\.layers\\.)${NUMBER}(?=\\.)`);
+/** `experts.3.`, `local_experts.3.`, and `experts.linear_fc1.weight3` of experts that are computed as one. */
+const EXPERT_NUMBER = new RegExp(`(?<=experts\\.)${NUMBER}(?=\\.)|(?<=\\.experts\\.linear_fc[12]\\.(?:weight|bias))${NUMBER}$`);
+/** What wrappers of a Megatron model put before its names. */
+const MEGATRON_WRAPPERS = /^(?:model\.)?(?:module\.)*(?=(?:embedding|decoder|output_layer)\.)/;
+
+/** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3; the template is without a wrapper's prefix. */
+function splitName(name: string): { template: string; spelling: string } & Place {
+  const [layer, expert] = [LAYER_NUMBER, EXPERT_NUMBER].map((number) => number.exec(name)?.[0]);
+  const spelling = name.replace(LAYER_NUMBER, LAYER).replace(EXPERT_NUMBER, EXPERT);
   return {
-    template: name
-      .replace(layer?.[0] ?? "", layer ? `.layers.${LAYER}.` : "")
-      .replace(expert?.[0] ?? "", expert ? `.experts.${EXPERT}.` : ""),
-    layer: layer ? Number(layer[1]) : undefined,
-    expert: expert ? Number(expert[1]) : undefined,
+    template: spelling.replace(MEGATRON_WRAPPERS, ""),
+    spelling,
+    layer: layer === undefined ? undefined : Number(layer),
+    expert: expert === undefined ? undefined : Number(expert),
   };
+}
+
+/** Megatron-Core pads the vocabulary to what its tensor-parallel size wants: by how much, only the weights say. */
+function withVocabularyPadding(
+  architecture: Architecture,
+  stored: readonly StoredTensor[],
+  rows: ReadonlyMap<string, ArchitectureRow>,
+): Architecture {
+  const embedding = stored.find(({ name }) => rows.get(splitName(name).template)?.axisTexts[0] === PADDED_VOCABULARY);
+  const vocabulary = architecture.sizes["vocab"] ?? 0;
+  const padding = (embedding?.shape[0] ?? vocabulary) - vocabulary;
+  return padding > 0 ? { ...architecture, sizes: { ...architecture.sizes, vocab_padding: padding } } : architecture;
 }
 
 function isPlaced(row: ArchitectureRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {

@@ -44,11 +44,11 @@ export function sliceTensors<T extends StoredTensor>(
 function sliceTensor<T extends StoredTensor>(
   architecture: Architecture,
   sets: IndexSets,
-  { stored, row, layer, expert }: MatchedTensor<T>,
+  { stored, row, spelling, layer, expert }: MatchedTensor<T>,
   place: Place,
 ): TensorSlice<T> {
   const scope: Scope = { ...(layer !== undefined && { layer }), ...(expert !== undefined && { expert }) };
-  const name = place.layer === undefined ? stored.name : nameAt(row.name, place);
+  const name = nameAt(spelling, place);
   const size = (ids: readonly string[], first = 0): number[] =>
     ids.map((id, i) => sets.byId.get(id)?.length ?? stored.shape[first + i] ?? 0);
   const idAt = (axis: number, within: Scope): string => sets.idOf(row.axes[axis], row.axisTexts[axis] ?? "", within);

@@ -84,7 +84,7 @@ function rows(base: "backbone" | "model", expertRows: (mixer: Namer) => TensorRo
       name: `${base}.embeddings.weight`,
       axes: ["vocab", "hidden"],
       use: "lookup",
-      ...(base === "backbone" && { alias: "backbone.embedding.weight" }),
+      ...(base === "backbone" && { aliases: ["backbone.embedding.weight"] }),
     },
     { name: "lm_head.weight", axes: ["vocab", "hidden"] },
     { name: `${base}.norm_f.weight`, axes: ["hidden"] },

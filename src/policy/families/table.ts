@@ -32,8 +32,11 @@ export interface FamilyTable {
   readonly multiTokenPrediction?: { readonly prefix: string; readonly key: string };
 }
 
-/** How weights are stored: as Hugging Face hubs have them, or with all experts of a layer in one tensor, as transformers 5 holds them. */
-export type LayoutName = "huggingface" | "huggingface_packed";
+/**
+ * How weights are stored: as Hugging Face hubs have them, with all experts of a layer in one tensor, as transformers 5 holds them, or as
+ * Megatron-Core names and joins them.
+ */
+export type LayoutName = "huggingface" | "huggingface_packed" | "megatron";
 
 export interface Layout {
   readonly name: LayoutName;
@@ -95,8 +98,12 @@ export interface ImpliedList {
 /** One tensor of the model, or one of each layer (and expert) where the name holds `{layer}` (and `{expert}`). */
 export interface TensorRow {
   readonly name: string;
-  /** Another name that some checkpoints have it under. */
-  readonly alias?: string;
+  /** Other names that some checkpoints have it under. */
+  readonly aliases?: readonly string[];
+  /** Where Megatron-Core has it. Several rows of one place are joined there, in their order. */
+  readonly megatron?: string;
+  /** In Megatron-Core's layout: the rows of the layout that it was made from. */
+  readonly of?: readonly string[];
   /** One axis expression for each axis. */
   readonly axes: readonly string[];
   /** The kinds of layer that have it. Default: all. */
