@@ -27,7 +27,14 @@ export interface Inspection {
   readonly tiedEmbeddings: boolean;
   /** The weight files; undefined for a bare config.json. */
   readonly weights:
-    | { readonly files: number; readonly tensors: number; readonly bytes: number; readonly dtypes: readonly string[] }
+    | {
+        readonly files: number;
+        readonly tensors: number;
+        readonly bytes: number;
+        readonly dtypes: readonly string[];
+        /** Tensors of the optimizer, which no child has. */
+        readonly leftOut: number;
+      }
     | undefined;
   readonly fingerprint: string | undefined;
 }
@@ -54,7 +61,8 @@ export async function readWeightedParent(path: string): Promise<Parent> {
 
 /** Sums a parent up. */
 export function describeParent({ checkpoint, architecture, ...parent }: Parent): Inspection {
-  const { tensors, headers } = checkpoint;
+  const { tensors, torchDist } = checkpoint;
+  const files = torchDist?.files.length ?? checkpoint.headers.length;
   return {
     family: architecture.table.family,
     layout: parent.matched?.layout,
@@ -63,13 +71,14 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
     activeParams: countActiveParams(architecture),
     tiedEmbeddings: architecture.flags.tied,
     weights:
-      headers.length === 0
+      files === 0
         ? undefined
         : {
-            files: headers.length,
+            files,
             tensors: tensors.length,
             bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
             dtypes: [...new Set(tensors.map(({ dtype }) => dtype))].sort(),
+            leftOut: torchDist?.optimizerTensors ?? 0,
           },
     fingerprint: parent.fingerprint,
   };
@@ -77,7 +86,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
 
 async function understand(checkpoint: Checkpoint): Promise<Parent> {
   const architecture = readArchitecture(checkpoint.config, checkpoint.configPath);
-  const weighted = checkpoint.headers.length > 0;
+  const weighted = checkpoint.tensors.length > 0;
   return {
     checkpoint,
     architecture,

@@ -40,7 +40,7 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
   const present = new Set<string>();
   for (const tensor of stored) {
     const { template, spelling, ...place } = splitName(tensor.name);
-    if (isLeftOut(architecture, tensor.name, template)) continue;
+    if (isLeftOut(architecture, template)) continue;
     const row = rows.get(template);
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, padded);
@@ -62,11 +62,11 @@ function findLayout(architecture: Architecture, stored: readonly StoredTensor[])
   return counted.reduce((best, next) => (next.known > best.known ? next : best)).name;
 }
 
-function isLeftOut({ table }: Architecture, name: string, template: string): boolean {
+function isLeftOut({ table }: Architecture, template: string): boolean {
   return (
     template.endsWith(EXTRA_STATE) ||
     table.obsolete.includes(template) ||
-    (table.multiTokenPrediction !== undefined && name.startsWith(table.multiTokenPrediction.prefix))
+    (table.multiTokenPrediction !== undefined && template.startsWith(table.multiTokenPrediction.prefix))
   );
 }
 
@@ -75,7 +75,7 @@ const LAYER_NUMBER = new RegExp(`(?<=\\.layers\\.)${NUMBER}(?=\\.)`);
 /** `experts.3.`, `local_experts.3.`, and `experts.linear_fc1.weight3` of experts that are computed as one. */
 const EXPERT_NUMBER = new RegExp(`(?<=experts\\.)${NUMBER}(?=\\.)|(?<=\\.experts\\.linear_fc[12]\\.(?:weight|bias))${NUMBER}$`);
 /** What wrappers of a Megatron model put before its names. */
-const MEGATRON_WRAPPERS = /^(?:model\.)?(?:module\.)*(?=(?:embedding|decoder|output_layer)\.)/;
+const MEGATRON_WRAPPERS = /^(?:model\.)?(?:module\.)*(?=(?:embedding|decoder|output_layer|mtp)\.)/;
 
 /** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3; the template is without a wrapper's prefix. */
 function splitName(name: string): { template: string; spelling: string } & Place {

@@ -15,6 +15,11 @@ const OTHER_SPELLINGS: readonly (readonly [RegExp, string])[] = [
   [/\.local_experts\.\{expert\}\.(linear_fc[12])\.(weight|bias)$/, ".$1.$2{expert}"],
 ];
 
+/** The other names that a tensor of the local spec has. */
+export function otherSpellings(name: string): string[] {
+  return OTHER_SPELLINGS.map(([local, other]) => name.replace(local, other)).filter((spelling) => spelling !== name);
+}
+
 /**
  * Megatron-Core's layout, made from where each row of another layout says that Megatron-Core has it. Rows of one place are joined along their
  * first axis: within each query group where they have groups, else one below the other.
@@ -39,7 +44,7 @@ function joinRows(name: string, parts: readonly TensorRow[], placeOf: ReadonlyMa
   if (!first) return [];
   const { megatron: _, aliases: __, tiedTo, ...shared } = first;
   const [, ...inner] = first.axes;
-  const aliases = OTHER_SPELLINGS.map(([local, other]) => name.replace(local, other)).filter((spelling) => spelling !== name);
+  const aliases = otherSpellings(name);
   const tiedPlace = tiedTo === undefined ? undefined : placeOf.get(tiedTo);
   return [
     {

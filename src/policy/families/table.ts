@@ -59,12 +59,31 @@ export type Fallback =
   | { readonly quotient: readonly [HyperparameterName, HyperparameterName] }
   | { readonly lengthOf: readonly string[] };
 
-export type FlagName = "tied" | "attention_bias" | "mlp_bias" | "latent" | "mamba_bias" | "conv_bias";
+/** Every switch that rows may depend on. */
+export const FLAG_NAMES = [
+  "tied",
+  "attention_bias",
+  "mlp_bias",
+  "latent",
+  "mamba_bias",
+  "conv_bias",
+  "gated",
+  "norm_bias",
+  "qk_norm",
+  "learned_positions",
+  "shared_expert",
+  "shared_expert_gate",
+  "expert_bias",
+] as const;
+
+export type FlagName = (typeof FLAG_NAMES)[number];
 
 /** A switch in config.json, on where the field is true or a number; a key of null is a constant of the family. */
 export interface FlagField {
   readonly key: string | null;
   readonly absent: boolean;
+  /** Where the field is a name: whether each of them switches it on. */
+  readonly named?: Readonly<Record<string, boolean>>;
 }
 
 /** What a layer is made of. A decoder layer has attention and an MLP, dense or sparse (experts); a hybrid's layer is one block. */
@@ -75,6 +94,8 @@ export type LayerRule =
   | { readonly by: "uniform" }
   /** Sparse every `step` layers, but for those that the list `dense` names by their index. */
   | { readonly by: "sparse_step"; readonly dense: string; readonly step: string }
+  /** Sparse every `frequency` layers, the first one too, or a list of 1 for sparse and 0 for dense; all dense without `experts`. */
+  | { readonly by: "moe_frequency"; readonly frequency: string; readonly experts: string }
   /** A list of names, or a text with one character for each layer. */
   | { readonly by: "pattern"; readonly keys: readonly string[]; readonly kinds: Readonly<Record<string, LayerKind>> };
 
