@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import type { Checkpoint } from "./folder.js";
 import { RangeFile } from "./megatron/rangeFile.js";
 import type { TorchDist } from "./megatron/torchDist.js";
-import { type Header, readTensorStarts } from "./safetensors.js";
+import { readTensorStarts } from "./safetensors.js";
 
 // Training moves every tensor, so the beginnings of some tell a network from another one of its shape.
 const SAMPLES_PER_FILE = 32;

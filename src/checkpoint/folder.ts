@@ -84,13 +84,17 @@ async function readMegatron({ dir, names, config }: MegatronFolder): Promise<Che
 /** Like {@link readCheckpoint}, for work that needs the weights. Throws NOT_A_CHECKPOINT on a bare config.json. */
 export async function readWeightedCheckpoint(path: string): Promise<Checkpoint> {
   const checkpoint = await readCheckpoint(path);
-  if (checkpoint.headers.length > 0) return checkpoint;
-  if (checkpoint.torchDist) {
-    throw new PruneError("NOT_A_CHECKPOINT", `${checkpoint.dir} has its weights in Megatron's torch_dist format, which only inspect and plan read`);
-  }
-  throw new PruneError("NOT_A_CHECKPOINT", `${resolve(path)} has no weights`, {
-    hint: `name a folder with ${SINGLE_FILE} or ${INDEX_FILE}; only inspect and plan work from a bare config.json`,
-  });
+  requireSafetensors(checkpoint);
+  return checkpoint;
+}
+
+/** Throws NOT_A_CHECKPOINT where a checkpoint has no weights in safetensors. */
+export function requireSafetensors({ dir, headers, torchDist }: Checkpoint): void {
+  if (headers.length > 0) return;
+  const [found, hint] = torchDist
+    ? ["has its weights in Megatron's torch_dist format", "inspect, plan and verify read it; for the rest, convert it to safetensors"]
+    : ["has no weights", `name a folder with ${SINGLE_FILE} or ${INDEX_FILE}; only inspect and plan work from a bare config.json`];
+  throw new PruneError("NOT_A_CHECKPOINT", `${dir} ${found}`, { hint });
 }
 
 /** Whether a regular file is there. */

@@ -2,7 +2,16 @@ import { PruneError } from "../errors.js";
 import type { DimensionSizes } from "./axes/evaluate.js";
 import { dimensionsOf, parseAxis } from "./axes/expression.js";
 import { findFamily } from "./families/registry.js";
-import { type ConfigField, type Fallback, type FamilyTable, FLAG_NAMES, type FlagField, type FlagName, type LayerKind, type TensorRow } from "./families/table.js";
+import {
+  type ConfigField,
+  type Fallback,
+  type FamilyTable,
+  FLAG_NAMES,
+  type FlagField,
+  type FlagName,
+  type LayerKind,
+  type TensorRow,
+} from "./families/table.js";
 import {
   dimensionSizes,
   HYPERPARAMETERS,

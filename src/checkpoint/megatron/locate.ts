@@ -60,7 +60,11 @@ async function followTracker(root: string): Promise<string> {
   }
   const names = await readdir(root);
   if (names.includes(name)) return join(root, name);
-  throw bad(tracker, `names ${name}, which is not there`, `name an iteration's folder itself; there ${listOf(names.filter((other) => other.startsWith("iter_")))}`);
+  throw bad(
+    tracker,
+    `names ${name}, which is not there`,
+    `name an iteration's folder itself; there ${listOf(names.filter((other) => other.startsWith("iter_")))}`,
+  );
 }
 
 function listOf(names: readonly string[]): string {
@@ -79,12 +83,20 @@ async function openIteration(dir: string): Promise<MegatronFolder> {
   if (names.has(BRIDGE_CONFIG)) return { dir, names, config: { kind: "bridge", path: join(dir, BRIDGE_CONFIG) } };
   if (basename(dir) === "weights") return { dir, names, config: await findNemoConfig(dirname(dir)) };
   if (names.has(COMMON_FILE)) return { dir, names, config: { kind: "arguments", path: join(dir, COMMON_FILE) } };
-  throw bad(dir, `has no ${COMMON_FILE}, nor ${BRIDGE_CONFIG}, and so nothing that states the model's sizes`, "copy it from where it was saved");
+  throw bad(
+    dir,
+    `has no ${COMMON_FILE}, nor ${BRIDGE_CONFIG}, and so nothing that states the model's sizes`,
+    "copy it from where it was saved",
+  );
 }
 
 async function checkWhole(dir: string, names: ReadonlySet<string>): Promise<void> {
   if (!names.has(METADATA_FILE)) {
-    throw bad(dir, `has no ${METADATA_FILE}, which is written when all ranks have saved`, "its saving was not finished, or it was not copied whole");
+    throw bad(
+      dir,
+      `has no ${METADATA_FILE}, which is written when all ranks have saved`,
+      "its saving was not finished, or it was not copied whole",
+    );
   }
   if (!names.has(BACKEND_FILE)) {
     throw bad(dir, `has no ${BACKEND_FILE}, which is written last`, "its saving was not finished, or it was not copied whole");
@@ -92,12 +104,17 @@ async function checkWhole(dir: string, names: ReadonlySet<string>): Promise<void
   const path = join(dir, BACKEND_FILE);
   const { sharded_backend: backend, sharded_backend_version: version } = await readJsonObject(path, "NOT_A_CHECKPOINT");
   if (backend === "torch_dist" && version === 1) return;
-  throw bad(path, `says that the weights are in ${JSON.stringify(backend)} version ${JSON.stringify(version)}; torch_dist version 1 is read`, RESAVE);
+  throw bad(
+    path,
+    `says that the weights are in ${JSON.stringify(backend)} version ${JSON.stringify(version)}; torch_dist version 1 is read`,
+    RESAVE,
+  );
 }
 
 async function openNemo(dir: string, names: ReadonlySet<string>): Promise<MegatronFolder> {
   if (!names.has("weights")) throw bad(dir, "has context/ but no weights/", "copy the whole checkpoint folder");
-  if (!names.has("context")) throw bad(dir, "has weights/ but no context/, which states the model's sizes", "copy the whole checkpoint folder");
+  if (!names.has("context"))
+    throw bad(dir, "has weights/ but no context/, which states the model's sizes", "copy the whole checkpoint folder");
   return openIteration(join(dir, "weights"));
 }
 

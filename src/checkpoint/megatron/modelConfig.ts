@@ -4,8 +4,8 @@ import { readText } from "../json.js";
 import type { MegatronConfigFile } from "./locate.js";
 import { type Pickled, PickledObject } from "./pickled.js";
 import { RangeFile } from "./rangeFile.js";
-import { COMMON_CLASSES } from "./torchNames.js";
 import { readTorchObject } from "./torchArchive.js";
+import { COMMON_CLASSES } from "./torchNames.js";
 import { readYamlObject } from "./yaml.js";
 
 /** The class of Megatron-Core that a model of such a config is: families go by it. */

@@ -29,7 +29,10 @@ export async function readTorchDist(dir: string): Promise<{ torchDist: TorchDist
 async function measureFile(dir: string, name: string, end: number): Promise<TorchDist["files"][number]> {
   const path = join(dir, name);
   const found = await stat(path).catch((cause: unknown) => {
-    throw new PruneError("NOT_A_CHECKPOINT", `${path} is missing, which .metadata places tensors in`, { hint: "copy the whole folder", cause });
+    throw new PruneError("NOT_A_CHECKPOINT", `${path} is missing, which .metadata places tensors in`, {
+      hint: "copy the whole folder",
+      cause,
+    });
   });
   if (found.size >= end) return { name, bytes: found.size };
   throw new PruneError("BAD_TORCH_DIST", `${path} is ${found.size} bytes long, but .metadata places tensors up to ${end}`, {

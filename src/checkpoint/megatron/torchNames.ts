@@ -53,7 +53,9 @@ const OLDER_PROPERTIES = "torch.distributed._shard.sharded_tensor.metadata";
 /** The classes in a .metadata file, of torch 2.1 and later. */
 export const METADATA_CLASSES: ReadonlySet<string> = new Set([
   ...EVERYWHERE,
-  ...["Metadata", "MetadataIndex", "StorageMeta", "TensorProperties", "_MEM_FORMAT_ENCODING"].map((name) => `${CHECKPOINT}.metadata.${name}`),
+  ...["Metadata", "MetadataIndex", "StorageMeta", "TensorProperties", "_MEM_FORMAT_ENCODING"].map(
+    (name) => `${CHECKPOINT}.metadata.${name}`,
+  ),
   ...["BytesStorageMetadata", "ChunkStorageMetadata", "TensorStorageMetadata"].map((name) => `${CHECKPOINT}.metadata.${name}`),
   ...["_StorageInfo", "_StoragePrefix"].map((name) => `${CHECKPOINT}.filesystem.${name}`),
   ...["BytesIOWriteData", "SavePlan", "TensorWriteData", "WriteItem", "WriteItemType"].map((name) => `${CHECKPOINT}.planner.${name}`),
@@ -75,7 +77,9 @@ export const COMMON_CLASSES: ReadonlySet<string> = new Set([
   "megatron.core.enums.Fp4Recipe",
   "megatron.core.enums.Fp8Recipe",
   "megatron.core.enums.ModelType",
-  ...["AttnBackend", "AttnMaskType", "AttnType", "CudaGraphScope", "LayerType", "ModelType"].map((name) => `megatron.core.transformer.enums.${name}`),
+  ...["AttnBackend", "AttnMaskType", "AttnType", "CudaGraphScope", "LayerType", "ModelType"].map(
+    (name) => `megatron.core.transformer.enums.${name}`,
+  ),
   "megatron.core.transformer.pipeline_parallel_layer_layout.PipelineParallelLayerLayout",
   ...["RerunDiagnostic", "RerunMode", "RerunState"].map((name) => `megatron.core.rerun_state_machine.${name}`),
   "torch.device",

@@ -36,7 +36,10 @@ function viewTensor({ key, dtype, shape }: DistTensor, where: string): ViewedTen
   }
   const axes = [LAYERS_AS_AXIS, EXPERTS_AS_AXIS].filter((axis) => axis.test(key));
   if (shape.length <= axes.length && axes.length > 0) {
-    throw new PruneError("BAD_TORCH_DIST", `${where} gives ${key} the shape [${shape.join(", ")}], which has no axis for its layers or experts`);
+    throw new PruneError(
+      "BAD_TORCH_DIST",
+      `${where} gives ${key} the shape [${shape.join(", ")}], which has no axis for its layers or experts`,
+    );
   }
   const inner = shape.slice(axes.length);
   const bytes = byteLength({ dtype, shape: inner });

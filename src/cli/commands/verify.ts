@@ -48,11 +48,9 @@ function describe(
   { loads, loss }: Loaded,
 ): string {
   const lines = [`${dir}: ${inspection.weights?.tensors} tensors have the shapes that config.json makes`];
-  lines.push(
-    manifest
-      ? `checksums of ${(checkedBytes / 1e9).toFixed(2)} GB and the plan's hash agree with prune_manifest.json`
-      : "no prune_manifest.json: no checksums to compare",
-  );
+  const checked = `checksums of ${(checkedBytes / 1e9).toFixed(2)} GB`;
+  if (manifest) lines.push(`${checked} and the plan's hash agree with prune_manifest.json`);
+  else lines.push(checkedBytes > 0 ? `${checked} agree with those of the save` : "no prune_manifest.json: no checksums to compare");
   if (loads) lines.push("it loads without missing or unexpected tensors");
   if (loss !== undefined) lines.push(`loss ${loss.toFixed(4)} nats per token, perplexity ${Math.exp(loss).toFixed(2)}`);
   return lines.join("\n");

@@ -29,7 +29,10 @@ function feedForward(module: string, channels: string, options: { bias: boolean 
     ...first("weight", ["hidden"], needed),
     row(`${module}.linear_fc2.weight`, ["hidden", channels], { ...shared, when: needed }),
     ...(bias
-      ? [...first("bias", [], [...needed, "mlp_bias"]), row(`${module}.linear_fc2.bias`, ["hidden"], { ...shared, when: [...needed, "mlp_bias"] })]
+      ? [
+          ...first("bias", [], [...needed, "mlp_bias"]),
+          row(`${module}.linear_fc2.bias`, ["hidden"], { ...shared, when: [...needed, "mlp_bias"] }),
+        ]
       : []),
   ];
 }
