@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.torch_dist_archive import Archive, locate_tensor
-from prunebridge_shim.slicing.torch_dist_metadata import Chunk, DistTensor, read_metadata
+from prunebridge_shim.slicing.torch_dist_metadata import Chunk, DistTensor, Metadata
 from prunebridge_shim.tensors import ITEM_BITS
 
 
 class TorchDistFolder:
     """The tensors of a folder by their keys. A file is opened once, when it is first read from; threads may share it.
+
+    Attributes:
+        metadata: What there is.
 
     Raises:
         ShimError: BAD_CHECKPOINT where the folder's .metadata is no sound one.
@@ -27,10 +30,11 @@ class TorchDistFolder:
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.tensors: Mapping[str, DistTensor] = read_metadata(folder)
+        self.metadata = Metadata(folder)
         self._folder = folder
         self._stack = stack
         self._lock = threading.Lock()
+        self._tensors: dict[str, DistTensor] = {}
         self._files: dict[str, int] = {}
         self._offsets: dict[tuple[str, int], int] = {}
 
@@ -38,11 +42,10 @@ class TorchDistFolder:
         """The part of a tensor at positions of its first axes.
 
         Raises:
-            ShimError: BAD_TENSOR where the folder has no such tensor, or the tensor no such part.
+            ShimError: BAD_TENSOR where the folder has no such tensor, or the tensor no such part; BAD_CHECKPOINT where
+                its chunks do not fill it.
         """
-        tensor = self.tensors.get(key)
-        if tensor is None:
-            raise ShimError(Reason.BAD_TENSOR, f"{self._folder} has no tensor {key}")
+        tensor = self._tensor(key)
         within = all(0 <= at < size for at, size in zip(index, tensor.shape, strict=False))
         if len(index) >= len(tensor.shape) or not within:
             raise ShimError(
@@ -59,6 +62,12 @@ class TorchDistFolder:
             archive = Archive(fd, chunk.begin, chunk.length, what)
             self._offsets[place] = locate_tensor(archive, tensor.dtype, chunk.sizes)
         return fd, self._offsets[place]
+
+    def _tensor(self, key: str) -> DistTensor:
+        with self._lock:
+            if key not in self._tensors:
+                self._tensors[key] = self.metadata.tensor(key)
+            return self._tensors[key]
 
     def _open(self, name: str) -> int:
         with self._lock:

@@ -3,7 +3,9 @@
 Layout: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, section 4.3.
 """
 
+import itertools
 import math
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -24,6 +26,8 @@ _LOCATOR_64 = struct.Struct("<4s4xQ4x")
 _TAIL_BYTES = _END.size + _LOCATOR_64.size + _END_64.size
 _WIDE = 0xFFFFFFFF
 _MAX_DIRECTORY_BYTES = 16 << 20
+_DESCRIBED_BEHIND = 1 << 3
+_DESCRIPTOR_BYTES = {16, 24}
 _LITTLE = (6, zlib.crc32(b"little"))
 
 
@@ -42,6 +46,7 @@ class _Stored:
     crc32: int
     bytes: int
     header: int
+    end: int
 
 
 def locate_tensor(archive: Archive, dtype: str, sizes: Sequence[int]) -> int:
@@ -89,6 +94,9 @@ def _storage_of(tensor: Any, dtype: str, sizes: Sequence[int]) -> str | None:
 
 def _read_directory(archive: Archive) -> dict[str, _Stored]:
     """The archive's files by their names within its one folder."""
+    file_bytes = os.fstat(archive.fd).st_size
+    if archive.begin + archive.length > file_bytes:
+        _fail(archive, f"ends at byte {archive.begin + archive.length}, but the file has {file_bytes} bytes")
     size = min(archive.length, _TAIL_BYTES)
     tail = read_exactly(archive.fd, size, archive.begin + archive.length - size, archive.what)
     if size < _END.size:
@@ -105,11 +113,14 @@ def _read_directory(archive: Archive) -> dict[str, _Stored]:
             _fail(archive, "has an end that is not where its locator says")
     if length > _MAX_DIRECTORY_BYTES or offset + length != end:
         _fail(archive, "has a directory that does not end where the archive's end begins")
-    return _parse_directory(archive, read_exactly(archive.fd, length, archive.begin + offset, archive.what), count)
+    return _parse_directory(
+        archive, read_exactly(archive.fd, length, archive.begin + offset, archive.what), count, offset
+    )
 
 
-def _parse_directory(archive: Archive, directory: bytes, count: int) -> dict[str, _Stored]:
-    records = {}
+def _parse_directory(archive: Archive, directory: bytes, count: int, end: int) -> dict[str, _Stored]:
+    """Reads the directory, which begins at `end`: where the last record ends."""
+    entries = []
     at = 0
     for _ in range(count):
         if at + _CENTRAL.size > len(directory):
@@ -125,11 +136,12 @@ def _parse_directory(archive: Archive, directory: bytes, count: int) -> dict[str
         size, packed, header = _widen(archive, (size, packed, header), extra)
         if size != packed:
             _fail(archive, f"holds {name!r} with two different sizes")
-        records[name.partition("/")[2]] = _Stored(crc32, size, header)
+        entries.append((name.partition("/")[2], crc32, size, header))
         at = name_end + extra_bytes + comment
     if at != len(directory):
         _fail(archive, "has a directory of another length than its records")
-    return records
+    ends = dict(itertools.pairwise([*sorted(header for *_, header in entries), end]))
+    return {name: _Stored(crc32, size, header, ends[header]) for name, crc32, size, header in entries}
 
 
 def _widen(archive: Archive, narrow: Sequence[int], extra: bytes) -> Sequence[int]:
@@ -153,7 +165,8 @@ def _begin(archive: Archive, name: str, stored: _Stored) -> int:
     named = read_exactly(archive.fd, name_bytes, archive.begin + stored.header + _LOCAL.size, archive.what)
     begin = stored.header + _LOCAL.size + name_bytes + extra_bytes
     same = named.decode(errors="replace").partition("/")[2] == name
-    if signature != b"PK\3\4" or flags & 1 or method or not same or begin + stored.bytes > archive.length:
+    behind = _DESCRIPTOR_BYTES if flags & _DESCRIBED_BEHIND else {0}
+    if signature != b"PK\3\4" or method or not same or stored.end - begin - stored.bytes not in behind:
         _fail(archive, f"has no {name} where its directory places it")
     return int(archive.begin + begin)
 

@@ -13,6 +13,8 @@ from prunebridge_shim.slicing.torch_dist_names import METADATA, METADATA_CLASSES
 from prunebridge_shim.slicing.torch_dist_pickle import Record, read_pickle
 
 METADATA_FILE = ".metadata"
+EXTRA_STATE = "._extra_state/shard_"
+TENSOR = f"{METADATA}.TensorStorageMetadata"
 
 Offsets = tuple[int, ...]
 
@@ -44,24 +46,36 @@ class DistTensor:
     chunks: Mapping[Offsets, Chunk]
 
 
-def read_metadata(folder: Path) -> dict[str, DistTensor]:
-    """Reads the tensors of a folder by their keys; nothing that its pickle names is run.
+class Metadata:
+    """What a folder's .metadata says; nothing that its pickle names is run.
+
+    Attributes:
+        states: The keys of what Transformer Engine modules keep beside their weights.
 
     Raises:
-        ShimError: BAD_CHECKPOINT that names the tensor or the class.
+        ShimError: BAD_CHECKPOINT that names the class or what is missing.
         FileNotFoundError: the folder has no .metadata.
     """
-    path = folder / METADATA_FILE
-    fields = _fields(read_pickle(path.read_bytes(), METADATA_CLASSES, str(path)), f"{METADATA}.Metadata", path)
-    described, stored = fields.get("state_dict_metadata"), fields.get("storage_data")
-    if not isinstance(described, dict) or not isinstance(stored, dict):
-        raise _bad(path, "has no tensors or no places for them")
-    places = _places(stored, path)
-    return {
-        key: _tensor(key, _fields(value, f"{METADATA}.TensorStorageMetadata", path), places, path)
-        for key, value in described.items()
-        if getattr(value, "name", "") == f"{METADATA}.TensorStorageMetadata"
-    }
+
+    def __init__(self, folder: Path) -> None:
+        self._path = path = folder / METADATA_FILE
+        fields = _fields(read_pickle(path.read_bytes(), METADATA_CLASSES, str(path)), f"{METADATA}.Metadata", path)
+        described, stored = fields.get("state_dict_metadata"), fields.get("storage_data")
+        if not isinstance(described, dict) or not isinstance(stored, dict):
+            raise _bad(path, "has no tensors or no places for them")
+        self._described = described
+        self._places = _places(stored, path)
+        self.states = [key for key in described if EXTRA_STATE in key]
+
+    def tensor(self, key: str) -> DistTensor:
+        """Describes a tensor.
+
+        Raises:
+            ShimError: BAD_TENSOR where there is none of the key, BAD_CHECKPOINT where its chunks do not fill its shape.
+        """
+        if key not in self._described:
+            raise ShimError(Reason.BAD_TENSOR, f"{self._path} has no tensor {key}")
+        return _tensor(key, _fields(self._described[key], TENSOR, self._path), self._places, self._path)
 
 
 def _places(stored: Mapping[Any, Any], path: Path) -> dict[tuple[str, Offsets], tuple[str, int, int]]:

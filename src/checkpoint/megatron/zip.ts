@@ -8,14 +8,14 @@ export interface ZipRecord {
   readonly bytes: number;
   /** Where its local header begins, from the start of the archive. */
   readonly header: number;
+  /** Where what follows it begins. */
+  readonly end: number;
 }
 
 /** An archive that is a range of a file, and its records in the order of its directory. */
 export interface ZipArchive {
   readonly file: RangeFile;
   readonly begin: number;
-  /** Where records end and the directory begins, from the start of the archive. */
-  readonly directory: number;
   readonly records: readonly ZipRecord[];
 }
 
@@ -28,6 +28,8 @@ const LOCATOR_64 = { signature: 0x07064b50, bytes: 20 };
 const WIDE = 0xffffffff;
 const WIDE_FIELDS = 1;
 const ENCRYPTED = 1;
+const DESCRIBED_BEHIND = 1 << 3;
+const DESCRIPTOR_BYTES = [16, 24];
 const MAX_DIRECTORY_BYTES = 16 << 20;
 
 /**
@@ -43,18 +45,19 @@ export async function readZip(file: RangeFile, begin: number, length: number): P
   const { count, bytes, offset } = end;
   if (bytes > MAX_DIRECTORY_BYTES || offset + bytes !== end.at) fail("has a directory that does not end where the archive's end begins");
   const directory = await file.read(begin + offset, bytes);
-  return { file, begin, directory: offset, records: parseDirectory(directory, count, fail) };
+  return { file, begin, records: withEnds(parseDirectory(directory, count, fail), offset) };
 }
 
 /** Where a record's bytes begin in the file. Throws BAD_TORCH_DIST where its header and the directory contradict each other. */
-export async function locateRecord({ file, begin, directory }: ZipArchive, { name, bytes, header }: ZipRecord): Promise<number> {
+export async function locateRecord({ file, begin }: ZipArchive, { name, bytes, header, end }: ZipRecord): Promise<number> {
   const fail = failure(file, begin);
   const fixed = await file.read(begin + header, LOCAL.bytes);
   if (fixed.readUInt32LE(0) !== LOCAL.signature) fail(`has no record at ${header}, where its directory places ${name}`);
   const [nameBytes, extraBytes] = [fixed.readUInt16LE(26), fixed.readUInt16LE(28)];
   const stated = (await file.read(begin + header + LOCAL.bytes, nameBytes)).toString("utf8");
   const at = header + LOCAL.bytes + nameBytes + extraBytes;
-  if (stated !== name || fixed.readUInt16LE(8) !== 0 || at + bytes > directory) {
+  const behind = (fixed.readUInt16LE(6) & DESCRIBED_BEHIND) === 0 ? [0] : DESCRIPTOR_BYTES;
+  if (stated !== name || fixed.readUInt16LE(8) !== 0 || !behind.includes(end - at - bytes)) {
     fail(`has a record ${stated} at ${header} that is not the ${name} of its directory`);
   }
   return begin + at;
@@ -86,8 +89,15 @@ function findEnd(tail: Buffer, length: number, fail: Fail): End {
   return { count, bytes, offset, at: length - tail.length + wide };
 }
 
-function parseDirectory(directory: Buffer, count: number, fail: Fail): ZipRecord[] {
-  const records: ZipRecord[] = [];
+type Entry = Omit<ZipRecord, "end">;
+
+function withEnds(entries: readonly Entry[], directory: number): ZipRecord[] {
+  const begins = [...entries.map(({ header }) => header), directory].sort((a, b) => a - b);
+  return entries.map((entry) => ({ ...entry, end: begins[begins.indexOf(entry.header) + 1] ?? directory }));
+}
+
+function parseDirectory(directory: Buffer, count: number, fail: Fail): Entry[] {
+  const records: Entry[] = [];
   let at = 0;
   for (let i = 0; i < count; i++) {
     if (at + CENTRAL.bytes > directory.length || directory.readUInt32LE(at) !== CENTRAL.signature) fail("has a broken directory");
