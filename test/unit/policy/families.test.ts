@@ -9,7 +9,7 @@ import { sliceTensors } from "../../../src/policy/slices.js";
 import { expectedTensors } from "../../../src/policy/tensors.js";
 import { asFloat32 } from "../../../src/tensor.js";
 import { type Config, plantedScores } from "../../fixtures/checkpoints.js";
-import { TINY } from "../../fixtures/families.js";
+import { MEGATRON, TINY } from "../../fixtures/families.js";
 
 type Importance = (name: string, position: number) => number;
 
@@ -21,7 +21,7 @@ function planOf(config: Config, exportConfig: unknown, importance: Importance = 
   return makePlan(architecture, config, exportConfig, rankByActivation(architecture, scores));
 }
 
-describe.each(Object.entries(TINY))("%s", (_name, config) => {
+describe.each(Object.entries({ ...TINY, ...MEGATRON }))("%s", (_name, config) => {
   const architecture = readArchitecture(config);
 
   it.each(architecture.table.layouts.map(({ name }) => name))("knows every tensor of the layout %s", (layout) => {
