@@ -10,8 +10,9 @@ from megatron import PARENTS, needs_megatron, parent_of, run_megatron, stored_as
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.torch_dist import TorchDistFolder
-from prunebridge_shim.slicing.torch_dist_pickle import Name
-from prunebridge_shim.slicing.torch_dist_writer import Box, TorchDistWriter, write_tracker
+from prunebridge_shim.slicing.torch_dist_pickling import Name
+from prunebridge_shim.slicing.torch_dist_records import Box
+from prunebridge_shim.slicing.torch_dist_writer import TorchDistWriter, write_tracker
 from prunebridge_shim.tensors import ITEM_BITS
 
 DTYPES = {
@@ -180,6 +181,15 @@ def test_a_changed_byte_changes_at_most_its_element(tmp_path, rng):
             file.seek(at)
             file.write(raw[at : at + 1])
     assert refused > 250
+
+
+def test_reads_the_wide_fields_of_large_archives(tmp_path, stack, monkeypatch):
+    monkeypatch.setattr("zipfile.ZIP64_LIMIT", 10)
+    array = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    folder = write_folder(tmp_path / "save", [("w", "U8", array, grid((8, 8), [[4], []]))])
+    assert b"PK\x06\x06" in (folder / "__0_0.distcp").read_bytes()
+    assert read_view(TorchDistFolder(folder, stack).view("w"), 3) == array.tobytes()
+    assert torch.load(folder / "common.pt", weights_only=True) == {"iteration": 3}
 
 
 def test_says_where_a_file_ends_too_soon(tmp_path, stack):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.torch_dist_pickle import Name, Persistent, Record, read_pickle, write_pickle
+from prunebridge_shim.slicing.torch_dist_pickle import Persistent, Record, read_pickle
+from prunebridge_shim.slicing.torch_dist_pickling import Name, write_pickle
 
 KNOWN = frozenset({"collections.OrderedDict", "torch.Size", "a.Thing"})
 

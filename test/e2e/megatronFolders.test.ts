@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { locateChunk } from "../../src/checkpoint/megatron/checkChunks.js";
+import { readDistMetadata } from "../../src/checkpoint/megatron/distMetadata.js";
 import { RangeFile } from "../../src/checkpoint/megatron/rangeFile.js";
 import { METADATA_CLASSES, TENSOR_CLASSES } from "../../src/checkpoint/megatron/torchNames.js";
 import { readHeader, readTensorBytes } from "../../src/checkpoint/safetensors.js";
@@ -12,6 +13,7 @@ import { findPython } from "../../src/shim/python.js";
 import { temporaryFolder } from "../fixtures/checkpoints.js";
 import { GOLDENS, readView, SAVED, saveMegatronFolders } from "../fixtures/megatronFolders.js";
 
+const SHIM = join(GOLDENS, "..", "..", "python_shim");
 const ITERATION = "iter_0000010";
 let saved: string;
 
@@ -177,9 +179,33 @@ describe("a damaged save", () => {
   });
 });
 
+const WRITE = `
+import pathlib, sys, zipfile
+import numpy as np
+from prunebridge_shim.slicing.torch_dist_records import Box
+from prunebridge_shim.slicing.torch_dist_writer import TorchDistWriter
+zipfile.ZIP64_LIMIT = int(sys.argv[2])
+with TorchDistWriter(pathlib.Path(sys.argv[1])) as writer:
+    for row in range(2):
+        writer.add("w", "U16", (2, 40), Box((row, 0), (1, 40)), [np.arange(80, dtype=np.uint8) + row])
+    writer.finish({})
+`;
+
+it.each([
+  ["that is small", 2 ** 31 - 1],
+  ["whose sizes take wide fields", 10],
+])("reads an archive %s, as the shim writes it", async (_what, limit) => {
+  const dir = await temporaryFolder();
+  await execa(findPython(), ["-c", WRITE, dir, String(limit)], { cwd: SHIM });
+  const { tensors } = await readDistMetadata(dir);
+  expect(tensors).toMatchObject([{ key: "w", dtype: "U16", shape: [2, 40] }]);
+  const second = await readView(dir, tensors, { key: "w", index: [1] });
+  expect([...second]).toEqual(Array.from({ length: 80 }, (_, i) => i + 1));
+});
+
 it("both readers know the same classes", async () => {
   const code =
     "import json, prunebridge_shim.slicing.torch_dist_names as n; print(json.dumps([*map(sorted, (n.METADATA_CLASSES, n.TENSOR_CLASSES))]))";
-  const { stdout } = await execa(findPython(), ["-c", code], { cwd: join(GOLDENS, "..", "..", "python_shim") });
+  const { stdout } = await execa(findPython(), ["-c", code], { cwd: SHIM });
   expect([METADATA_CLASSES, TENSOR_CLASSES].map((known) => [...known].sort())).toEqual(JSON.parse(stdout));
 });
