@@ -58,13 +58,16 @@ function sourceFinder<T extends StoredTensor>(
   layout: LayoutName,
   tensors: readonly MatchedTensor<T>[],
 ): Find<T> {
-  const sources = new Map<string, Source>();
+  const sources = new Map<string, Source[]>();
   for (const row of architectureRows(architecture, layout)) {
-    for (const [index, element] of row.of.entries()) sources.set(element, { row, part: partOf(row, index) });
+    for (const [index, element] of row.of.entries()) {
+      sources.set(element, [...(sources.get(element) ?? []), { row, part: partOf(row, index) }]);
+    }
   }
   const stored = new Map(tensors.map((tensor) => [nameAt(tensor.row.name, tensor), tensor]));
   return (element, place) => {
-    const source = sources.get(element);
+    const kind = architecture.layers[place.layer ?? 0];
+    const source = sources.get(element)?.find(({ row }) => !kind || (row.on?.includes(kind) ?? true));
     const tensor = source && stored.get(nameAt(source.row.name, place));
     if (tensor) return { tensor, part: source.part };
     throw new PruneError("BAD_OPTION", `${architecture.table.family} cannot be converted from the layout ${layout}: it has no ${element}`, {
