@@ -57,7 +57,10 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
 
 function cutJob({ checkpoint, architecture, matched }: Parent, plan: PlanFile, staging: Staging): CutJob {
   const { indexSets, tensors: slices } = sliceTensors(architecture, plan.kept, matched?.tensors ?? []);
-  const sized = slices.map((slice) => ({ ...slice, bytes: byteLength({ dtype: slice.source.dtype, shape: slice.shape }) }));
+  const sized = slices.map((slice) => ({
+    ...slice,
+    bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
+  }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...checkpoint.headers.map(({ fileBytes }) => fileBytes));
   return { sourceDir: checkpoint.dir, targetDir: staging.dir, indexSets, shards: layOutShards(sized, capacity) };

@@ -34,7 +34,9 @@ export interface MatchedTensors<T extends StoredTensor> {
 export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
   const layout = findLayout(architecture, stored);
   const all = architectureRows(architecture, layout);
-  const rows = new Map(all.flatMap((row) => [row.name, ...row.aliases].map((name) => [name, row] as const)));
+  const spelled = all.flatMap((row) => row.aliases.map((name) => [name, row] as const));
+  // A row's own name comes before another's other spelling.
+  const rows = new Map([...spelled, ...all.map((row) => [row.name, row] as const)]);
   const padded = withVocabularyPadding(architecture, stored, rows);
   const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();

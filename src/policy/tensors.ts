@@ -13,6 +13,8 @@ export interface StoredTensor {
 export interface ArchitectureRow {
   readonly name: string;
   readonly aliases: readonly string[];
+  /** The rows of the Hugging Face layout that it holds. */
+  readonly of: readonly string[];
   readonly axes: readonly Axis[];
   readonly axisTexts: readonly string[];
   readonly perLayer: boolean;
@@ -51,6 +53,7 @@ export function architectureRows({ table, flags, layers }: Architecture, layout:
     .map((row: TensorRow) => ({
       name: row.name,
       aliases: row.aliases ?? [],
+      of: row.of ?? [row.name],
       axes: row.axes.map(parseAxis),
       axisTexts: row.axes,
       perLayer: row.name.includes(LAYER),

@@ -1,4 +1,4 @@
-import type { Layout, TensorRow } from "./table.js";
+import type { LayerKind, Layout, TensorRow } from "./table.js";
 
 /** Tensor parallelism wants a vocabulary that divides: rows that no token has lie below. */
 export const PADDED_VOCABULARY = "vocab + vocab_padding";
@@ -25,21 +25,26 @@ export function otherSpellings(name: string): string[] {
  * first axis: within each query group where they have groups, else one below the other.
  */
 export function megatronLayout({ tensors }: Layout): Layout {
+  const placed = tensors.flatMap(placesOf);
   const places = new Map<string, TensorRow[]>();
-  for (const row of tensors) {
-    if (row.megatron !== undefined) places.set(row.megatron, [...(places.get(row.megatron) ?? []), row]);
-  }
-  const placeOf = new Map(tensors.map(({ name, megatron }) => [name, megatron]));
+  for (const [place, row] of placed) places.set(place, [...(places.get(place) ?? []), row]);
+  const placeOf = new Map(placed.map(([place, { name }]) => [name, place]));
   return { name: "megatron", tensors: [...places].flatMap(([name, rows]) => joinVariants(name, rows, placeOf)) };
 }
 
+function placesOf(row: TensorRow): [string, TensorRow][] {
+  if (row.megatron === undefined) return [];
+  if (typeof row.megatron === "string") return [[row.megatron, row]];
+  return Object.entries(row.megatron).map(([kind, place]) => [place, { ...row, on: [kind as LayerKind] }]); // the record's own keys
+}
+
 /** Rows of one name exist under different switches and are not parts of each other. */
-function joinVariants(name: string, rows: readonly TensorRow[], placeOf: ReadonlyMap<string, string | undefined>): TensorRow[] {
+function joinVariants(name: string, rows: readonly TensorRow[], placeOf: ReadonlyMap<string, string>): TensorRow[] {
   const isOne = new Set(rows.map((row) => row.name)).size === 1;
   return (isOne ? rows.map((row) => [row]) : [rows]).flatMap((parts) => joinRows(name, parts, placeOf));
 }
 
-function joinRows(name: string, parts: readonly TensorRow[], placeOf: ReadonlyMap<string, string | undefined>): TensorRow[] {
+function joinRows(name: string, parts: readonly TensorRow[], placeOf: ReadonlyMap<string, string>): TensorRow[] {
   const [first] = parts;
   if (!first) return [];
   const { megatron: _, aliases: __, tiedTo, ...shared } = first;

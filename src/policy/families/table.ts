@@ -121,8 +121,8 @@ export interface TensorRow {
   readonly name: string;
   /** Other names that some checkpoints have it under. */
   readonly aliases?: readonly string[];
-  /** Where Megatron-Core has it. Several rows of one place are joined there, in their order. */
-  readonly megatron?: string;
+  /** Where Megatron-Core has it, if need be by the layer's kind. Several rows of one place are joined there, in their order. */
+  readonly megatron?: string | Readonly<Partial<Record<LayerKind, string>>>;
   /** In Megatron-Core's layout: the rows of the layout that it was made from. */
   readonly of?: readonly string[];
   /** One axis expression for each axis. */
