@@ -8,7 +8,7 @@ import { readDistMetadata } from "../../src/checkpoint/megatron/distMetadata.js"
 import { RangeFile } from "../../src/checkpoint/megatron/rangeFile.js";
 import { METADATA_CLASSES, TENSOR_CLASSES } from "../../src/checkpoint/megatron/torchNames.js";
 import { readHeader, readTensorBytes } from "../../src/checkpoint/safetensors.js";
-import { inspect, plan, readParent, readScoreFile, verify } from "../../src/index.js";
+import { inspect, plan, readParent, readScoreFile, readWeightedParent, verify } from "../../src/index.js";
 import { findPython } from "../../src/shim/python.js";
 import { temporaryFolder } from "../fixtures/checkpoints.js";
 import { GOLDENS, readView, SAVED, saveMegatronFolders } from "../fixtures/megatronFolders.js";
@@ -84,6 +84,11 @@ describe("a checkpoint's root", () => {
     await rename(join(root, ITERATION), join(root, "release"));
     await writeFile(join(root, "latest_checkpointed_iteration.txt"), "release");
     expect((await inspect(root)).hyperparameters.num_moe_experts).toBeUndefined();
+  });
+
+  it("is refused where weights have to be in safetensors", async () => {
+    const message = /NOT_A_CHECKPOINT.*iter_0000010 has its weights in Megatron's torch_dist format\n.*convert it/;
+    await expect(readWeightedParent(join(saved, "llama"))).rejects.toThrow(message);
   });
 
   it("is the same as the iteration's folder", async () => {

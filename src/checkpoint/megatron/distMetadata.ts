@@ -99,6 +99,9 @@ function readTensor(key: string, stored: PickledObject, places: Places, path: st
     const chunk = fieldsOf(item, `${CLASSES}.ChunkStorageMetadata`, path);
     const [offsets, sizes] = [sizesOf(chunk.get("offsets"), path), sizesOf(chunk.get("sizes"), path)];
     const place = places.get(placeKey(key, offsets));
+    const bytes = chunkBytes({ dtype }, { sizes });
+    if (bytes === 0 || bytes > (place?.length ?? bytes))
+      throw bad(path, `gives a chunk of ${key} ${bytes} bytes, which its archive does not hold`);
     if (!place) throw bad(path, `has no place for the chunk at [${offsets.join(", ")}] of ${key}`);
     return { offsets, sizes, ...place };
   });

@@ -108,7 +108,7 @@ function fromArguments(args: Fields): Fields {
     // Without the switch, the number of groups stands at 1 and means nothing.
     num_query_groups: args["group_query_attention"] === true ? args["num_query_groups"] : null,
     num_moe_experts: args["num_experts"] ?? args["num_moe_experts"],
-    gated_linear_unit: args["swiglu"] === true || args["quick_geglu"] === true,
+    gated_linear_unit: ["swiglu", "quick_geglu", "gated_linear_unit"].some((name) => args[name] === true),
     vocab_size: args["vocab_size"] ?? args["padded_vocab_size"],
     share_embeddings_and_output_weights: !untied,
   };
@@ -135,6 +135,14 @@ function describe(stated: Fields, stored: readonly StoredTensor[], path: string)
     share_embeddings_and_output_weights: !stored.some(({ name }) => name.endsWith(OUTPUT_LAYER)),
     ...Object.fromEntries(Object.entries(stated).filter(([, value]) => value !== null && value !== undefined)),
   };
-  const fields = FIELDS.flatMap((name): [string, unknown][] => (filled[name] === undefined ? [] : [[name, filled[name]]]));
+  const fields = FIELDS.filter((name) => filled[name] !== undefined).map((name): [string, unknown] => {
+    if (isPlain(filled[name])) return [name, filled[name]];
+    throw new PruneError("BAD_CONFIG", `${path}: ${name} is no number, text, switch or list of numbers`);
+  });
   return { architectures: [MODEL_CLASS], ...Object.fromEntries(fields) };
+}
+
+function isPlain(value: unknown): boolean {
+  if (Array.isArray(value)) return value.every((entry) => typeof entry === "number");
+  return ["number", "string", "boolean"].includes(typeof value);
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { layersWith, readArchitecture } from "../../../src/policy/architecture.js";
 import { countActiveParams, countParams } from "../../../src/policy/cost.js";
+import { matchTensors } from "../../../src/policy/matchTensors.js";
 import { makePlan } from "../../../src/policy/plan.js";
 import { rankByPosition } from "../../../src/policy/rank.js";
 import { expectedTensors } from "../../../src/policy/tensors.js";
@@ -74,10 +75,10 @@ it.each([
 });
 
 it.each([
-  ["nothing but the sizes: biases, LayerNorm and learned positions, as Megatron-Core has by default", MEGATRON.megatronDense, 4 * 8 + 2],
-  ["nothing of a bias", { ...MEGATRON.megatronDense, add_bias_linear: false }, 4 * 4 + 2],
-  ["a bias of queries, keys and values alone", { ...MEGATRON.megatronDense, add_bias_linear: false, add_qkv_bias: true }, 4 * 5 + 2],
-])("%s", (_name, config, tensors) => {
+  ["with biases and learned positions, as Megatron-Core has by default", MEGATRON.megatronDense, 4 * 8 + 2],
+  ["without biases", { ...MEGATRON.megatronDense, add_bias_linear: false }, 4 * 4 + 2],
+  ["with a bias of queries, keys and values alone", { ...MEGATRON.megatronDense, add_bias_linear: false, add_qkv_bias: true }, 4 * 5 + 2],
+])("has the tensors of a model %s", (_name, config, tensors) => {
   const names = expectedTensors(readArchitecture(config)).map(({ stored }) => stored.name);
   const projections = names.filter((name) => !/norm/.test(name));
   expect(projections).toHaveLength(tensors);
@@ -123,6 +124,17 @@ it.each([
   ["normalization", true, /it must be LayerNorm or RMSNorm/],
 ])("refuses %s %j", (field, value, message) => {
   expect(() => readArchitecture({ ...MEGATRON.megatronDense, [field]: value })).toThrow(message);
+});
+
+it("leaves heads for several tokens ahead out, whatever wrapper they are in, and warns", () => {
+  const config = { ...MEGATRON.megatronExperts, mtp_num_layers: 1 };
+  const architecture = readArchitecture(config);
+  const stored = expectedTensors(architecture).map((tensor) => tensor.stored);
+  const ahead = ["mtp.layers.0.eh_proj.weight", "module.mtp.layers.0.hnorm.weight"].map((name) => ({ name, shape: [24] }));
+  expect(matchTensors(architecture, [...stored, ...ahead]).tensors).toHaveLength(stored.length);
+  const plan = makePlan(architecture, config, { num_layers: 2 }, rankByPosition(architecture));
+  expect(plan.config["mtp_num_layers"]).toBe(0);
+  expect(plan.warnings.join()).toMatch(/multi-token prediction/);
 });
 
 it("asks learned positions only of models that have them", () => {

@@ -100,6 +100,11 @@ describe("safetensors under Megatron's names", () => {
     ["no section of the model", "train: {}", /BAD_CONFIG.*has no section "model"/],
     ["a list", "- model", /BAD_CONFIG.*must hold a YAML mapping/],
     ["broken YAML", "model: {", /BAD_CONFIG.*is not YAML/],
+    [
+      "a field of no plain value",
+      "model: {moe_layer_freq: [[1]]}",
+      /BAD_CONFIG.*moe_layer_freq is no number, text, switch or list of numbers/,
+    ],
     ["a size that is missing", "model: {num_layers: 4}", /BAD_CONFIG.*hidden_size is missing/],
     [
       "aliases within aliases",
