@@ -33,5 +33,6 @@ export type { PythonSource } from "./shim/runWork.js";
 export { slice } from "./slice.js";
 export { formatCandidates, formatOutline, formatSpace, formatTable } from "./tables.js";
 export type { Batch, Batches, Dtype, Returns, Tensor } from "./tensor.js";
-export { type Verification, verify } from "./verify.js";
+export { type Verification, type VerifyOptions, verify } from "./verify.js";
+export type { ComparedValues, ValueOptions } from "./verifyValues.js";
 export { VERSION } from "./version.js";

@@ -1,5 +1,6 @@
 import { fingerprint } from "./checkpoint/fingerprint.js";
 import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint } from "./checkpoint/folder.js";
+import { PruneError } from "./errors.js";
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
@@ -25,6 +26,8 @@ export interface Inspection {
   readonly params: number;
   readonly activeParams: number;
   readonly tiedEmbeddings: boolean;
+  /** How the weights are quantised, in words; undefined where they are not. */
+  readonly quantization: string | undefined;
   /** The weight files; undefined for a bare config.json. */
   readonly weights:
     | {
@@ -59,6 +62,12 @@ export async function readWeightedParent(path: string): Promise<Parent> {
   return understand(await readWeightedCheckpoint(path));
 }
 
+/** The tensors of a parent with their rows. Throws NOT_A_CHECKPOINT on a bare config.json. */
+export function weightsOf({ checkpoint, matched }: Parent): MatchedTensors<CheckpointTensor> {
+  if (matched) return matched;
+  throw new PruneError("NOT_A_CHECKPOINT", `${checkpoint.configPath} stands alone, without weights`, { hint: "name a checkpoint folder" });
+}
+
 /** Sums a parent up. */
 export function describeParent({ checkpoint, architecture, ...parent }: Parent): Inspection {
   const { tensors, torchDist } = checkpoint;
@@ -70,6 +79,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
     params: countParams(architecture),
     activeParams: countActiveParams(architecture),
     tiedEmbeddings: architecture.flags.tied,
+    quantization: architecture.quantization?.name,
     weights:
       files === 0
         ? undefined
@@ -86,7 +96,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
 
 async function understand(checkpoint: Checkpoint): Promise<Parent> {
   const architecture = readArchitecture(checkpoint.config, checkpoint.configPath);
-  const weighted = checkpoint.tensors.length > 0;
+  const weighted = checkpoint.headers.length > 0 || checkpoint.torchDist !== undefined;
   return {
     checkpoint,
     architecture,

@@ -5,6 +5,7 @@ import type { Parent } from "./inspect.js";
 import { checkPlan } from "./policy/checkPlan.js";
 import { makePlan, outlinePlan, type PlanOutline } from "./policy/plan.js";
 import { rankByActivation, rankByPosition } from "./policy/rank.js";
+import { sliceTensors } from "./policy/slices.js";
 
 /** What to rank by: measured importance, or position for parents that are sorted already. */
 export type RankBy = { readonly scores: ScoreFile; readonly path: string } | "position";
@@ -14,15 +15,23 @@ export function outline(parent: Parent, exportConfig: unknown): PlanOutline {
   return outlinePlan(parent.architecture, parent.checkpoint.config, exportConfig);
 }
 
-/** Decides what a child keeps. Throws BAD_EXPORT_CONFIG or BAD_SCORES. */
+/** Decides what a child keeps. Throws BAD_EXPORT_CONFIG, BAD_SCORES, or UNSUPPORTED_QUANTIZATION as {@link checkBlocks} does. */
 export function plan(parent: Parent, exportConfig: unknown, rankBy: RankBy): PlanFile {
   const { architecture, checkpoint, fingerprint } = parent;
   if (rankBy !== "position") checkScoredCheckpoint(rankBy.scores, fingerprint, rankBy.path);
   const ranking = rankBy === "position" ? rankByPosition(architecture) : rankByActivation(architecture, rankBy.scores.accumulators);
-  return { ...makePlan(architecture, checkpoint.config, exportConfig, ranking), fingerprint: fingerprint ?? null };
+  const made = makePlan(architecture, checkpoint.config, exportConfig, ranking);
+  checkBlocks(parent, made);
+  return { ...made, fingerprint: fingerprint ?? null };
 }
 
-/** Reads a plan and checks that it is one for this parent. Throws BAD_PLAN. */
+/** Refuses a plan that keeps blocks of quantised weights in part. A bare config.json has no weights to tell. Throws UNSUPPORTED_QUANTIZATION. */
+export function checkBlocks({ architecture, matched }: Parent, { kept }: Pick<PlanFile, "kept">): void {
+  const inBlocks = matched?.tensors.filter(({ row }) => row.axes.some(({ kind }) => kind === "blocks")) ?? [];
+  sliceTensors(architecture, kept, inBlocks);
+}
+
+/** Reads a plan and checks that it is one for this parent. Throws BAD_PLAN or UNSUPPORTED_QUANTIZATION. */
 export async function readPlanFor(parent: Parent, path: string): Promise<PlanFile> {
   const read = await readPlanFile(path);
   if (read.fingerprint !== null && parent.fingerprint !== undefined && read.fingerprint !== parent.fingerprint) {
@@ -31,5 +40,6 @@ export async function readPlanFor(parent: Parent, path: string): Promise<PlanFil
     });
   }
   checkPlan(parent.architecture, parent.checkpoint.config, read, path);
+  checkBlocks(parent, read);
   return read;
 }

@@ -7,6 +7,7 @@ import { checkWritable } from "./checkpoint/staging.js";
 import { type DummyInput, type ForwardArgs, workloadOf } from "./data/args.js";
 import { PruneError } from "./errors.js";
 import type { Model } from "./model/model.js";
+import { checkBlocks } from "./plan.js";
 import { withHyperparameters } from "./policy/architecture.js";
 import { type Constraints, parseConstraints } from "./policy/constraints.js";
 import { planMinitron, type ScoredCandidate, type SearchOutcome, searchMinitron } from "./policy/modes/minitron.js";
@@ -87,6 +88,7 @@ export async function prune<Item = ForwardArgs>(
   const run = new PruningRun(model, checked, memory);
   const outcome = await decide(run, wanted, { ...options, ...workload });
   const plan = planFileOf(model, outcome.plan);
+  checkBlocks(model.parent, plan);
   const asked = plainCopy(constraints);
   if (checked.checkpoint !== undefined) await writePlanFile(join(checked.checkpoint, PLAN_FILE), plan);
   await memory.conclude(summaryOf(asked, plan, outcome));

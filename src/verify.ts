@@ -1,12 +1,20 @@
 import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
 import { isFile, requireSafetensors } from "./checkpoint/folder.js";
-import { checkShard, MANIFEST_FILE, readManifest } from "./checkpoint/manifest.js";
+import { checkShard, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { checkChunks } from "./checkpoint/megatron/checkChunks.js";
-import { hashPlan, PLAN_FILE, readPlanFile } from "./checkpoint/planFile.js";
+import { hashPlan, PLAN_FILE, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
-import { describeParent, type Inspection, readParent } from "./inspect.js";
+import { describeParent, type Inspection, type Parent, readParent, readWeightedParent } from "./inspect.js";
+import { readPlanFor } from "./plan.js";
 import type { RunOptions } from "./progress.js";
+import { type ComparedValues, type ValueOptions, verifyValues } from "./verifyValues.js";
+
+/** What {@link verify} looks at. */
+export interface VerifyOptions extends RunOptions, ValueOptions {
+  /** The parent's folder. Default: where the manifest says that it was, if it is there still. */
+  readonly parent?: string;
+}
 
 /** What {@link verify} saw to be true. */
 export interface Verification {
@@ -15,33 +23,53 @@ export interface Verification {
   readonly manifest: boolean;
   /** Bytes whose checksum was compared. */
   readonly checkedBytes: number;
+  /** What was compared with the parent, or why nothing was. */
+  readonly values: ComparedValues | { readonly unchecked: string };
 }
 
 /**
- * Checks a pruned checkpoint without Python: every tensor's shape against its config, every shard's size and checksum against the manifest,
- * and the manifest against the plan. In Megatron's torch_dist format, every tensor's bytes against the checksum that they were saved with.
+ * Checks a pruned checkpoint without Python: every tensor's shape against its config, every shard's size and checksums against the manifest,
+ * the manifest against the plan, and, where the parent is at hand, values against the parent's at the positions that the plan keeps. In
+ * Megatron's torch_dist format, every tensor's bytes against the checksum that they were saved with.
  *
- * @throws PruneError VERIFY_FAILED, or as {@link inspect} does
+ * @throws PruneError VERIFY_FAILED; CHECKPOINT_MISMATCH where another parent is given; or as {@link inspect} does
  */
-export async function verify(path: string, options: RunOptions = {}): Promise<Verification> {
+export async function verify(path: string, options: VerifyOptions = {}): Promise<Verification> {
+  checkOptions(options);
   const child = await readParent(path);
   const { dir, torchDist } = child.checkpoint;
   const inspection = describeParent(child);
-  let checkedBytes = 0;
-  const count = (total: number) => (bytes: number) => {
-    throwIfCancelled(options.signal);
-    checkedBytes += bytes;
-    options.onProgress?.({ phase: "verifying", done: checkedBytes, total, unit: "bytes", etaSeconds: undefined });
-  };
+  const values = { unchecked: `there is no ${MANIFEST_FILE}` };
   if (torchDist) {
-    await checkChunks(dir, torchDist, count(inspection.weights?.bytes ?? 0));
-    return { inspection, manifest: false, checkedBytes };
+    const total = inspection.weights?.bytes ?? 0;
+    return {
+      inspection,
+      manifest: false,
+      checkedBytes: await countBytes(total, options, (tick) => checkChunks(dir, torchDist, tick)),
+      values,
+    };
   }
   requireSafetensors(child.checkpoint);
-  if (!(await isFile(join(dir, MANIFEST_FILE)))) return { inspection, manifest: false, checkedBytes: 0 };
-
+  if (!(await isFile(join(dir, MANIFEST_FILE)))) {
+    return { inspection, manifest: false, checkedBytes: 0, values };
+  }
   const manifest = await readManifest(dir);
-  const plan = await readPlanFile(join(dir, PLAN_FILE));
+  checkManifest(child, inspection, manifest, await readPlanFile(join(dir, PLAN_FILE)));
+  const parent = await findParent(manifest, options.parent);
+  const checkedBytes = await checkShards(dir, manifest, options);
+  if ("unchecked" in parent) return { inspection, manifest: true, checkedBytes, values: parent };
+  const plan = await readPlanFor(parent, join(dir, PLAN_FILE));
+  return { inspection, manifest: true, checkedBytes, values: await verifyValues(child, parent, plan, options) };
+}
+
+function checkOptions({ rows, full }: VerifyOptions): void {
+  if (rows !== undefined && full)
+    throw new PruneError("BAD_OPTION", "rows and full exclude each other", { hint: "full compares every row" });
+  if (rows === undefined || (Number.isSafeInteger(rows) && rows > 0)) return;
+  throw new PruneError("BAD_OPTION", `rows is ${rows}; it must be a positive integer`);
+}
+
+function checkManifest({ checkpoint: { dir, tensors } }: Parent, inspection: Inspection, manifest: Manifest, plan: PlanFile): void {
   const differs = (what: string): never => {
     throw new PruneError("VERIFY_FAILED", `${dir}: ${what}`, { hint: "the folder was changed after it was cut; slice the parent again" });
   };
@@ -49,10 +77,42 @@ export async function verify(path: string, options: RunOptions = {}): Promise<Ve
   if (inspection.params !== manifest.params.child)
     differs(`config.json makes ${inspection.params} parameters, ${MANIFEST_FILE} states ${manifest.params.child}`);
   const files = new Set(manifest.shards.map(({ file }) => file));
-  const stray = child.checkpoint.tensors.find(({ file }) => !files.has(file));
+  const stray = tensors.find(({ file }) => !files.has(file));
   if (stray) differs(`${stray.file} is not in ${MANIFEST_FILE}`);
+}
 
-  const total = manifest.shards.reduce((sum, { bytes }) => sum + bytes, 0);
-  for (const shard of manifest.shards) await checkShard(dir, shard, count(total));
-  return { inspection, manifest: true, checkedBytes };
+/** The parent, or why it cannot be had: only one that the caller names has to be there, and to be the right one. */
+async function findParent({ parent }: Manifest, given: string | undefined): Promise<Parent | { unchecked: string }> {
+  const path = given ?? parent.path;
+  const found = await readWeightedParent(path).catch((error: unknown) => {
+    if (given === undefined && error instanceof PruneError) return error;
+    throw error;
+  });
+  if (found instanceof PruneError) return { unchecked: `the parent cannot be read: ${found.detail}` };
+  if (found.fingerprint === parent.fingerprint) return found;
+  const detail = `${path} is not the parent that the child was cut from (${found.fingerprint}, not ${parent.fingerprint})`;
+  if (given === undefined) return { unchecked: detail };
+  throw new PruneError("CHECKPOINT_MISMATCH", detail, { hint: `name the folder of the parent: it was at ${parent.path}` });
+}
+
+async function checkShards(dir: string, { shards }: Manifest, options: RunOptions): Promise<number> {
+  const total = shards.reduce((sum, { bytes }) => sum + bytes, 0);
+  return countBytes(total, options, async (tick) => {
+    for (const shard of shards) await checkShard(dir, shard, tick);
+  });
+}
+
+/** Counts the bytes of a check while it runs. */
+async function countBytes(
+  total: number,
+  { signal, onProgress }: RunOptions,
+  check: (tick: (bytes: number) => void) => Promise<void>,
+): Promise<number> {
+  let done = 0;
+  await check((bytes) => {
+    throwIfCancelled(signal);
+    done += bytes;
+    onProgress?.({ phase: "verifying", done, total, unit: "bytes", etaSeconds: undefined });
+  });
+  return done;
 }

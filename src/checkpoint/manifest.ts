@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,6 +13,8 @@ const shard = z.strictObject({
   file: z.string().regex(/^[\w.-]+\.safetensors$/),
   bytes: z.number().int().nonnegative(),
   crc32: z.string().regex(/^[0-9a-f]{8}$/),
+  /** Where it was asked for when the child was cut. */
+  sha256: z.exactOptional(z.string().regex(/^[0-9a-f]{64}$/)),
 });
 
 const manifest = z.strictObject({
@@ -35,7 +38,10 @@ export async function readManifest(dir: string): Promise<Manifest> {
   throw new PruneError("VERIFY_FAILED", `${path} is malformed: ${z.prettifyError(parsed.error)}`);
 }
 
-/** Compares a shard's size and CRC-32 with the manifest. Throws VERIFY_FAILED. */
+/**
+ * Compares a shard's size, its CRC-32 and, where the manifest has one, its SHA-256 with the manifest. The latter takes about twice the time
+ * of the former. Throws VERIFY_FAILED.
+ */
 export async function checkShard(dir: string, stated: Manifest["shards"][number], onBytes: (bytes: number) => void): Promise<void> {
   const path = join(dir, stated.file);
   const found = await stat(path).catch(() => undefined);
@@ -46,16 +52,21 @@ export async function checkShard(dir: string, stated: Manifest["shards"][number]
     });
   }
   let crc = 0;
+  const hash = stated.sha256 === undefined ? undefined : createHash("sha256");
   for await (const chunk of createReadStream(path, { highWaterMark: 4 << 20 })) {
     crc = crc32(chunk as Buffer, crc);
+    hash?.update(chunk as Buffer);
     onBytes((chunk as Buffer).length);
   }
-  const hex = formatCrc32(crc);
-  if (hex !== stated.crc32) {
-    throw new PruneError("VERIFY_FAILED", `${path} has CRC-32 ${hex}; the manifest states ${stated.crc32}`, {
-      hint: "the file changed after it was cut",
-    });
-  }
+  checkSum(path, "CRC-32", formatCrc32(crc), stated.crc32);
+  if (hash) checkSum(path, "SHA-256", hash.digest("hex"), stated.sha256);
+}
+
+function checkSum(path: string, kind: string, found: string, stated: string | undefined): void {
+  if (found === stated) return;
+  throw new PruneError("VERIFY_FAILED", `${path} has ${kind} ${found}; the manifest states ${stated}`, {
+    hint: "the file changed after it was cut",
+  });
 }
 
 /** A CRC-32 as eight hexadecimal digits. */

@@ -61,9 +61,7 @@ export async function readTensorBytes(header: Header, tensor: HeaderTensor): Pro
 export async function readTensorStarts({ path }: Header, tensors: readonly HeaderTensor[], most: number): Promise<Uint8Array[]> {
   const file = await openForReading(path);
   try {
-    const starts: Uint8Array[] = [];
-    for (const { begin, end } of tensors) starts.push(await readExactly(file, path, begin, Math.min(most, end - begin)));
-    return starts;
+    return await Promise.all(tensors.map(({ begin, end }) => readExactly(file, path, begin, Math.min(most, end - begin))));
   } finally {
     await file.close();
   }

@@ -9,6 +9,7 @@ export function formatInspection(found: Inspection): string {
     ["active_params", found.activeParams],
     ["tied_embeddings", found.tiedEmbeddings ? "yes" : "no"],
   ];
+  if (found.quantization !== undefined) rows.push(["quantised", found.quantization]);
   if (found.weights) {
     const { files, tensors, bytes, dtypes, leftOut } = found.weights;
     rows.push([

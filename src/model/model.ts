@@ -12,6 +12,7 @@ import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
 import { type Cutter, slice } from "../slice.js";
 import { liveCut } from "./liveCut.js";
+import { refuseQuantized } from "./refuseQuantized.js";
 import { Runner } from "./runner.js";
 import { ModelView } from "./view.js";
 
@@ -62,7 +63,11 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     return this.#plan;
   }
 
-  /** Loads the weights now rather than with the first use. Throws MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM. */
+  /**
+   * Loads the weights now rather than with the first use.
+   *
+   * @throws PruneError UNSUPPORTED_QUANTIZATION, MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM
+   */
   async load(options: RunOptions = {}): Promise<void> {
     await this.modelId(options);
   }
@@ -151,6 +156,7 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   async #load(options: RunOptions): Promise<string> {
     const { device = "auto", dtype = "auto" } = this.#options;
     const path = this.parent.checkpoint.dir;
+    refuseQuantized(this.parent);
     try {
       return await openModel(this.#session, { path, device, dtype }, options);
     } catch (error) {

@@ -21,6 +21,7 @@ import {
   type PrunableDimension,
 } from "./hyperparameters.js";
 import { readLayerKinds } from "./layers.js";
+import { type Quantization, readQuantization } from "./quantization.js";
 
 /** A config.json, parsed and otherwise untouched. */
 export type ModelConfig = Readonly<Record<string, unknown>>;
@@ -33,6 +34,8 @@ export interface Architecture {
   /** The kind of each layer, in order. */
   readonly layers: readonly LayerKind[];
   readonly sizes: DimensionSizes;
+  /** How its config says that its checkpoint is quantised. */
+  readonly quantization: Quantization | undefined;
 }
 
 type Sizes = { -readonly [name in HyperparameterName]?: number };
@@ -44,11 +47,12 @@ const SIZE_FLAGS: readonly FlagName[] = ["latent", "shared_expert"];
  * Reads a checkpoint's config through its family's table.
  *
  * @param where - what to call the config in errors
- * @throws PruneError UNKNOWN_ARCHITECTURE, or BAD_CONFIG where a size is missing, not a positive integer, or stated twice and differently,
+ * @throws PruneError UNKNOWN_ARCHITECTURE, UNSUPPORTED_QUANTIZATION, or BAD_CONFIG where a size is missing, not a positive integer, or stated twice and differently,
  *   or heads do not fill their groups
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
+  const quantization = readQuantization(config, table, where);
   const flags = readFlags(config, table, where);
   const layers = readLayerKinds(config, table, readSize(config, table, "num_layers", {}, where) ?? 0, where);
   const used = usedHyperparameters(table, flags, layers);
@@ -61,7 +65,7 @@ export function readArchitecture(config: ModelConfig, where = "config.json"): Ar
   checkDivides(table, hyperparameters, "num_attention_heads", "num_query_groups", where);
   checkDivides(table, hyperparameters, "mamba_num_heads", "mamba_num_groups", where);
   checkDivides(table, hyperparameters, "num_moe_experts", "moe_router_num_groups", where);
-  return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
+  return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters), quantization };
 }
 
 /** The same family and switches with other sizes, and of other layers where their number changes. */
@@ -70,7 +74,7 @@ export function withHyperparameters(
   hyperparameters: Hyperparameters,
   layers: readonly LayerKind[] = from.layers.slice(0, hyperparameters.num_layers),
 ): Architecture {
-  return { table: from.table, flags: from.flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
+  return { ...from, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
 }
 
 /** The layers that have a dimension, by their index. */

@@ -1,6 +1,7 @@
 import { type Architecture, type ModelConfig, statedKeys } from "./architecture.js";
 import { HYPERPARAMETERS, type Hyperparameters } from "./hyperparameters.js";
 import { patchLayers } from "./layers.js";
+import { renumberModules } from "./quantizedModules.js";
 
 /** Config fields to set, by their name in config.json. */
 export type ConfigPatch = Readonly<Record<string, unknown>>;
@@ -10,6 +11,7 @@ export type ConfigPatch = Readonly<Record<string, unknown>>;
  * change with either of them.
  *
  * @param keptLayers - the parent's layers that stay, in order
+ * @throws PruneError UNSUPPORTED_QUANTIZATION where its lists of quantised modules cannot be renumbered
  */
 export function patchConfig(config: ModelConfig, parent: Architecture, child: Hyperparameters, keptLayers: readonly number[]): ConfigPatch {
   const { fields, multiTokenPrediction } = parent.table;
@@ -23,6 +25,11 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
     }
   }
   if (multiTokenPrediction && Number(config[multiTokenPrediction.key] ?? 0) > 0) patch[multiTokenPrediction.key] = 0;
-  const layers = parent.hyperparameters.num_layers;
+  const { num_layers: layers, num_moe_experts: experts = 0 } = parent.hyperparameters;
+  if (parent.quantization) {
+    const { key } = parent.quantization;
+    const renumbered = renumberModules(config[key], keptLayers, (child.num_moe_experts ?? 0) < experts);
+    if (JSON.stringify(renumbered) !== JSON.stringify(config[key])) patch[key] = renumbered;
+  }
   return keptLayers.length === layers ? patch : { ...patch, ...patchLayers(config, parent.table, parent.layers, keptLayers) };
 }

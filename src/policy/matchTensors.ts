@@ -3,6 +3,8 @@ import type { Architecture } from "./architecture.js";
 import { PADDED_VOCABULARY } from "./families/megatron.js";
 import type { Layout, LayoutName } from "./families/table.js";
 import { suggestName } from "./nearest.js";
+import { refuseQuantizedTensor } from "./quantization.js";
+import { checkParts, isPart, partsOf } from "./quantizedParts.js";
 import {
   type ArchitectureRow,
   architectureRows,
@@ -13,6 +15,7 @@ import {
   type Place,
   rowPlaces,
   rowShape,
+  type StoredRow,
   type StoredTensor,
 } from "./tensors.js";
 
@@ -29,28 +32,47 @@ export interface MatchedTensors<T extends StoredTensor> {
  * Finds the layout of a checkpoint and the row of every stored tensor, and checks its shape, and that no row lacks a tensor. Tensors that
  * children go without are left out of the result.
  *
- * @throws PruneError UNKNOWN_TENSOR, BAD_TENSOR (shape) or MISSING_TENSOR, naming the tensor
+ * @throws PruneError UNKNOWN_TENSOR, UNSUPPORTED_QUANTIZATION, BAD_TENSOR (shape, or dtype where weights are quantised) or MISSING_TENSOR,
+ *   naming the tensor; BAD_CONFIG where it states a quantisation that no weight has
  */
 export function matchTensors<T extends StoredTensor>(architecture: Architecture, stored: readonly T[]): MatchedTensors<T> {
   const layout = findLayout(architecture, stored);
   const all = architectureRows(architecture, layout);
-  const spelled = all.flatMap((row) => row.aliases.map((name) => [name, row] as const));
-  // A row's own name comes before another's other spelling.
-  const rows = new Map([...spelled, ...all.map((row) => [row.name, row] as const)]);
+  const rows = rowsByName(architecture, all);
   const padded = withVocabularyPadding(architecture, stored, rows);
   const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();
+  const packed = new Set<string>();
   for (const tensor of stored) {
     const { template, spelling, ...place } = splitName(tensor.name);
     if (isLeftOut(architecture, template)) continue;
-    const row = rows.get(template);
+    const shapes = rows.get(template) ?? [];
+    const row = shapes.find(({ axes }) => axes.length === tensor.shape.length) ?? shapes[0];
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, padded);
     tensors.push({ stored: tensor, row, spelling, ...place });
     present.add(nameAt(row.name, place));
+    if (isPart(row) && row.role === "packed") packed.add(nameAt(row.weight.name, place));
   }
-  checkComplete(architecture, all, present);
+  const twice = [...packed].find((name) => present.has(name));
+  if (twice !== undefined) throw storedTwice(twice);
+  if (architecture.quantization) checkParts(architecture.quantization, tensors);
+  checkComplete(architecture, all, new Set([...present, ...packed]));
   return { layout, tensors };
+}
+
+/** The rows that a name may be of: more than one where it is stored in several shapes. */
+function rowsByName({ quantization, table }: Architecture, rows: readonly ArchitectureRow[]): ReadonlyMap<string, readonly StoredRow[]> {
+  const byName = new Map<string, StoredRow[]>();
+  const add = (name: string, row: StoredRow): unknown => byName.set(name, [...(byName.get(name) ?? []), row]);
+  for (const row of rows) {
+    add(row.name, row);
+    if (quantization) for (const part of partsOf(row, quantization, table)) add(part.name, part);
+  }
+  // A row's own name comes before another's other spelling.
+  const names = new Set(byName.keys());
+  for (const row of rows) for (const alias of row.aliases) if (!names.has(alias)) add(alias, row);
+  return byName;
 }
 
 /** The layout that most of the stored names are of. */
@@ -95,22 +117,22 @@ function splitName(name: string): { template: string; spelling: string } & Place
 function withVocabularyPadding(
   architecture: Architecture,
   stored: readonly StoredTensor[],
-  rows: ReadonlyMap<string, ArchitectureRow>,
+  rows: ReadonlyMap<string, readonly StoredRow[]>,
 ): Architecture {
-  const embedding = stored.find(({ name }) => rows.get(splitName(name).template)?.axisTexts[0] === PADDED_VOCABULARY);
+  const embedding = stored.find(({ name }) => rows.get(splitName(name).template)?.[0]?.axisTexts[0] === PADDED_VOCABULARY);
   const vocabulary = architecture.sizes["vocab"] ?? 0;
   const padding = (embedding?.shape[0] ?? vocabulary) - vocabulary;
   return padding > 0 ? { ...architecture, sizes: { ...architecture.sizes, vocab_padding: padding } } : architecture;
 }
 
-function isPlaced(row: ArchitectureRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
+function isPlaced(row: StoredRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
   if (expert !== undefined && expert >= (hyperparameters.num_moe_experts ?? 0)) return false;
   if (layer === undefined) return true;
   const kind = layers[layer];
   return kind !== undefined && (row.on?.includes(kind) ?? true);
 }
 
-function checkShape(tensor: StoredTensor, row: ArchitectureRow, architecture: Architecture): void {
+function checkShape(tensor: StoredTensor, row: StoredRow, architecture: Architecture): void {
   const expected = rowShape(row, architecture);
   if (expected.length === tensor.shape.length && expected.every((size, axis) => size === tensor.shape[axis])) return;
   throw new PruneError(
@@ -137,18 +159,20 @@ function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRo
 function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
   const { table, hyperparameters } = architecture;
   const { layer, expert } = splitName(name);
-  const { quantised } = table;
-  if (quantised?.endings.some((ending) => name.endsWith(ending))) {
-    return new PruneError("UNKNOWN_TENSOR", `${name} is in ${quantised.format}, of which channels cannot be cut`, {
-      hint: quantised.remedy,
-    });
-  }
   if (layer !== undefined && layer >= hyperparameters.num_layers) return beyond(name, `${hyperparameters.num_layers} layers`);
   const experts = hyperparameters.num_moe_experts;
   if (expert !== undefined && experts !== undefined && expert >= experts) return beyond(name, `${experts} experts`);
+  const quantized = refuseQuantizedTensor(name, architecture.quantization);
+  if (quantized) return quantized;
   const nearest = suggestName(template, known).split(" Legal")[0];
   return new PruneError("UNKNOWN_TENSOR", `the ${table.family} family has no tensor ${name} under this config; nothing is copied unseen`, {
-    hint: `${nearest} Adapters, quantised weights and remote-code additions must be merged or removed first`,
+    hint: `${nearest} Adapters and remote-code additions must be merged or removed first`,
+  });
+}
+
+function storedTwice(name: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} is there both as it is and in packed form`, {
+    hint: "remove whichever is not the model's own",
   });
 }
 

@@ -1,6 +1,5 @@
 import { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
-import { type Axis, parseAxis } from "./axes/expression.js";
 import { outermost, type Stretch } from "./axes/stretch.js";
 import { placeFinder } from "./childPlaces.js";
 import { PADDED_VOCABULARY } from "./families/megatron.js";
@@ -8,8 +7,9 @@ import type { LayoutName } from "./families/table.js";
 import { IndexSets } from "./indexSets.js";
 import type { Kept } from "./kept.js";
 import type { MatchedTensors } from "./matchTensors.js";
-import { partShape, type Slices, scopeOf, type TensorPart, type TensorSlice } from "./slices.js";
+import { partShape, type Slices, scopeOf, sliceTensors, type TensorPart, type TensorSlice } from "./slices.js";
 import { type ArchitectureRow, architectureRows, type MatchedTensor, nameAt, type Place, rowPlaces, type StoredTensor } from "./tensors.js";
+import { tornBlocks } from "./tornBlocks.js";
 
 /** Where a parent has what one row of the Hugging Face layout describes. */
 interface Source {
@@ -24,6 +24,17 @@ interface Run<T extends StoredTensor> {
   readonly stretches: readonly Stretch[];
 }
 
+/** Turns kept sets into slices that lay the child out in one layout or another; by default that of the parent. */
+export function slicesInto<T extends StoredTensor>(
+  layout: LayoutName | undefined,
+  architecture: Architecture,
+  kept: Kept,
+  matched: MatchedTensors<T>,
+): Slices<T> {
+  if (layout === undefined || layout === matched.layout) return sliceTensors(architecture, kept, matched.tensors);
+  return rearrangeTensors(architecture, kept, matched, layout);
+}
+
 /**
  * Turns kept sets into slices that lay the child out in another layout than the parent's: what Megatron-Core joins is taken apart, or the
  * other way round. The padding of a vocabulary is left out.
@@ -36,7 +47,7 @@ export function rearrangeTensors<T extends StoredTensor>(
   { layout, tensors }: MatchedTensors<T>,
   into: LayoutName,
 ): Slices<T> {
-  const sets = new IndexSets(architecture, kept);
+  const sets = new IndexSets(architecture, kept, (axis, tensor) => tornBlocks(architecture, tensors, tensor, axis));
   const newPlace = placeFinder(architecture, kept);
   const find = sourceFinder(architecture, layout, tensors);
   const slices = architectureRows(architecture, into)
@@ -98,8 +109,7 @@ function joinRuns<T extends StoredTensor>(sets: IndexSets, scope: ReturnType<typ
   const joined: Run<T>[] = [];
   let last = -1;
   for (const run of runs) {
-    const axis = firstAxis(run.tensor.row);
-    const positions = run.stretches.flatMap((stretch) => sets.positionsOf(axis, stretch, scope));
+    const positions = run.stretches.flatMap((stretch) => sets.positionsOf(run.tensor, 0, scope, stretch));
     const before = joined.at(-1);
     if (before?.tensor === run.tensor && last < (positions[0] ?? 0)) {
       joined[joined.length - 1] = { tensor: run.tensor, stretches: [...before.stretches, ...run.stretches] };
@@ -111,18 +121,13 @@ function joinRuns<T extends StoredTensor>(sets: IndexSets, scope: ReturnType<typ
 
 function composeTensor<T extends StoredTensor>(name: string, sets: IndexSets, runs: readonly Run<T>[], place: Place): TensorSlice<T> {
   const scope = scopeOf(place);
-  const parts = runs.map(({ tensor: { stored, row }, stretches }): TensorPart<T> => {
-    const [first, ...others] = row.axes.map((axis, index) => {
-      const text = row.axisTexts[index] ?? "";
-      return index === 0 ? sets.idOfStretches(axis, text, scope, stretches, stored.shape[0] ?? 1) : sets.idOf(axis, text, scope);
-    });
-    return { source: stored, axes: first === undefined ? [] : [first, ...others], blocks: [] };
+  const parts = runs.map(({ tensor, stretches }): TensorPart<T> => {
+    const [first, ...others] = tensor.row.axes.map((_, index) =>
+      index === 0 ? sets.idOfStretches(tensor, scope, stretches) : sets.idOf(tensor, index, scope),
+    );
+    return { source: tensor.stored, axes: first === undefined ? [] : [first, ...others], blocks: [] };
   });
   const shapes = parts.map((part) => partShape(part, sets.byId));
   const [, ...inner] = shapes[0] ?? [];
   return { name, parts, shape: [shapes.reduce((sum, [rows = 0]) => sum + rows, 0), ...inner] };
-}
-
-function firstAxis(row: ArchitectureRow): Axis {
-  return row.axes[0] ?? parseAxis("1");
 }

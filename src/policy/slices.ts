@@ -4,6 +4,7 @@ import { placeFinder } from "./childPlaces.js";
 import { IndexSets } from "./indexSets.js";
 import type { Kept } from "./kept.js";
 import { type MatchedTensor, nameAt, type Place, type StoredTensor } from "./tensors.js";
+import { tornBlocks } from "./tornBlocks.js";
 
 /** How one tensor of the child comes from tensors of the parent: cut from one of them, or from several, joined along their first axis. */
 export interface TensorSlice<T extends StoredTensor = StoredTensor> {
@@ -30,13 +31,18 @@ export interface Slices<T extends StoredTensor = StoredTensor> {
   readonly tensors: readonly TensorSlice<T>[];
 }
 
-/** Turns kept sets into slices, in the order of the matched tensors. Tensors of dropped layers and experts are left out, those behind move down. */
+/**
+ * Turns kept sets into slices, in the order of the matched tensors. Tensors of dropped layers and experts are left out, those behind move
+ * down.
+ *
+ * @throws PruneError UNSUPPORTED_QUANTIZATION where a cut goes through the blocks that the scales of a quantised weight stand for
+ */
 export function sliceTensors<T extends StoredTensor>(
   architecture: Architecture,
   kept: Kept,
   matched: readonly MatchedTensor<T>[],
 ): Slices<T> {
-  const sets = new IndexSets(architecture, kept);
+  const sets = new IndexSets(architecture, kept, (axis, tensor) => tornBlocks(architecture, matched, tensor, axis));
   const newPlace = placeFinder(architecture, kept);
   const tensors = matched.flatMap((tensor) => {
     const place = newPlace(tensor);
@@ -45,14 +51,11 @@ export function sliceTensors<T extends StoredTensor>(
   return { indexSets: sets.byId, tensors };
 }
 
-function sliceTensor<T extends StoredTensor>(
-  sets: IndexSets,
-  { stored, row, spelling, layer, expert }: MatchedTensor<T>,
-  place: Place,
-): TensorSlice<T> {
-  const scope = scopeOf({ layer, expert });
+function sliceTensor<T extends StoredTensor>(sets: IndexSets, tensor: MatchedTensor<T>, place: Place): TensorSlice<T> {
+  const { stored, row, spelling, expert } = tensor;
+  const scope = scopeOf(tensor);
   const idsAt = (first: number, within: Scope): string[] =>
-    row.axes.slice(first).map((axis, index) => sets.idOf(axis, row.axisTexts[first + index] ?? "", within));
+    row.axes.slice(first).map((_, index) => sets.idOf(tensor, first + index, within));
   const varies = expert === undefined && row.axes.some((axis) => sets.variesByExpert(axis));
   const part: TensorPart<T> = varies
     ? {

@@ -1,12 +1,14 @@
 import { type Architecture, exists } from "./architecture.js";
 import { axisSize } from "./axes/evaluate.js";
-import { type Axis, parseAxis } from "./axes/expression.js";
+import { type Axis, parseAxis, type StoredAxis } from "./axes/expression.js";
 import type { LayerKind, Layout, LayoutName, TensorRow } from "./families/table.js";
 
 /** What policy needs to know of a tensor on disk. */
 export interface StoredTensor {
   readonly name: string;
   readonly shape: readonly number[];
+  /** As safetensors spells it; what is only expected has none. */
+  readonly dtype?: string;
 }
 
 /** A row of the family's table that exists in an architecture, with its axes parsed. */
@@ -28,6 +30,9 @@ export interface ArchitectureRow {
   readonly routed: boolean;
 }
 
+/** What a stored tensor is an instance of: a row, or a part of a row's quantised weight. */
+export type StoredRow = Omit<ArchitectureRow, "axes"> & { readonly axes: readonly StoredAxis[] };
+
 /** Which layer and expert a tensor belongs to; undefined for what stands outside of them. */
 export interface Place {
   readonly layer: number | undefined;
@@ -37,7 +42,7 @@ export interface Place {
 /** A stored tensor with the row that it is an instance of. */
 export interface MatchedTensor<T extends StoredTensor = StoredTensor> extends Place {
   readonly stored: T;
-  readonly row: ArchitectureRow;
+  readonly row: StoredRow;
   /** The name that the checkpoint has for tensors of the row, a prefix included, with `{layer}` and `{expert}`. */
   readonly spelling: string;
 }
@@ -73,12 +78,12 @@ function layoutOf(layouts: readonly Layout[], name: LayoutName): Layout {
 }
 
 /** The shape that a row's tensors have. */
-export function rowShape(row: ArchitectureRow, { sizes }: Architecture): number[] {
+export function rowShape(row: Pick<StoredRow, "axes">, { sizes }: Architecture): number[] {
   return row.axes.map((axis) => axisSize(axis, sizes));
 }
 
 /** Every place that has a tensor of a row. */
-export function rowPlaces(row: ArchitectureRow, { layers, hyperparameters }: Architecture): Place[] {
+export function rowPlaces(row: StoredRow, { layers, hyperparameters }: Architecture): Place[] {
   if (!row.perLayer) return [{ layer: undefined, expert: undefined }];
   const has = layers.flatMap((kind, layer) => ((row.on?.includes(kind) ?? true) ? [layer] : []));
   if (!row.perExpert) return has.map((layer) => ({ layer, expert: undefined }));

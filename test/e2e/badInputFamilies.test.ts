@@ -9,6 +9,9 @@ import {
 } from "../fixtures/badInput.js";
 import type { Config } from "../fixtures/checkpoints.js";
 import { TINY } from "../fixtures/families.js";
+import { mxfp4, quantizedTensors } from "../fixtures/quantized.js";
+
+const OSS = { ...TINY.gptOss, intermediate_size: 32 };
 
 let good: GoodInput;
 
@@ -54,22 +57,19 @@ describe("a network of experts that is wrong", () => {
       hints: /correct whichever is wrong/,
       spoil: another(TINY.gptOss, { config: { num_experts: 8 } }),
     }));
-  it("is quantised to MXFP4", () =>
+  it("is quantised to MXFP4, and its config does not say so", () =>
     expectRefused({
-      code: "UNKNOWN_TENSOR",
-      says: /layers.0.mlp.experts.down_proj_blocks is in MXFP4/,
-      hints: /dequantise to bfloat16 first/,
-      spoil: another(TINY.gptOss, {
-        tensors: (all) =>
-          all.flatMap(({ name, shape, ...tensor }) =>
-            name.endsWith("experts.down_proj")
-              ? [
-                  { name: `${name}_blocks`, dtype: "U8" as const, shape: [4, 32, 1, 16], data: new Uint8Array(4 * 32 * 16) },
-                  { name: `${name}_scales`, dtype: "U8" as const, shape: [4, 32, 1], data: new Uint8Array(4 * 32) },
-                ]
-              : [{ name, shape, ...tensor }],
-          ),
-      }),
+      code: "UNSUPPORTED_QUANTIZATION",
+      says: /layers.0.mlp.experts.gate_up_proj_blocks looks like a part of a weight quantised by mxfp4, and config.json has no quantization/,
+      hints: /dequantise the checkpoint first/,
+      spoil: another(OSS, { tensors: () => quantizedTensors(OSS, mxfp4) }),
+    }));
+  it("is quantised in a way that cannot be cut", () =>
+    expectRefused({
+      code: "UNSUPPORTED_QUANTIZATION",
+      says: /config.json: the weights are quantised by awq, in a layout that cannot be cut/,
+      hints: /prune its unquantised parent and quantise the child/,
+      spoil: another(TINY.mixtral, { config: { quantization_config: { quant_method: "awq", bits: 4 } } }),
     }));
   it("has no divisible number of experts for its router's groups", () =>
     expectRefused({

@@ -1,10 +1,13 @@
 import type { Command } from "commander";
 import { batchesOf, type RunOptions, readCalibrationData, verify } from "../../index.js";
-import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
+import { batchShape, command, type DeviceFlags, positiveInteger, withBatchFlags, withDeviceFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 
 interface Flags extends DeviceFlags {
   readonly json?: boolean;
+  readonly parent?: string;
+  readonly rows?: number;
+  readonly full?: boolean;
   readonly load?: boolean;
   readonly data?: string;
   readonly seqLength?: number;
@@ -14,13 +17,21 @@ interface Flags extends DeviceFlags {
 
 /** `prunebridge verify` */
 export function verifyCommand(): Command {
-  const made = command("verify", "check a pruned checkpoint: shapes, checksums, plan; on request that it loads and what its loss is")
+  const made = command(
+    "verify",
+    "check a pruned checkpoint: shapes, checksums, plan, values; on request that it loads and what its loss is",
+  )
     .argument("<dir>", "checkpoint folder of the child")
+    .option("--parent <dir>", "the parent's folder, to compare values with (default: where it was when the child was cut)")
+    .option("--rows <n>", "rows of each tensor that are compared with the parent's (default: 4)", positiveInteger)
+    .option("--full", "compare every byte with the parent's")
     .option("--load", "load it as transformers would, and refuse missing or unexpected tensors (needs torch)")
     .option("--data <file>", "also evaluate its loss on this data (needs torch)");
   return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) =>
     runCommand(flags, async (options) => {
-      const verified = await verify(dir, options);
+      const { parent, rows, full } = flags;
+      const given = { ...(parent !== undefined && { parent }), ...(rows !== undefined && { rows }), ...(full && { full }) };
+      const verified = await verify(dir, { ...options, ...given });
       const loaded = flags.load || flags.data !== undefined ? await loadAndEvaluate(dir, flags, options) : {};
       return { json: { ...verified, ...loaded }, text: describe(dir, verified, loaded) };
     }),
@@ -44,14 +55,23 @@ async function loadAndEvaluate(dir: string, flags: Flags, options: RunOptions): 
 
 function describe(
   dir: string,
-  { manifest, checkedBytes, inspection }: Awaited<ReturnType<typeof verify>>,
+  { manifest, checkedBytes, inspection, values }: Awaited<ReturnType<typeof verify>>,
   { loads, loss }: Loaded,
 ): string {
   const lines = [`${dir}: ${inspection.weights?.tensors} tensors have the shapes that config.json makes`];
-  const checked = `checksums of ${(checkedBytes / 1e9).toFixed(2)} GB`;
+  const checked = `checksums of ${formatGB(checkedBytes)}`;
   if (manifest) lines.push(`${checked} and the plan's hash agree with prune_manifest.json`);
   else lines.push(checkedBytes > 0 ? `${checked} agree with those of the save` : "no prune_manifest.json: no checksums to compare");
+  lines.push(
+    "unchecked" in values
+      ? `values were not compared: ${values.unchecked}`
+      : `${formatGB(values.bytes)} of ${formatGB(values.ofBytes)} in ${values.tensors} tensors are the parent's, ${values.parent}, at the positions that the plan keeps`,
+  );
   if (loads) lines.push("it loads without missing or unexpected tensors");
   if (loss !== undefined) lines.push(`loss ${loss.toFixed(4)} nats per token, perplexity ${Math.exp(loss).toFixed(2)}`);
   return lines.join("\n");
+}
+
+function formatGB(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(bytes < 1e7 ? 6 : 2)} GB`;
 }

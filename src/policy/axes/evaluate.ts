@@ -1,4 +1,4 @@
-import type { Axis } from "./expression.js";
+import type { Axis, Blocks, StoredAxis } from "./expression.js";
 
 /** How many positions each dimension has. */
 export type DimensionSizes = Readonly<Record<string, number>>;
@@ -10,8 +10,10 @@ export type Scope = Readonly<Record<string, number>>;
 export type KeptLookup = (dimension: string, scope: Scope) => readonly number[] | undefined;
 
 /** The number of elements along an axis. Throws RangeError on a dimension that `sizes` lacks. */
-export function axisSize(axis: Axis, sizes: DimensionSizes): number {
+export function axisSize(axis: StoredAxis, sizes: DimensionSizes): number {
   switch (axis.kind) {
+    case "blocks":
+      return Math.ceil(axisSize(axis.of, sizes) / axis.size);
     case "fixed":
       return axis.size;
     case "dimension": {
@@ -31,6 +33,21 @@ export function keptPositions(axis: Axis, sizes: DimensionSizes, kept: KeptLooku
   const positions: number[] = [];
   collect(axis, sizes, kept, scope, 0, positions);
   return positions;
+}
+
+/** The blocks that are kept, ascending; undefined where one is kept in part. */
+export function keptBlocks({ of, size }: Blocks, sizes: DimensionSizes, kept: KeptLookup, scope: Scope): number[] | undefined {
+  const positions = keptPositions(of, sizes, kept, scope);
+  const total = axisSize(of, sizes);
+  const blocks: number[] = [];
+  for (let at = 0; at < positions.length; ) {
+    const first = positions[at] ?? 0;
+    const length = Math.min(size, total - first);
+    if (first % size !== 0 || positions[at + length - 1] !== first + length - 1) return undefined;
+    blocks.push(first / size);
+    at += length;
+  }
+  return blocks;
 }
 
 function collect(axis: Axis, sizes: DimensionSizes, kept: KeptLookup, scope: Scope, base: number, into: number[]): void {

@@ -10,6 +10,16 @@ export type Axis =
   | { readonly kind: "product"; readonly factors: readonly Axis[] }
   | { readonly kind: "concatenation"; readonly parts: readonly Axis[] };
 
+/** An axis seen in blocks of `size` positions, of which the last may be shorter: one scale stands for each. */
+export interface Blocks {
+  readonly kind: "blocks";
+  readonly of: Axis;
+  readonly size: number;
+}
+
+/** An axis as tensors are stored with it. */
+export type StoredAxis = Axis | Blocks;
+
 const TOKEN = /\s*(?:([a-z_][a-z0-9_]*)|(\d+)|([*+()]))/y;
 
 /** Reads an axis expression; `*` binds closer than `+`. Throws BAD_CONFIG on a malformed one, which is a defect of a family table. */
@@ -67,8 +77,10 @@ function tokenize(text: string): string[] {
 }
 
 /** The dimensions that an axis names, outermost first, without repeats. */
-export function dimensionsOf(axis: Axis): string[] {
+export function dimensionsOf(axis: StoredAxis): string[] {
   switch (axis.kind) {
+    case "blocks":
+      return dimensionsOf(axis.of);
     case "dimension":
       return [axis.name];
     case "fixed":

@@ -14,7 +14,7 @@ const experts: readonly TensorRow[] = [
   { name: `${LAYER}.mlp.experts.down_proj_bias`, axes: ["expert", "hidden"], routed: true, use: "bias" },
 ];
 
-/** gpt-oss in bfloat16: biases throughout, an attention sink for each head, every second layer without a window. */
+/** gpt-oss in bfloat16 or with experts in MXFP4: biases throughout, an attention sink for each head, every second layer without a window. */
 export const gptOss: FamilyTable = {
   family: "gpt_oss",
   architectures: ["GptOssForCausalLM"],
@@ -46,9 +46,5 @@ export const gptOss: FamilyTable = {
   perLayerLists: [{ key: "layer_types", absent: { values: ["sliding_attention", "full_attention"], period: 2 } }],
   layerThresholds: [],
   obsolete: [],
-  quantised: {
-    format: "MXFP4",
-    endings: ["_blocks", "_scales"],
-    remedy: "dequantise to bfloat16 first: load it in transformers with Mxfp4Config(dequantize=True), and save_pretrained() it",
-  },
+  mxfp4: true,
 };

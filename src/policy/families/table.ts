@@ -26,8 +26,8 @@ export interface FamilyTable {
   readonly scalesEmbeddings?: boolean;
   /** Tensors that old checkpoints carry and that nothing reads: left out of the child. */
   readonly obsolete: readonly string[];
-  /** A format in which some checkpoints hold weights that cannot be cut: how the names of its tensors end, and how to leave it. */
-  readonly quantised?: { readonly format: string; readonly endings: readonly string[]; readonly remedy: string };
+  /** Checkpoints may hold the matrices of experts in MXFP4, and then transposed against their rows: inputs last, in blocks. */
+  readonly mxfp4?: true;
   /** Heads for several tokens ahead, which cannot be pruned with the model: left out of the child, with a warning. */
   readonly multiTokenPrediction?: { readonly prefix: string; readonly key: string };
 }

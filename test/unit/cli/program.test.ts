@@ -24,6 +24,6 @@ it("has exactly these commands and flags", () => {
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
     "slice <dir>": "--json --plan! --out!",
     "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device}`,
-    "verify <dir>": `--json --load --data ${batches} ${device}`,
+    "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device}`,
   });
 });

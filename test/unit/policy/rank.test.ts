@@ -22,6 +22,23 @@ describe("topPositions", () => {
     expect(topPositions([1, 3, 3, 0, 3, 1], 4)).toEqual([0, 1, 2, 4]);
   });
 
+  it("keeps what sorting would, of scores that are alike, in order or in reverse", () => {
+    const scores = fc.oneof(
+      fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 60 }),
+      fc.array(fc.double({ noNaN: true }), { minLength: 1, maxLength: 60 }),
+      fc.nat(60).map((n) => Array.from({ length: n + 1 }, (_, i) => i)),
+      fc.nat(60).map((n) => Array.from({ length: n + 1 }, (_, i) => -i)),
+    );
+    fc.assert(
+      fc.property(scores, fc.nat(), (given, cut) => {
+        const n = 1 + (cut % given.length);
+        const order = [...given.keys()].sort((a, b) => (given[b] ?? 0) - (given[a] ?? 0) || a - b);
+        expect(topPositions(given, n)).toEqual(order.slice(0, n).sort((a, b) => a - b));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   it("keeps nothing that scores less than what it drops", () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 0, max: 9 }), { minLength: 1 }), fc.nat(), (scores, cut) => {
