@@ -11,7 +11,7 @@ from megatron import PARENTS, needs_megatron, parent_of, run_megatron, stored_as
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.torch_dist import TorchDistFolder
 from prunebridge_shim.slicing.torch_dist_pickling import Name
-from prunebridge_shim.slicing.torch_dist_records import Box
+from prunebridge_shim.slicing.torch_dist_records import Box, DescribedTensor
 from prunebridge_shim.slicing.torch_dist_writer import TorchDistWriter, write_tracker
 from prunebridge_shim.tensors import ITEM_BITS
 
@@ -126,6 +126,11 @@ def test_rows_come_from_whatever_chunks_hold_them(tmp_path, rng, stack):
             out = np.empty(count * view.row_bytes, np.uint8)
             view.read_rows(first, count, out)
             assert out.tobytes() == array[index][first : first + count].tobytes()
+            raw = array[index].tobytes()
+            begin, end = sorted(rng.integers(0, len(raw) + 1, 2).tolist())
+            span = np.empty(end - begin, np.uint8)
+            view.read_span(begin, span)
+            assert span.tobytes() == raw[begin:end]
 
 
 def test_refuses_what_is_not_there(tmp_path, stack):
@@ -158,6 +163,16 @@ def test_refuses_chunks_that_do_not_fill_a_tensor_once(tmp_path, stack, boxes):
     with pytest.raises(ShimError, match="chunks of w that do not fill its shape") as error:
         TorchDistFolder(tmp_path, stack).view("w")
     assert error.value.reason is Reason.BAD_CHECKPOINT
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (2, 1 << 40)])
+def test_refuses_chunks_that_their_archives_do_not_hold(tmp_path, stack, shape):
+    with TorchDistWriter(tmp_path) as writer:
+        writer.add("w", "U8", (2, 3), Box((0, 0), (2, 3)), [np.zeros(6, np.uint8)])
+        writer._tensors["w"] = DescribedTensor("U8", shape, [Box((0, 0), shape)])
+        writer.finish({})
+    with pytest.raises(ShimError, match="bytes, which its archive does not hold"):
+        TorchDistFolder(tmp_path, stack).view("w")
 
 
 def test_a_changed_byte_changes_at_most_its_element(tmp_path, rng):

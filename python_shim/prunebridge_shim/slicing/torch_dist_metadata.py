@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.layout import plain_name
 from prunebridge_shim.slicing.torch_dist_names import METADATA, METADATA_CLASSES, STORAGE_INFO, TORCH_DTYPES
 from prunebridge_shim.slicing.torch_dist_pickle import Record, read_pickle
+from prunebridge_shim.tensors import byte_length
 
 METADATA_FILE = ".metadata"
 EXTRA_STATE = "._extra_state/shard_"
@@ -87,9 +87,9 @@ def _places(stored: Mapping[Any, Any], path: Path) -> dict[tuple[str, Offsets], 
         place = _fields(info, STORAGE_INFO, path)
         file = place.get("relative_path")
         begin, length = _sizes((place.get("offset"), place.get("length")), path)
-        if not isinstance(file, str) or place.get("transform_descriptors"):
-            raise _bad(path, f"places {at.get('fqn')} in {file!r}, or compressed, which is not read")
-        places[str(at.get("fqn")), _sizes(at["offset"], path)] = (plain_name(file), begin, length)
+        if not isinstance(file, str) or Path(file).name != file or place.get("transform_descriptors"):
+            raise _bad(path, f"places {at.get('fqn')} in {file!r}, which is no file name, or compressed")
+        places[str(at.get("fqn")), _sizes(at["offset"], path)] = (file, begin, length)
     return places
 
 
@@ -105,6 +105,10 @@ def _tensor(key: str, fields: Mapping[str, Any], places: Mapping[Any, tuple[str,
         offsets, sizes = (_sizes(box.get(name), path) for name in ("offsets", "sizes"))
         if (key, offsets) not in places or not len(offsets) == len(sizes) == len(shape):
             raise _bad(path, f"has no place for the chunk at {list(offsets)} of {key}")
+        if not 0 < byte_length(dtype, sizes) <= places[key, offsets][2]:
+            raise _bad(
+                path, f"gives a chunk of {key} {byte_length(dtype, sizes)} bytes, which its archive does not hold"
+            )
         chunks[offsets] = Chunk(sizes, *places[key, offsets])
     cuts = tuple(tuple(sorted({offsets[axis] for offsets in chunks})) for axis in range(len(shape)))
     if len(chunks) != len(listed) or not _tile(shape, cuts, chunks):
