@@ -51,6 +51,9 @@ export const ERROR_CODES = {
 /** A member of {@link ERROR_CODES}. */
 export type ErrorCode = keyof typeof ERROR_CODES;
 
+// What an error quotes of a file may be as long as the file.
+const MAX_DETAIL = 16_000;
+
 /** The single error type that prunebridge throws. */
 export class PruneError extends Error {
   override readonly name = "PruneError";
@@ -67,14 +70,20 @@ export class PruneError extends Error {
    * @param options - `hint`: the next step; `cause`: the error underneath
    */
   constructor(code: ErrorCode, detail: string, options: { hint?: string; cause?: unknown } = {}) {
-    super(`[${code}] ${detail}${options.hint ? `\n  hint: ${options.hint}` : ""}`, { cause: options.cause });
+    const [shownDetail, hint] = [shorten(detail), shorten(options.hint ?? "")];
+    super(`[${code}] ${shownDetail}${hint ? `\n  hint: ${hint}` : ""}`, { cause: options.cause });
     this.code = code;
-    this.detail = detail;
-    this.hint = options.hint ?? "";
+    this.detail = shownDetail;
+    this.hint = hint;
   }
 
   /** `input` where the caller has to change something, `failure` where right work did not succeed. */
   get kind(): "input" | "failure" {
     return ERROR_CODES[this.code];
   }
+}
+
+/** Both ends of a long text: where something is wrong stands at its beginning, what would be right at its end. */
+function shorten(text: string): string {
+  return text.length <= MAX_DETAIL ? text : `${text.slice(0, MAX_DETAIL / 2)} [...] ${text.slice(-MAX_DETAIL / 2)}`;
 }

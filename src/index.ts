@@ -1,3 +1,4 @@
+export { parseJsonObject, readJsonObject } from "./checkpoint/json.js";
 export type { Manifest } from "./checkpoint/manifest.js";
 export type { PlanFile } from "./checkpoint/planFile.js";
 export { readPlanFile, writePlanFile } from "./checkpoint/planFile.js";
@@ -28,6 +29,7 @@ export { type IdentifiedScoreFunc, negativeLoss } from "./pruning/negativeLoss.j
 export { type PythonRef, python } from "./pythonRef.js";
 export { score } from "./score.js";
 export { outlineSearch, type SearchOptions, search } from "./search.js";
+export type { Timeouts } from "./shim/options.js";
 export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";
 export { slice } from "./slice.js";

@@ -1,8 +1,9 @@
-import { type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
+import { MAX_POSITIONS, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
 import { checkScoredCheckpoint, type ScoreFile } from "./checkpoint/scoreFile.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { checkPlan } from "./policy/checkPlan.js";
+import { countRanked } from "./policy/hyperparameters.js";
 import { makePlan, outlinePlan, type PlanOutline } from "./policy/plan.js";
 import { rankByActivation, rankByPosition } from "./policy/rank.js";
 import { sliceTensors } from "./policy/slices.js";
@@ -15,9 +16,21 @@ export function outline(parent: Parent, exportConfig: unknown): PlanOutline {
   return outlinePlan(parent.architecture, parent.checkpoint.config, exportConfig);
 }
 
-/** Decides what a child keeps. Throws BAD_EXPORT_CONFIG, BAD_SCORES, or UNSUPPORTED_QUANTIZATION as {@link checkBlocks} does. */
+/**
+ * Decides what a child keeps.
+ *
+ * @throws PruneError BAD_EXPORT_CONFIG, BAD_SCORES, UNSUPPORTED_QUANTIZATION as {@link checkBlocks} does, or BAD_CONFIG on a network larger
+ *   than any
+ */
 export function plan(parent: Parent, exportConfig: unknown, rankBy: RankBy): PlanFile {
   const { architecture, checkpoint, fingerprint } = parent;
+  const ranked = countRanked(architecture.sizes);
+  if (ranked > MAX_POSITIONS) {
+    throw new PruneError(
+      "BAD_CONFIG",
+      `${checkpoint.configPath} makes ${ranked} positions to rank, more than the ${MAX_POSITIONS} of a plan`,
+    );
+  }
   if (rankBy !== "position") checkScoredCheckpoint(rankBy.scores, fingerprint, rankBy.path);
   const ranking = rankBy === "position" ? rankByPosition(architecture) : rankByActivation(architecture, rankBy.scores.accumulators);
   const made = makePlan(architecture, checkpoint.config, exportConfig, ranking);

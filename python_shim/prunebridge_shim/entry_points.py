@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, text_of
 
 PATH = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 NAME = re.compile(f"({PATH}):({PATH})")
@@ -77,10 +77,10 @@ def blaming(name: str) -> Iterator[None]:
     except ShimError:
         raise
     except (Exception, SystemExit) as error:
-        if is_out_of_gpu_memory(error):
+        if is_out_of_memory(error):
             raise
         log.warning("%s failed", name, exc_info=error)
-        cause = f"{type(error).__name__}: {error}"[:CAUSE_CHARACTERS]
+        cause = f"{type(error).__name__}: {text_of(error)}"[:CAUSE_CHARACTERS]
         raise ShimError(
             Reason.PYTHON_FAILED, f"{name} failed: {cause}{_place(error, name)}", "the traceback is in the shim's log"
         ) from error

@@ -35,6 +35,10 @@ class Reason(IntEnum):
     SOURCE_CHANGED = 26
 
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Of the texts of torch's errors for want of memory."""
+
+
 class ShimError(Exception):
     """A failure with a reason, a message that says what and where, and a hint that says what to do next."""
 
@@ -50,8 +54,21 @@ def cancelled() -> ShimError:
     return ShimError(Reason.CANCELLED, "the operation was cancelled")
 
 
-def is_out_of_gpu_memory(error: BaseException) -> bool:
-    """Whether an exception is torch's own for a device without room."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device, or this machine, has no room."""
+    if isinstance(error, MemoryError):
+        return True
     # Where torch was never imported, nothing of it was raised.
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
+    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    # torch has no class for these.
+    return isinstance(error, RuntimeError) and any(words in text_of(error) for words in OUT_OF_MEMORY)
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's own text; its class may fail to tell it."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 whatever it raises
+        return "(its text cannot be told)"

@@ -1,6 +1,7 @@
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -62,6 +63,16 @@ def test_sigterm_ends_it_cleanly(socket_folder):
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
         assert list(socket_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", [(signal.SIGTERM, signal.SIGCONT), (signal.SIGCONT, signal.SIGTERM)])
+def test_sigterm_ends_one_that_was_stopped(socket_folder, order):
+    with running(socket_folder) as (process, _):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
+        for number in order:
+            process.send_signal(number)
+        assert process.wait(10) == 0
 
 
 def test_the_end_of_stdin_ends_it(socket_folder):

@@ -13,7 +13,7 @@ from tiny import token_ids
 
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, session_pb2, work_pb2
 from prunebridge_shim.rpc.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, Request, Response
-from prunebridge_shim.rpc.options import FEED_DEPTH
+from prunebridge_shim.rpc.options import FEED_DEPTH, MAX_MESSAGE_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +342,15 @@ def test_a_reader_of_answers_that_is_lost_fails_the_operation(shim, model_id, rn
 def test_a_request_without_work(shim):
     with pytest.raises(grpc.RpcError, match="names no work"):
         shim.start()
+
+
+def test_a_message_over_the_cap_is_refused_and_no_other_call(shim, loss_work, batches):
+    with pytest.raises(grpc.RpcError) as caught:
+        shim.start(open_model=work_pb2.OpenModel(path="x" * (MAX_MESSAGE_BYTES + 1)))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    operation = shim.start(evaluate_loss=loss_work)
+    shim.feed(loss_work.feed_id, batches)
+    assert shim.watch(operation)[-1].HasField("succeeded")
 
 
 def test_operations_run_one_after_the_other(shim, model_id, batches):

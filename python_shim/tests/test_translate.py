@@ -25,6 +25,10 @@ def test_reasons_are_the_protocols():
         (OSError(errno.EIO, os.strerror(errno.EIO), "/p"), Reason.STORAGE_FAILED, "/p: Input/output error"),
         (FileNotFoundError(errno.ENOENT, "no", "/p"), Reason.PATH_NOT_FOUND, "/p does not exist"),
         (torch.cuda.OutOfMemoryError("tried 2 GiB"), Reason.GPU_OOM, "tried 2 GiB"),
+        (OSError(errno.EFBIG, os.strerror(errno.EFBIG), "/p"), Reason.STORAGE_FULL, "/p: File too large"),
+        (MemoryError("Unable to allocate 8 PiB"), Reason.GPU_OOM, "8 PiB"),
+        (RuntimeError("CUDA error: out of memory"), Reason.GPU_OOM, "CUDA error"),
+        (RuntimeError("shapes differ"), Reason.INTERNAL, "RuntimeError: shapes differ"),
         (ZeroDivisionError("oops"), Reason.INTERNAL, "ZeroDivisionError: oops"),
     ],
 )
@@ -32,6 +36,20 @@ def test_exceptions_are_named(error, reason, says):
     named = to_shim_error(error)
     assert named.reason is reason
     assert says in named.message
+
+
+def test_torch_says_that_this_machine_has_no_room_as_expected():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert to_shim_error(caught.value).reason is Reason.GPU_OOM
+
+
+def test_an_exception_that_cannot_be_told_is_named_all_the_same():
+    class UntoldError(RuntimeError):
+        def __str__(self):
+            raise ValueError("no text")
+
+    assert "UntoldError: (its text cannot be told)" in to_shim_error(UntoldError()).message
 
 
 def test_a_detail_stays_under_4_kib_and_is_whole_text():

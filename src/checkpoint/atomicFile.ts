@@ -9,7 +9,7 @@ import { hashOf } from "../hash.js";
 // with the same storage, is writing.
 const MACHINE = hashOf(hostname()).slice(0, 8);
 const TEMPORARY = new RegExp(String.raw`^\..+\.${MACHINE}-(\d+)-[0-9a-f]{8}$`);
-const FULL = ["ENOSPC", "EDQUOT"];
+const FULL = ["ENOSPC", "EDQUOT", "EFBIG"];
 
 /**
  * Writes a file so that its name only ever shows whole content: to a neighbour first, flushed, then renamed. Makes its folder.
@@ -31,7 +31,7 @@ export async function writeFileAtomically(path: string, content: string | Uint8A
 function storageError(path: string, cause: unknown): PruneError {
   const { code = "", message } = cause as NodeJS.ErrnoException; // what Node's file functions throw
   if (!FULL.includes(code)) return new PruneError("STORAGE_FAILED", `cannot write ${path}: ${message}`, { cause });
-  return new PruneError("STORAGE_FULL", `there is no room for ${path}`, {
+  return new PruneError("STORAGE_FULL", `there is no room for ${path}: ${message}`, {
     hint: "free some, and run the same again: what is stored is used",
     cause,
   });

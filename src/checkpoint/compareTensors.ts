@@ -1,7 +1,8 @@
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { PruneError } from "../errors.js";
 import { type CutTensor, itemOf, type RowPiece, rowPieces } from "./cutTensor.js";
-import type { HeaderTensor } from "./safetensors.js";
+import type { HeaderTensor } from "./header.js";
+import { openRegularFile } from "./regularFile.js";
 
 /** A tensor and the file that it lies in. */
 export interface PlacedTensor {
@@ -98,8 +99,8 @@ async function readRange(file: FileHandle, { path, tensor }: PlacedTensor, begin
 }
 
 async function openBoth(childPath: string, parentPath: string): Promise<{ child: FileHandle; parent: FileHandle } & AsyncDisposable> {
-  const child = await open(childPath, "r");
-  const parent = await open(parentPath, "r").catch(async (error: unknown) => {
+  const child = await openRegularFile(childPath);
+  const parent = await openRegularFile(parentPath).catch(async (error: unknown) => {
     await child.close();
     throw error;
   });

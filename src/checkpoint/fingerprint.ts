@@ -1,5 +1,4 @@
 import { createHash, type Hash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Checkpoint } from "./folder.js";
 import { RangeFile } from "./megatron/rangeFile.js";
@@ -16,7 +15,7 @@ const SAMPLE_BYTES = 1024;
  */
 export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
   const hash = createHash("sha256");
-  hash.update(await readFile(checkpoint.configPath));
+  hash.update(checkpoint.configText);
   for (const header of checkpoint.headers) {
     hash.update(`\n${basename(header.path)} ${header.fileBytes}\n`);
     hash.update(header.raw);

@@ -2,12 +2,14 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { PruneError } from "../errors.js";
 import type { Dtype } from "../tensor.js";
-import { parseConfig, readJsonObject, readText } from "./json.js";
+import type { Header } from "./header.js";
+import { parseConfig, readDocument } from "./json.js";
 import { findMegatronFolder, isTorchDist, type MegatronFolder } from "./megatron/locate.js";
 import { readModelConfigText } from "./megatron/modelConfig.js";
 import { readTorchDist, type TorchDist } from "./megatron/torchDist.js";
 import type { View } from "./megatron/views.js";
-import { type Header, readHeader } from "./safetensors.js";
+import { readHeader } from "./safetensors.js";
+import { checkShardContent, parseIndex } from "./shardIndex.js";
 
 export const CONFIG_FILE = "config.json";
 export const SINGLE_FILE = "model.safetensors";
@@ -65,7 +67,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
 }
 
 async function readConfig(dir: string, configPath: string): Promise<Pick<Checkpoint, "dir" | "configPath" | "configText" | "config">> {
-  const configText = await readText(configPath);
+  const configText = await readDocument(configPath, "BAD_CONFIG");
   return { dir, configPath, configText, config: parseConfig(configText, configPath) };
 }
 
@@ -122,40 +124,16 @@ async function readHeaders(dir: string): Promise<Header[]> {
 
 async function readIndexedHeaders(dir: string): Promise<Header[]> {
   const indexPath = join(dir, INDEX_FILE);
-  const { weight_map: weightMap } = await readJsonObject(indexPath, "BAD_INDEX");
-  if (typeof weightMap !== "object" || weightMap === null || Array.isArray(weightMap)) {
-    throw new PruneError("BAD_INDEX", `${indexPath} has no weight_map`);
-  }
-  const fileOf = new Map<string, string>();
-  for (const [tensor, file] of Object.entries(weightMap)) {
-    if (typeof file !== "string" || file !== basename(file) || !file.endsWith(".safetensors")) {
-      throw new PruneError("BAD_INDEX", `${indexPath} places ${tensor} in ${JSON.stringify(file)}, which is no file name beside it`);
-    }
-    fileOf.set(tensor, file);
-  }
+  const index = parseIndex(await readDocument(indexPath, "BAD_INDEX"), indexPath);
   const headers: Header[] = [];
-  for (const file of [...new Set(fileOf.values())].sort()) {
+  for (const file of [...index.files.keys()].sort()) {
     if (!(await isFile(join(dir, file)))) {
       throw new PruneError("BAD_INDEX", `${indexPath} names the shard ${file}, which is not there`, { hint: "download the missing shard" });
     }
-    headers.push(await readHeader(join(dir, file)));
+    const header = await readHeader(join(dir, file));
+    // Each before the next is read: an index of many links to one large file ends at the second.
+    checkShardContent(index, file, header.tensors);
+    headers.push(header);
   }
-  checkIndexAgrees(indexPath, fileOf, headers);
   return headers;
-}
-
-function checkIndexAgrees(indexPath: string, fileOf: ReadonlyMap<string, string>, headers: readonly Header[]): void {
-  const unseen = new Map(fileOf);
-  for (const header of headers) {
-    const file = basename(header.path);
-    for (const { name } of header.tensors) {
-      const stated = fileOf.get(name);
-      if (stated !== file) {
-        throw new PruneError("BAD_INDEX", `${file} holds ${name}, which ${indexPath} ${stated ? `places in ${stated}` : "does not name"}`);
-      }
-      unseen.delete(name);
-    }
-  }
-  for (const [tensor, file] of unseen)
-    throw new PruneError("BAD_INDEX", `${indexPath} places ${tensor} in ${file}, which does not hold it`);
 }

@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { PruneError } from "../errors.js";
-import { readJsonObject } from "./json.js";
+import { parseJsonObject, readDocument } from "./json.js";
+import { openRegularFile } from "./regularFile.js";
 
 export const MANIFEST_FILE = "prune_manifest.json";
 
@@ -33,9 +33,14 @@ export type Manifest = z.infer<typeof manifest>;
 /** Reads a child's manifest. Throws VERIFY_FAILED where it is malformed, PATH_NOT_FOUND where there is none. */
 export async function readManifest(dir: string): Promise<Manifest> {
   const path = join(dir, MANIFEST_FILE);
-  const parsed = manifest.safeParse(await readJsonObject(path, "VERIFY_FAILED"));
+  return parseManifest(await readDocument(path, "VERIFY_FAILED"), path);
+}
+
+/** Parses the text of a manifest. Throws VERIFY_FAILED, naming `where`. */
+export function parseManifest(text: string, where: string): Manifest {
+  const parsed = manifest.safeParse(parseJsonObject(text, where, "VERIFY_FAILED"));
   if (parsed.success) return parsed.data;
-  throw new PruneError("VERIFY_FAILED", `${path} is malformed: ${z.prettifyError(parsed.error)}`);
+  throw new PruneError("VERIFY_FAILED", `${where} is malformed: ${z.prettifyError(parsed.error)}`);
 }
 
 /**
@@ -44,19 +49,34 @@ export async function readManifest(dir: string): Promise<Manifest> {
  */
 export async function checkShard(dir: string, stated: Manifest["shards"][number], onBytes: (bytes: number) => void): Promise<void> {
   const path = join(dir, stated.file);
-  const found = await stat(path).catch(() => undefined);
-  if (!found) throw new PruneError("VERIFY_FAILED", `${path} is missing`, { hint: "slice the parent again" });
-  if (found.size !== stated.bytes) {
-    throw new PruneError("VERIFY_FAILED", `${path} is ${found.size} bytes long; the manifest states ${stated.bytes}`, {
-      hint: "slice the parent again",
-    });
+  const file = await openRegularFile(path).catch((cause: unknown) => {
+    throw new PruneError("VERIFY_FAILED", `${path} is missing`, { hint: "slice the parent again", cause });
+  });
+  try {
+    const { size } = await file.stat();
+    if (size !== stated.bytes) {
+      throw new PruneError("VERIFY_FAILED", `${path} is ${size} bytes long; the manifest states ${stated.bytes}`, {
+        hint: "slice the parent again",
+      });
+    }
+    await checkSums(file, path, stated, onBytes);
+  } finally {
+    await file.close();
   }
+}
+
+async function checkSums(
+  file: FileHandle,
+  path: string,
+  stated: Manifest["shards"][number],
+  onBytes: (bytes: number) => void,
+): Promise<void> {
   let crc = 0;
   const hash = stated.sha256 === undefined ? undefined : createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 4 << 20 })) {
-    crc = crc32(chunk as Buffer, crc);
-    hash?.update(chunk as Buffer);
-    onBytes((chunk as Buffer).length);
+  for await (const chunk of file.createReadStream({ highWaterMark: 4 << 20, autoClose: false }) as AsyncIterable<Buffer>) {
+    crc = crc32(chunk, crc);
+    hash?.update(chunk);
+    onBytes(chunk.length);
   }
   checkSum(path, "CRC-32", formatCrc32(crc), stated.crc32);
   if (hash) checkSum(path, "SHA-256", hash.digest("hex"), stated.sha256);

@@ -2,20 +2,25 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import { PruneError } from "../errors.js";
 import { writeFileAtomically } from "./atomicFile.js";
-import { readJsonObject } from "./json.js";
-import { formatRanges, parseRanges } from "./ranges.js";
+import { parseJsonObject, readDocument } from "./json.js";
+import { countPositions, formatRanges, parseRanges, positionsOf, type Range } from "./ranges.js";
 
 export const PLAN_FILE = "plan.json";
 
-// Positions are bounded by any real dimension, so that a forged range cannot exhaust memory.
+// Positions are bounded by any real dimension, and all of them together by what the largest networks keep, so that forged ranges cannot
+// exhaust memory.
 const MAX_POSITION = 16_777_216;
+export const MAX_POSITIONS = 67_108_864;
 
 /** Kept positions by dimension, as policy has them. */
 type KeptTree = readonly number[] | { readonly [outer: string]: KeptTree };
 
-const ranges = z.string().transform((text, context): number[] => {
-  const positions = parseRanges(text, MAX_POSITION);
-  if (positions) return positions;
+/** Kept positions as a file has them. */
+type RangeTree = readonly Range[] | { readonly [outer: string]: RangeTree };
+
+const ranges = z.string().transform((text, context): readonly Range[] => {
+  const parsed = parseRanges(text, MAX_POSITION);
+  if (parsed) return parsed;
   context.addIssue({ code: "custom", message: `"${text.slice(0, 60)}" is not a list of ascending ranges such as "0-3,7"` });
   return z.NEVER;
 });
@@ -78,10 +83,30 @@ export type PlanFile = Omit<z.infer<typeof planFile>, "format" | "kept"> & { rea
 
 /** Reads a plan. Throws PATH_NOT_FOUND, or BAD_PLAN that says which field is wrong. */
 export async function readPlanFile(path: string): Promise<PlanFile> {
-  const parsed = planFile.safeParse(await readJsonObject(path, "BAD_PLAN"));
-  if (!parsed.success) throw new PruneError("BAD_PLAN", `${path} is not a plan: ${z.prettifyError(parsed.error)}`);
-  const { format: _format, ...plan } = parsed.data;
-  return plan;
+  return parsePlan(await readDocument(path, "BAD_PLAN"), path);
+}
+
+/** Parses the text of a plan. Throws BAD_PLAN that says which field of `where` is wrong. */
+export function parsePlan(text: string, where: string): PlanFile {
+  const parsed = planFile.safeParse(parseJsonObject(text, where, "BAD_PLAN"));
+  if (!parsed.success) throw new PruneError("BAD_PLAN", `${where} is not a plan: ${z.prettifyError(parsed.error)}`);
+  const { format: _format, kept, ...plan } = parsed.data;
+  const trees = Object.entries(kept);
+  const positions = trees.reduce((sum, [, tree]) => sum + countTree(tree), 0);
+  if (positions > MAX_POSITIONS) {
+    throw new PruneError("BAD_PLAN", `${where} keeps ${positions} positions, more than the ${MAX_POSITIONS} that are read`);
+  }
+  return { ...plan, kept: Object.fromEntries(trees.map(([name, tree]) => [name, expandTree(tree)])) };
+}
+
+function countTree(tree: RangeTree): number {
+  if (isLeaf(tree)) return countPositions(tree);
+  return Object.values(tree).reduce((sum, inner) => sum + countTree(inner), 0);
+}
+
+function expandTree(tree: RangeTree): KeptTree {
+  if (isLeaf(tree)) return positionsOf(tree);
+  return Object.fromEntries(Object.entries(tree).map(([outer, inner]) => [outer, expandTree(inner)]));
 }
 
 /** Writes a plan in one step. */
@@ -111,7 +136,7 @@ function inOrder<T>(
 }
 
 function formatTree(tree: KeptTree): unknown {
-  if (isPositions(tree)) return formatRanges(tree);
+  if (isLeaf(tree)) return formatRanges(tree);
   return Object.fromEntries(Object.entries(tree).map(([outer, inner]) => [outer, formatTree(inner)]));
 }
 
@@ -120,6 +145,6 @@ export function hashPlan(plan: PlanFile): string {
   return `sha256:${createHash("sha256").update(encodePlan(plan)).digest("hex")}`;
 }
 
-function isPositions(tree: KeptTree): tree is readonly number[] {
+function isLeaf<T>(tree: readonly T[] | object): tree is readonly T[] {
   return Array.isArray(tree);
 }

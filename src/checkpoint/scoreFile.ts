@@ -1,7 +1,7 @@
 import { PruneError } from "../errors.js";
 import { asFloat32, bytesOf } from "../tensor.js";
 import { writeFileAtomically } from "./atomicFile.js";
-import { readHeader, readTensorBytes } from "./safetensors.js";
+import { readSmallHeader, readTensorBytes } from "./safetensors.js";
 import { encodeSafetensors } from "./writeSafetensors.js";
 
 /** A file of raw accumulators, and where they come from. */
@@ -17,7 +17,7 @@ const FORMAT = "prunebridge.scores/1";
 
 /** Reads a score file. Throws PATH_NOT_FOUND, BAD_SAFETENSORS, or BAD_SCORES on a dtype other than F32. */
 export async function readScoreFile(path: string): Promise<ScoreFile> {
-  const header = await readHeader(path);
+  const header = await readSmallHeader(path);
   const accumulators = new Map<string, { shape: readonly number[]; data: Float32Array }>();
   for (const tensor of header.tensors) {
     if (tensor.dtype !== "F32") throw new PruneError("BAD_SCORES", `${path}: ${tensor.name} is ${tensor.dtype}; scores are F32`);

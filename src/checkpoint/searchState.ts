@@ -2,7 +2,7 @@ import { z } from "zod";
 import { PruneError } from "../errors.js";
 import { writeFileAtomically } from "./atomicFile.js";
 import { isFile } from "./folder.js";
-import { readJsonObject } from "./json.js";
+import { parseJsonObject, readDocument } from "./json.js";
 
 export const SEARCH_FILE = "search.json";
 
@@ -56,15 +56,19 @@ export function emptyState(fingerprint: string): SearchState {
  */
 export async function readSearchState(path: string, fingerprint: string): Promise<SearchState> {
   if (!(await isFile(path))) return emptyState(fingerprint);
-  const parsed = state.safeParse(await readJsonObject(path, "CHECKPOINT_MISMATCH"));
+  const found = parseSearchState(await readDocument(path, "CHECKPOINT_MISMATCH"), path);
+  if (found.fingerprint === fingerprint) return found;
+  throw new PruneError("CHECKPOINT_MISMATCH", `${path} is of another network (${found.fingerprint}, not ${fingerprint})`, {
+    hint: "name another checkpoint folder for this network",
+  });
+}
+
+/** Parses the text of a search state. Throws CHECKPOINT_MISMATCH that says which field of `where` is wrong. */
+export function parseSearchState(text: string, where: string): SearchState {
+  const parsed = state.safeParse(parseJsonObject(text, where, "CHECKPOINT_MISMATCH"));
   if (!parsed.success) {
-    throw new PruneError("CHECKPOINT_MISMATCH", `${path} is no search state: ${z.prettifyError(parsed.error)}`, {
+    throw new PruneError("CHECKPOINT_MISMATCH", `${where} is no search state: ${z.prettifyError(parsed.error)}`, {
       hint: "name another checkpoint folder, or remove this file to score its candidates again",
-    });
-  }
-  if (parsed.data.fingerprint !== fingerprint) {
-    throw new PruneError("CHECKPOINT_MISMATCH", `${path} is of another network (${parsed.data.fingerprint}, not ${fingerprint})`, {
-      hint: "name another checkpoint folder for this network",
     });
   }
   const { format: _, ...rest } = parsed.data;
@@ -72,7 +76,12 @@ export async function readSearchState(path: string, fingerprint: string): Promis
 }
 
 /** Writes a search state in one step. */
-export async function writeSearchState(path: string, { fingerprint, candidates, scored, history }: SearchState): Promise<void> {
+export async function writeSearchState(path: string, searched: SearchState): Promise<void> {
+  await writeFileAtomically(path, encodeSearchState(searched));
+}
+
+/** The text of a search state. */
+export function encodeSearchState({ fingerprint, candidates, scored, history }: SearchState): string {
   const file = { format: "prunebridge.search/1", fingerprint, candidates, scored, history };
-  await writeFileAtomically(path, `${JSON.stringify(file, null, 2)}\n`);
+  return `${JSON.stringify(file, null, 2)}\n`;
 }

@@ -9,13 +9,14 @@ export interface NamedTensor extends Tensor {
 export function encodeSafetensors(tensors: readonly NamedTensor[], metadata: Readonly<Record<string, string>>): Buffer {
   // Wide elements first, so that every tensor is aligned to its own width.
   const ordered = [...tensors].sort((a, b) => DTYPE_BITS[b.dtype] - DTYPE_BITS[a.dtype]);
-  const header: Record<string, unknown> = { __metadata__: metadata };
+  const header: [string, unknown][] = [["__metadata__", metadata]];
   let offset = 0;
   for (const { name, dtype, shape, data } of ordered) {
-    header[name] = { dtype, shape, data_offsets: [offset, offset + data.length] };
+    header.push([name, { dtype, shape, data_offsets: [offset, offset + data.length] }]);
     offset += data.length;
   }
-  const json = JSON.stringify(header);
+  // Made at once: an object takes a field of the name __proto__ no other way.
+  const json = JSON.stringify(Object.fromEntries(header));
   const padded = Buffer.from(json + " ".repeat((8 - (Buffer.byteLength(json) % 8)) % 8));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));

@@ -1,6 +1,5 @@
-import { readFile } from "node:fs/promises";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { BATCH_DEFAULTS, type BatchShape, type OpenOptions, PruneError } from "../index.js";
+import { BATCH_DEFAULTS, type BatchShape, type OpenOptions, PruneError, parseJsonObject, readJsonObject } from "../index.js";
 
 /** Flags that choose how a model runs. */
 export type DeviceFlags = Required<Pick<OpenOptions, "device" | "dtype">>;
@@ -45,24 +44,14 @@ export function batchShape(
 
 /** An export_config given as JSON or as the path of a JSON file. Throws BAD_EXPORT_CONFIG or PATH_NOT_FOUND. */
 export async function readExportConfig(given: string): Promise<unknown> {
-  const inline = given.trimStart().startsWith("{");
-  const text = inline ? given : await readConfigFile(given);
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new PruneError("BAD_EXPORT_CONFIG", `${inline ? "--export-config" : given} is not JSON: ${String(cause)}`, { cause });
-  }
-}
-
-async function readConfigFile(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (cause) {
-    throw new PruneError("PATH_NOT_FOUND", `cannot read ${path}`, {
+  if (given.trimStart().startsWith("{")) return parseJsonObject(given, "--export-config", "BAD_EXPORT_CONFIG");
+  return readJsonObject(given, "BAD_EXPORT_CONFIG").catch((error: unknown) => {
+    if (!(error instanceof PruneError) || error.code !== "PATH_NOT_FOUND") throw error;
+    throw new PruneError(error.code, error.detail, {
       hint: `--export-config takes a file, or JSON such as '{"ffn_hidden_size": 9216}'`,
-      cause,
+      cause: error,
     });
-  }
+  });
 }
 
 /** A flag's value that has to be a positive integer. */

@@ -31,7 +31,8 @@ export async function readCalibrationData(path: string, vocabSize: number, shape
   const found = await stat(path).catch((cause: unknown) => {
     throw new PruneError("PATH_NOT_FOUND", `the data file ${path} does not exist`, { cause });
   });
-  if (found.size === 0) throw new PruneError("BAD_DATA", `the data file ${path} is empty`, { hint: "name a file with calibration data" });
+  if (found.isFile() && found.size === 0)
+    throw new PruneError("BAD_DATA", `the data file ${path} is empty`, { hint: "name a file with calibration data" });
   switch (extname(path)) {
     case ".safetensors": {
       const batches = await readTokenFile(path, shape);

@@ -1,5 +1,8 @@
-import { readText } from "../checkpoint/json.js";
+import { readText } from "../checkpoint/regularFile.js";
 import { PruneError } from "../errors.js";
+
+// What fits into one string.
+const MAX_TEXT_BYTES = 500_000_000;
 
 /**
  * Reads the texts of a `.jsonl` file, one object with `text` a line, or a `.txt` file, which is one text.
@@ -7,11 +10,16 @@ import { PruneError } from "../errors.js";
  * @throws PruneError PATH_NOT_FOUND, or BAD_DATA that names the line
  */
 export async function readTexts(path: string): Promise<string[]> {
-  const content = await readText(path);
-  const texts = path.endsWith(".jsonl") ? content.split("\n").flatMap((line, index) => readLine(line, `${path}:${index + 1}`)) : [content];
+  const texts = parseTexts(await readText(path, { code: "BAD_DATA", mostBytes: MAX_TEXT_BYTES }), path);
   if (texts.every((text) => text.trim() === ""))
     throw new PruneError("BAD_DATA", `${path} holds no text`, { hint: "name a file with calibration data" });
   return texts;
+}
+
+/** The texts in the content of a file, by the file's ending. Throws BAD_DATA that names the line. */
+export function parseTexts(content: string, path: string): string[] {
+  if (!path.endsWith(".jsonl")) return [content];
+  return content.split("\n").flatMap((line, index) => readLine(line, `${path}:${index + 1}`));
 }
 
 function readLine(line: string, where: string): string[] {

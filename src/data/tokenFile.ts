@@ -1,4 +1,4 @@
-import { readHeader, readTensorBytes } from "../checkpoint/safetensors.js";
+import { readSmallHeader, readTensorBytes } from "../checkpoint/safetensors.js";
 import { PruneError } from "../errors.js";
 import { asBigInt64, type Batch, type Tensor } from "../tensor.js";
 import { type BatchShape, packTokens, tokenBatch } from "./pack.js";
@@ -10,7 +10,7 @@ import { type BatchShape, packTokens, tokenBatch } from "./pack.js";
  * @throws PruneError BAD_DATA, BAD_SAFETENSORS or PATH_NOT_FOUND
  */
 export async function readTokenFile(path: string, { batchSize, samples }: Pick<BatchShape, "batchSize" | "samples">): Promise<Batch[]> {
-  const header = await readHeader(path);
+  const header = await readSmallHeader(path);
   const found = header.tensors.find(({ name }) => name === "input_ids");
   if (!found)
     throw new PruneError("BAD_DATA", `${path} has no tensor input_ids`, { hint: "store token ids as input_ids [N, S] or [batches, B, S]" });

@@ -25,7 +25,7 @@ export class Bridge implements Cutter, AsyncDisposable {
   static async spawn(options: SpawnOptions = {}): Promise<Bridge> {
     const process = await ShimProcess.start(options);
     try {
-      return new Bridge(await ShimSession.open(process.address, `prunebridge/${VERSION}`, process), process);
+      return new Bridge(await ShimSession.open(process.address, `prunebridge/${VERSION}`, process, options.timeouts), process);
     } catch (error) {
       await process.stop();
       throw error;

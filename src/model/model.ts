@@ -126,6 +126,9 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
 
   /** Frees the weights that the shim holds. */
   async close(): Promise<void> {
+    await this.#loaded?.catch(() => {});
+    // One that fails leaves no model to close.
+    await this.#cut?.catch(() => {});
     const loaded = await this.#loaded?.catch(() => undefined);
     this.#loaded = undefined;
     this.#cut = undefined;

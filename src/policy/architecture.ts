@@ -43,12 +43,16 @@ type Sizes = { -readonly [name in HyperparameterName]?: number };
 /** Switches that a size switches on by being there. */
 const SIZE_FLAGS: readonly FlagName[] = ["latent", "shared_expert"];
 
+// Bounds that no network comes near to: a config that states more is wrong, and must not exhaust memory before that is found.
+const MAX_SIZE = 2 ** 24;
+const MAX_LAYERS = 10_000;
+
 /**
  * Reads a checkpoint's config through its family's table.
  *
  * @param where - what to call the config in errors
- * @throws PruneError UNKNOWN_ARCHITECTURE, UNSUPPORTED_QUANTIZATION, or BAD_CONFIG where a size is missing, not a positive integer, or stated twice and differently,
- *   or heads do not fill their groups
+ * @throws PruneError UNKNOWN_ARCHITECTURE, UNSUPPORTED_QUANTIZATION, or BAD_CONFIG where a size is missing, not a positive integer, or stated
+ *   twice and differently, heads do not fill their groups, or a router chooses more experts than there are
  */
 export function readArchitecture(config: ModelConfig, where = "config.json"): Architecture {
   const table = findFamily(config, where);
@@ -65,6 +69,8 @@ export function readArchitecture(config: ModelConfig, where = "config.json"): Ar
   checkDivides(table, hyperparameters, "num_attention_heads", "num_query_groups", where);
   checkDivides(table, hyperparameters, "mamba_num_heads", "mamba_num_groups", where);
   checkDivides(table, hyperparameters, "num_moe_experts", "moe_router_num_groups", where);
+  checkChosen(table, hyperparameters, "moe_router_topk", "num_moe_experts", where);
+  checkChosen(table, hyperparameters, "moe_router_group_topk", "moe_router_num_groups", where);
   return { table, flags, layers, hyperparameters, sizes: dimensionSizes(hyperparameters), quantization };
 }
 
@@ -140,6 +146,21 @@ function checkDivides(
   });
 }
 
+/** A router cannot choose more than there are. */
+function checkChosen(
+  table: FamilyTable,
+  sizes: Hyperparameters,
+  name: "moe_router_topk" | "moe_router_group_topk",
+  ofName: "num_moe_experts" | "moe_router_num_groups",
+  where: string,
+): void {
+  const [chosen, all] = [sizes[name], sizes[ofName]];
+  if (chosen === undefined || all === undefined || chosen <= all) return;
+  throw new PruneError("BAD_CONFIG", `${where}: ${name} ${chosen} is more than ${ofName} ${all}`, {
+    hint: `${table.fields[name]?.key} must be at most ${table.fields[ofName]?.key}`,
+  });
+}
+
 /** The keys under which a config states a field. */
 export function statedKeys(config: ModelConfig, { key, aliases = [] }: ConfigField): string[] {
   return [key, ...aliases].filter((name) => config[name] !== undefined);
@@ -159,9 +180,11 @@ function readSize(config: ModelConfig, table: FamilyTable, name: HyperparameterN
   const fallback = stored === undefined ? field.absent : stored === null ? field.null : undefined;
   if (fallback === "none") return undefined;
   const value = fallback === undefined ? stored : resolveFallback(config, fallback, sofar);
-  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
+  const most = name === "num_layers" ? MAX_LAYERS : MAX_SIZE;
+  if (typeof value === "number" && Number.isInteger(value) && value > 0 && value <= most) return value;
   const found = value === undefined ? "is missing" : `is ${JSON.stringify(value)}`;
-  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be a positive integer (${name})`);
+  const expected = typeof value === "number" && value > most ? `an integer up to ${most}` : "a positive integer";
+  throw new PruneError("BAD_CONFIG", `${where}: ${key} ${found}; it must be ${expected} (${name})`);
 }
 
 function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none">, sofar: Sizes): number | undefined {

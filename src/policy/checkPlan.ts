@@ -43,7 +43,10 @@ function sorted(record: Readonly<Record<string, unknown>>): [string, unknown][] 
 
 function findKeptProblem(kept: Kept, architecture: Architecture, child: Hyperparameters): string | undefined {
   const [before, after] = [architecture.sizes, dimensionSizes(child)];
-  const staying = new Set(keptLayers(kept, architecture.hyperparameters.num_layers));
+  const stays = keptLayers(kept, architecture.hyperparameters.num_layers);
+  // Before more is made of them: a plan that fits nothing may keep millions.
+  if (stays.length !== child.num_layers) return `layer keeps ${stays.length} positions, the child has ${child.num_layers}`;
+  const staying = new Set(stays);
   for (const dimension of Object.keys(DIMENSION_SCOPES) as PrunableDimension[]) {
     const [size = 0, target = 0] = [before[dimension], after[dimension]];
     const tree = kept[dimension];

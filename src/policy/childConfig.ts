@@ -1,4 +1,5 @@
 import { type Architecture, type ModelConfig, statedKeys } from "./architecture.js";
+import type { FamilyTable } from "./families/table.js";
 import { HYPERPARAMETERS, type Hyperparameters } from "./hyperparameters.js";
 import { patchLayers } from "./layers.js";
 import { renumberModules } from "./quantizedModules.js";
@@ -14,7 +15,7 @@ export type ConfigPatch = Readonly<Record<string, unknown>>;
  * @throws PruneError UNSUPPORTED_QUANTIZATION where its lists of quantised modules cannot be renumbered
  */
 export function patchConfig(config: ModelConfig, parent: Architecture, child: Hyperparameters, keptLayers: readonly number[]): ConfigPatch {
-  const { fields, multiTokenPrediction } = parent.table;
+  const { fields } = parent.table;
   const patch: Record<string, unknown> = {};
   for (const name of HYPERPARAMETERS) {
     const field = fields[name];
@@ -24,7 +25,8 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
       if (config[key] !== child[name]) patch[key] = child[name];
     }
   }
-  if (multiTokenPrediction && Number(config[multiTokenPrediction.key] ?? 0) > 0) patch[multiTokenPrediction.key] = 0;
+  const ahead = headsAhead(config, parent.table);
+  if (ahead !== undefined) patch[ahead] = 0;
   const { num_layers: layers, num_moe_experts: experts = 0 } = parent.hyperparameters;
   if (parent.quantization) {
     const { key } = parent.quantization;
@@ -32,4 +34,10 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
     if (JSON.stringify(renumbered) !== JSON.stringify(config[key])) patch[key] = renumbered;
   }
   return keptLayers.length === layers ? patch : { ...patch, ...patchLayers(config, parent.table, parent.layers, keptLayers) };
+}
+
+/** The config field that states heads for several tokens ahead, where it states some. */
+export function headsAhead(config: ModelConfig, { multiTokenPrediction }: FamilyTable): string | undefined {
+  const stated = multiTokenPrediction && config[multiTokenPrediction.key];
+  return typeof stated === "number" && stated > 0 ? multiTokenPrediction?.key : undefined;
 }

@@ -2,6 +2,7 @@ import { PruneError } from "../errors.js";
 import { suggestName } from "./nearest.js";
 import { type Bounds, parseBounds } from "./search/bounds.js";
 import { METRICS } from "./search/metrics.js";
+import { shown } from "./shown.js";
 
 /** What a pruned model has to satisfy: exact sizes, or upper bounds on what it costs. */
 export type Constraints =
@@ -17,12 +18,12 @@ const NAMES = ["export_config", ...METRICS];
  */
 export function parseConstraints(given: unknown): Constraints {
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
-    throw bad(`constraints must be an object such as {"params": "60%"}, not ${JSON.stringify(given) ?? typeof given}`);
+    throw bad(`constraints must be an object such as {"params": "60%"}, not ${shown(given)}`);
   }
-  const names = Object.keys(given);
+  const names = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [name]));
   const unknown = names.find((name) => !NAMES.includes(name));
   if (unknown !== undefined) throw bad(`unknown constraint ${unknown}`, suggestName(unknown, NAMES));
-  if (!("export_config" in given)) {
+  if (!("export_config" in given) || given.export_config === undefined) {
     if (names.length === 0) throw bad("constraints are empty", 'give {"export_config": {...}}, or a bound such as {"params": "60%"}');
     return { kind: "bounds", bounds: parseBounds({ ...given }) };
   }

@@ -1,7 +1,8 @@
+import { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
-import { type ArchitectureRow, architectureRows, rowPlaces, rowShape } from "./tensors.js";
+import { type ArchitectureRow, architectureRows, countPlaces, rowShape } from "./tensors.js";
 
-/** Elements of all stored tensors, tied ones once: the sum over the family's rows of the product of their axes. */
+/** Elements of all stored tensors, tied ones once: the sum over the family's rows of the product of their axes. Throws BAD_CONFIG past 2^53. */
 export function countParams(architecture: Architecture): number {
   return sumRows(architecture, (row, elements) => (row.shared ? 0 : elements));
 }
@@ -16,8 +17,12 @@ export function countActiveParams(architecture: Architecture): number {
 }
 
 function sumRows(architecture: Architecture, count: (row: ArchitectureRow, elements: number) => number): number {
-  return architectureRows(architecture).reduce((sum, row) => {
-    const elements = rowShape(row, architecture).reduce((product, size) => product * size, rowPlaces(row, architecture).length);
+  const total = architectureRows(architecture).reduce((sum, row) => {
+    const elements = rowShape(row, architecture).reduce((product, size) => product * size, countPlaces(row, architecture));
     return sum + count(row, elements);
   }, 0);
+  if (total <= Number.MAX_SAFE_INTEGER) return total;
+  throw new PruneError("BAD_CONFIG", `the config makes ${total.toPrecision(3)} parameters, more than can be counted`, {
+    hint: "correct the sizes in config.json",
+  });
 }

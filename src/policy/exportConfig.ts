@@ -1,6 +1,7 @@
 import { PruneError } from "../errors.js";
 import { fewestExperts, type Hyperparameters, PRUNABLE_NAMES, type PrunableName, prunableNames } from "./hyperparameters.js";
 import { suggestName } from "./nearest.js";
+import { shown } from "./shown.js";
 
 /** Target sizes by Megatron's names; what is not named stays as it is. */
 export type ExportConfig = Readonly<Partial<Record<PrunableName, number>>>;
@@ -33,7 +34,7 @@ export function resolveExportConfig(given: unknown, parent: Hyperparameters): Re
 
 function parseExportConfig(given: unknown, parent: Hyperparameters): ExportConfig {
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
-    throw bad(`export_config must be an object such as {"ffn_hidden_size": 9216}, not ${JSON.stringify(given) ?? typeof given}`);
+    throw bad(`export_config must be an object such as {"ffn_hidden_size": 9216}, not ${shown(given)}`);
   }
   const prunable = prunableNames(parent);
   const parsed: Partial<Record<PrunableName, number>> = {};
@@ -52,8 +53,7 @@ function parseExportConfig(given: unknown, parent: Hyperparameters): ExportConfi
 
 function checkSize(name: PrunableName, value: unknown, parent: number): number {
   if (typeof value === "number" && Number.isInteger(value) && value >= 1 && value <= parent) return value;
-  const shown = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? typeof value);
-  throw bad(`${name} ${shown} is not an integer from 1 to ${parent}, the parent's ${name}`);
+  throw bad(`${name} ${shown(value)} is not an integer from 1 to ${parent}, the parent's ${name}`);
 }
 
 function resolveAttention(target: ExportConfig, parent: Hyperparameters): { heads: number; groups: number } {

@@ -134,3 +134,9 @@ export function fewestExperts(sizes: Hyperparameters): number {
   const { moe_router_topk: topk = 1, moe_router_num_groups: groups = 1, moe_router_group_topk: groupTopk = 1 } = sizes;
   return groups > 1 ? groups * Math.max(2, Math.ceil(topk / groupTopk)) : topk;
 }
+
+/** How many positions are ranked where every dimension is pruned. */
+export function countRanked(sizes: DimensionSizes): number {
+  const within = (scopes: readonly string[]): number => scopes.reduce((product, scope) => product * (sizes[scope] ?? 1), 1);
+  return Object.entries(DIMENSION_SCOPES).reduce((sum, [dimension, scopes]) => sum + (sizes[dimension] ?? 0) * within(scopes), 0);
+}

@@ -21,7 +21,8 @@ export function readLayerKinds(
       const step = config[rule.step] ?? 1;
       if (!Array.isArray(dense)) throw bad(where, `${rule.dense} must be a list of layers`);
       if (typeof step !== "number" || !Number.isInteger(step) || step < 1) throw bad(where, `${rule.step} must be a positive integer`);
-      return Array.from({ length: layers }, (_, layer) => (dense.includes(layer) || (layer + 1) % step !== 0 ? "dense" : "sparse"));
+      const named = new Set<unknown>(dense);
+      return Array.from({ length: layers }, (_, layer) => (named.has(layer) || (layer + 1) % step !== 0 ? "dense" : "sparse"));
     }
     case "moe_frequency":
       return readFrequency(config, rule, layers, where);
@@ -38,7 +39,7 @@ export function readLayerKinds(
         );
       }
       return names.map((name, layer) => {
-        const kind = rule.kinds[String(name)];
+        const kind = typeof name === "string" && Object.hasOwn(rule.kinds, name) ? rule.kinds[name] : undefined;
         if (kind) return kind;
         const known = Object.keys(rule.kinds).filter((other) => typeof stored !== "string" || other.length === 1);
         throw bad(

@@ -51,7 +51,9 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
     checkShape(tensor, row, padded);
     tensors.push({ stored: tensor, row, spelling, ...place });
-    present.add(nameAt(row.name, place));
+    const name = nameAt(row.name, place);
+    if (present.has(name)) throw secondTensor(tensor.name, name);
+    present.add(name);
     if (isPart(row) && row.role === "packed") packed.add(nameAt(row.weight.name, place));
   }
   const twice = [...packed].find((name) => present.has(name));
@@ -126,6 +128,8 @@ function withVocabularyPadding(
 }
 
 function isPlaced(row: StoredRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {
+  // A name may hold the words that stand for a number.
+  if (row.perLayer !== (layer !== undefined) || row.perExpert !== (expert !== undefined)) return false;
   if (expert !== undefined && expert >= (hyperparameters.num_moe_experts ?? 0)) return false;
   if (layer === undefined) return true;
   const kind = layers[layer];
@@ -145,15 +149,22 @@ function checkShape(tensor: StoredTensor, row: StoredRow, architecture: Architec
 function checkComplete(architecture: Architecture, rows: Iterable<ArchitectureRow>, present: ReadonlySet<string>): void {
   for (const row of rows) {
     if (row.shared) continue;
-    const missing = rowPlaces(row, architecture)
-      .map((place) => nameAt(row.name, place))
-      .find((name) => !present.has(name));
+    const missing = firstMissing(row, architecture, present);
     if (missing === undefined) continue;
     throw new PruneError("MISSING_TENSOR", `the checkpoint has no ${missing}, which ${architecture.table.family} models have`, {
       hint:
         row.name === "lm_head.weight" ? 'tied embeddings need "tie_word_embeddings": true in config.json' : "download the checkpoint again",
     });
   }
+}
+
+/** One after the other: a config may state more places than memory holds. */
+function firstMissing(row: ArchitectureRow, architecture: Architecture, present: ReadonlySet<string>): string | undefined {
+  for (const place of rowPlaces(row, architecture)) {
+    const name = nameAt(row.name, place);
+    if (!present.has(name)) return name;
+  }
+  return undefined;
 }
 
 function unknownTensor(name: string, template: string, architecture: Architecture, known: readonly string[]): PruneError {
@@ -172,6 +183,12 @@ function unknownTensor(name: string, template: string, architecture: Architectur
 
 function storedTwice(name: string): PruneError {
   return new PruneError("UNKNOWN_TENSOR", `${name} is there both as it is and in packed form`, {
+    hint: "remove whichever is not the model's own",
+  });
+}
+
+function secondTensor(name: string, known: string): PruneError {
+  return new PruneError("UNKNOWN_TENSOR", `${name} is ${known}, which is there under another name as well`, {
     hint: "remove whichever is not the model's own",
   });
 }

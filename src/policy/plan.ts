@@ -1,5 +1,5 @@
 import { type Architecture, type ModelConfig, withHyperparameters } from "./architecture.js";
-import { type ConfigPatch, patchConfig } from "./childConfig.js";
+import { type ConfigPatch, headsAhead, patchConfig } from "./childConfig.js";
 import { chooseKept } from "./chooseKept.js";
 import { countActiveParams, countParams } from "./cost.js";
 import { type ExportConfig, resolveExportConfig } from "./exportConfig.js";
@@ -43,7 +43,7 @@ export function outlinePlan(architecture: Architecture, config: ModelConfig, tar
       ...warnings,
       ...loaderWarnings(architecture, hyperparameters),
       ...(guessed ? ["which layers stay is decided by scores: parameters are counted as if the first ones stayed"] : []),
-      ...(table.multiTokenPrediction && Number(config[table.multiTokenPrediction.key] ?? 0) > 0
+      ...(headsAhead(config, table) !== undefined
         ? ["the heads for several tokens ahead (multi-token prediction) are left out of the child"]
         : []),
     ],

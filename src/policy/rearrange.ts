@@ -53,7 +53,7 @@ export function rearrangeTensors<T extends StoredTensor>(
   const slices = architectureRows(architecture, into)
     .filter((row) => !row.shared)
     .flatMap((row) =>
-      rowPlaces(row, architecture).flatMap((place) => {
+      [...rowPlaces(row, architecture)].flatMap((place) => {
         const to = newPlace(place);
         if (!to) return [];
         return [composeTensor(nameAt(row.name, to), sets, joinRuns(sets, scopeOf(place), runsOf(sets, row, place, find)), place)];

@@ -83,12 +83,23 @@ export function rowShape(row: Pick<StoredRow, "axes">, { sizes }: Architecture):
 }
 
 /** Every place that has a tensor of a row. */
-export function rowPlaces(row: StoredRow, { layers, hyperparameters }: Architecture): Place[] {
-  if (!row.perLayer) return [{ layer: undefined, expert: undefined }];
-  const has = layers.flatMap((kind, layer) => ((row.on?.includes(kind) ?? true) ? [layer] : []));
-  if (!row.perExpert) return has.map((layer) => ({ layer, expert: undefined }));
-  const experts = Array.from({ length: hyperparameters.num_moe_experts ?? 0 }, (_, expert) => expert);
-  return has.flatMap((layer) => experts.map((expert) => ({ layer, expert })));
+export function* rowPlaces(row: StoredRow, { layers, hyperparameters }: Architecture): Generator<Place, void, void> {
+  if (!row.perLayer) {
+    yield { layer: undefined, expert: undefined };
+    return;
+  }
+  for (const [layer, kind] of layers.entries()) {
+    if (!(row.on?.includes(kind) ?? true)) continue;
+    if (!row.perExpert) yield { layer, expert: undefined };
+    else for (let expert = 0; expert < (hyperparameters.num_moe_experts ?? 0); expert++) yield { layer, expert };
+  }
+}
+
+/** How many places have a tensor of a row. */
+export function countPlaces(row: StoredRow, { layers, hyperparameters }: Architecture): number {
+  if (!row.perLayer) return 1;
+  const having = layers.filter((kind) => row.on?.includes(kind) ?? true).length;
+  return row.perExpert ? having * (hyperparameters.num_moe_experts ?? 0) : having;
 }
 
 /** A row's name with its layer and expert filled in. */
@@ -102,7 +113,7 @@ export function expectedTensors(architecture: Architecture, layout: LayoutName =
     .filter((row) => !row.shared)
     .flatMap((row) => {
       const shape = rowShape(row, architecture);
-      return rowPlaces(row, architecture).map((place) => ({
+      return [...rowPlaces(row, architecture)].map((place) => ({
         ...place,
         row,
         spelling: row.name,

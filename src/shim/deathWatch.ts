@@ -8,34 +8,48 @@ const MAYBE_DEATH: readonly ErrorCode[] = ["SHIM_UNREACHABLE", "SHIM_STALLED", "
 /** Ends whatever waits for a process when that process ends, with the error that says how it ended. */
 export class DeathWatch {
   readonly #waiting = new Set<(error: PruneError) => void>();
-  #death: PruneError | undefined;
+  readonly #exitNews: number;
+  #end: PruneError | undefined;
 
-  /** @param died - resolves with the error to give, once the process has ended */
-  constructor(died: Promise<PruneError>) {
-    void died.then((error) => {
-      this.#death = error;
-      for (const tell of this.#waiting) tell(error);
-      this.#waiting.clear();
-    });
+  /**
+   * @param died - resolves with the error to give, once the process has ended
+   * @param exitNews - how long a broken connection may precede that, in milliseconds
+   */
+  constructor(died: Promise<PruneError>, exitNews: number = TIMEOUTS.exitNews) {
+    this.#exitNews = exitNews;
+    void died.then((error) => this.end(error));
   }
 
-  /** The outcome of some work, or the process's death: the latter also where the work failed of it first. */
-  async guard<T>(work: Promise<T>): Promise<T> {
+  /** Ends whatever waits, and all that comes after. The first end counts. */
+  end(error: PruneError): void {
+    this.#end ??= error;
+    for (const tell of this.#waiting) tell(this.#end);
+    this.#waiting.clear();
+  }
+
+  /**
+   * The outcome of some work, or the process's death: the latter also where the work failed of it first.
+   *
+   * @param work - is given a signal that fires when its outcome is known or no longer waited for
+   */
+  async guard<T>(work: (abandoned: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#end) throw this.#end;
     let tell: (error: PruneError) => void = () => {};
-    const death = new Promise<never>((_, reject) => {
+    const end = new Promise<never>((_, reject) => {
       tell = reject;
     });
     this.#waiting.add(tell);
-    if (this.#death) tell(this.#death);
+    const abandon = new AbortController();
     try {
-      return await Promise.race([work, death]);
+      return await Promise.race([work(abandon.signal), end]);
     } catch (error) {
-      if (error !== this.#death && error instanceof PruneError && MAYBE_DEATH.includes(error.code)) {
-        await Promise.race([death, sleep(TIMEOUTS.exitNews)]);
+      if (error !== this.#end && error instanceof PruneError && MAYBE_DEATH.includes(error.code)) {
+        await Promise.race([end, sleep(this.#exitNews)]);
       }
       throw error;
     } finally {
       this.#waiting.delete(tell);
+      abandon.abort();
     }
   }
 }

@@ -1,10 +1,11 @@
 import type { ClientDuplexStream } from "@grpc/grpc-js";
+import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
 import type { FeedRequest, FeedResponse, FeedServiceClient } from "../gen/prunebridge/v1/operation.js";
 import type { Batch, Returns, Tensor } from "../tensor.js";
 import type { Drawing } from "./drawing.js";
 import { batchMessages, TensorAssembler } from "./tensors.js";
-import { fromCallError } from "./translate.js";
+import { fromCallError, isUnavailable } from "./translate.js";
 
 /** A batch to run, and what it gives back to whom. */
 export interface Ask {
@@ -29,10 +30,17 @@ type Stream = ClientDuplexStream<FeedRequest, FeedResponse>;
  * Sends batches to the operation that reads the feed, drawing the next one only as the shim takes them: at most a few are in flight. Ends
  * when all are taken and answered, or with the operation, also while the next batch is being waited for.
  *
- * @throws PruneError FEED_LOST where the operation ended first; what `asks` throws, as it is
+ * @param abandoned - fires when the operation is no longer waited for
+ * @throws PruneError FEED_LOST where the operation ended first or the connection broke; what `asks` throws, as it is
  */
-export async function sendFeed(feeds: FeedServiceClient, { id, asks }: FeedSource, drawing: Drawing): Promise<void> {
+export async function sendFeed(
+  feeds: FeedServiceClient,
+  { id, asks }: FeedSource,
+  drawing: Drawing,
+  abandoned: AbortSignal,
+): Promise<void> {
   const stream = feeds.feed();
+  const undo = onAbort(abandoned, () => stream.cancel());
   const unanswered: { ask: Ask; batch: number }[] = [];
   const taken = receive(stream, unanswered);
   const ending = new Ending(taken);
@@ -47,6 +55,7 @@ export async function sendFeed(feeds: FeedServiceClient, { id, asks }: FeedSourc
     await ending.until(new Promise(() => {}));
     throw error;
   } finally {
+    undo();
     drawing.end();
   }
 }
@@ -103,7 +112,7 @@ function receive(stream: Stream, unanswered: Sending["unanswered"]): Promise<voi
         stream.cancel();
       }
     });
-    stream.on("error", (error) => reject(fromCallError(error)));
+    stream.on("error", (error) => reject(isUnavailable(error) ? broken(error) : fromCallError(error)));
     stream.on("end", () => {
       if (taken) resolve();
       else reject(new PruneError("INTERNAL", "the shim ended a feed without a word of its batches"));
@@ -132,6 +141,11 @@ class Ending {
       work.then(resolve, reject);
     });
   }
+}
+
+// A feed cannot be taken up again: the shim does not know which batch the sender would go on with.
+function broken(cause: Error): PruneError {
+  return new PruneError("FEED_LOST", `the connection broke while batches were sent: ${cause.message}`, { hint: "run it again", cause });
 }
 
 // Not events.once(), which would reject with gRPC's own error: what ended the call is told by its end.

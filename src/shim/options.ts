@@ -8,13 +8,10 @@ export const CHUNK_BYTES = MIB;
 /** The versions of the contract that this client speaks. */
 export const PROTOCOL = { min: 1, max: 1 } as const;
 
-/** Channel options; the shim's options module has their counterparts. gRPC ignores a misspelt name in silence, so a test checks each. */
-export const CHANNEL_OPTIONS: ChannelOptions = {
+const CHANNEL_OPTIONS: ChannelOptions = {
   "grpc.max_receive_message_length": 16 * MIB,
   "grpc.max_send_message_length": 16 * MIB,
   "grpc-node.flow_control_window": 4 * MIB,
-  "grpc.keepalive_time_ms": 30_000,
-  "grpc.keepalive_timeout_ms": 10_000,
   "grpc.keepalive_permit_without_calls": 1,
   // Only we know which calls may be repeated.
   "grpc.enable_retries": 0,
@@ -23,19 +20,44 @@ export const CHANNEL_OPTIONS: ChannelOptions = {
 };
 
 /** Every limit on waiting, in milliseconds. */
-export const TIMEOUTS = {
-  /** From starting the process to its readiness line: an interpreter and its imports, from a cold disk. */
+export interface Timeouts {
+  /** From starting the process to its readiness line: an interpreter and its imports, from a cold disk. Default: 60 s. */
+  readonly spawn: number;
+  /** To a connection that speaks gRPC. Default: 15 s. */
+  readonly connect: number;
+  /** The shim imports torch before it can tell its devices. Default: 120 s. */
+  readonly handshake: number;
+  /** A call with one answer, all its tries together. Default: 15 s. */
+  readonly unary: number;
+  /** Silence on a stream, which carries a sign of life every 10 s, over as many connections as it takes. Default: 60 s. */
+  readonly stall: number;
+  /** Between two pings of a connection; the shim takes more than one in 10 s amiss. Default: 30 s. */
+  readonly keepalive: number;
+  /** From a ping to its answer, or the connection is given up. Default: 10 s. */
+  readonly keepaliveAnswer: number;
+  /** Between SIGTERM and SIGKILL. Default: 30 s. */
+  readonly terminate: number;
+  /** How long a broken connection may precede the news that the process has ended. Default: 2 s. */
+  readonly exitNews: number;
+}
+
+/** The defaults. */
+export const TIMEOUTS: Timeouts = {
   spawn: 60_000,
-  /** The shim imports torch before it can tell its devices. */
+  connect: 15_000,
   handshake: 120_000,
   unary: 15_000,
-  /** Silence on a stream, which carries a sign of life every 10 s. */
   stall: 60_000,
-  /** Between SIGTERM and SIGKILL. */
+  keepalive: 30_000,
+  keepaliveAnswer: 10_000,
   terminate: 30_000,
-  /** How long a broken connection may precede the news that the process has ended. */
   exitNews: 2_000,
-} as const;
+};
+
+/** Channel options; the shim's options module has their counterparts. gRPC ignores a misspelt name in silence, so a test checks each. */
+export function channelOptions({ keepalive, keepaliveAnswer }: Timeouts): ChannelOptions {
+  return { ...CHANNEL_OPTIONS, "grpc.keepalive_time_ms": keepalive, "grpc.keepalive_timeout_ms": keepaliveAnswer };
+}
 
 /** How often a call is tried again while the shim is unavailable, and the pause before each try, in milliseconds. */
 export const RETRY_PAUSES = [100, 400, 1_600] as const;

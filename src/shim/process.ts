@@ -1,5 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
@@ -9,8 +8,9 @@ import { z } from "zod";
 import { PruneError } from "../errors.js";
 import { checkAllowName } from "../pythonRef.js";
 import { LogTail } from "./logTail.js";
-import { TIMEOUTS } from "./options.js";
+import { TIMEOUTS, type Timeouts } from "./options.js";
 import { findPython, SHIM_PATH } from "./python.js";
+import { makeSocketFolder, SOCKET } from "./socketFolder.js";
 import { codeOfReasonName } from "./translate.js";
 
 /** How to start a shim. */
@@ -27,6 +27,8 @@ export interface SpawnOptions {
   readonly allowPython?: readonly string[];
   /** Called with the shim's log as it is written. Default: only the tail is kept, for errors. */
   readonly onLog?: (text: string) => void;
+  /** Limits on waiting, in milliseconds, where the defaults do not fit. */
+  readonly timeouts?: Partial<Timeouts>;
 }
 
 const readiness = z.discriminatedUnion("event", [
@@ -43,11 +45,13 @@ export class ShimProcess {
   readonly allowPython: readonly string[];
   readonly #child: Child;
   readonly #folder: string;
+  readonly #patience: number;
   #stopping: Promise<void> | undefined;
 
-  private constructor(child: Child, folder: string, address: string, allowPython: readonly string[]) {
+  private constructor(child: Child, folder: string, address: string, { allowPython = [], timeouts }: SpawnOptions) {
     this.#child = child;
     this.#folder = folder;
+    this.#patience = timeouts?.terminate ?? TIMEOUTS.terminate;
     this.address = address;
     this.allowPython = allowPython;
     this.died = child.exited.then((how) => deathError("SHIM_DIED", `the shim ended unasked (${how})`, child.log));
@@ -64,12 +68,12 @@ export class ShimProcess {
    * @throws PruneError BAD_OPTION, SHIM_START_FAILED or MISSING_DEPENDENCY
    */
   static async start(options: SpawnOptions = {}): Promise<ShimProcess> {
-    const { allowPython = [] } = options;
-    allowPython.forEach(checkAllowName);
-    const folder = await mkdtemp(join(tmpdir(), `prunebridge-${process.pid}-`)); // mode 0700
-    const child = startChild(findPython(options.python), join(folder, "shim.sock"), options);
+    options.allowPython?.forEach(checkAllowName);
+    const folder = await makeSocketFolder();
+    const child = startChild(findPython(options.python), join(folder, SOCKET), options);
     try {
-      return new ShimProcess(child, folder, await awaitReadiness(child), allowPython);
+      const address = await awaitReadiness(child, options.timeouts?.spawn ?? TIMEOUTS.spawn);
+      return new ShimProcess(child, folder, address, options);
     } catch (error) {
       killGroup(child, "SIGKILL");
       await child.exited;
@@ -85,9 +89,11 @@ export class ShimProcess {
   }
 
   async #stop(): Promise<void> {
+    // A process that was stopped heeds nothing before it goes on.
+    killGroup(this.#child, "SIGCONT");
     killGroup(this.#child, "SIGTERM");
     const patience = new AbortController();
-    const timeUp = sleep(TIMEOUTS.terminate, "late", { signal: patience.signal, ref: false }).catch(() => "ended");
+    const timeUp = sleep(this.#patience, "late", { signal: patience.signal, ref: false }).catch(() => "ended");
     if ((await Promise.race([this.#child.exited, timeUp])) === "late") killGroup(this.#child, "SIGKILL");
     patience.abort();
     await this.#child.exited;
@@ -134,16 +140,16 @@ function startChild(python: string, socket: string, options: SpawnOptions): Chil
   };
 }
 
-async function awaitReadiness(child: Child): Promise<string> {
+async function awaitReadiness(child: Child, timeout: number): Promise<string> {
   const patience = new AbortController();
   const line = await Promise.race([
     firstLine(child.readyLines),
     child.exited.then((how) => {
       throw deathError("SHIM_START_FAILED", `${child.python} ended before the shim was ready (${how})`, child.log);
     }),
-    sleep(TIMEOUTS.spawn, undefined, { signal: patience.signal }).then(
+    sleep(timeout, undefined, { signal: patience.signal }).then(
       () => {
-        throw deathError("SHIM_START_FAILED", `${child.python} was not ready after ${TIMEOUTS.spawn / 1000} s`, child.log);
+        throw deathError("SHIM_START_FAILED", `${child.python} was not ready after ${timeout / 1000} s`, child.log);
       },
       () => new Promise<never>(() => {}),
     ),

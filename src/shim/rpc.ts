@@ -1,10 +1,11 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
 import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
-import { CHANNEL_OPTIONS, RETRY_PAUSES, TIMEOUTS } from "./options.js";
-import { fromCallError, isUnavailable } from "./translate.js";
+import { channelOptions, type Timeouts } from "./options.js";
+import { Retries } from "./retries.js";
+import type { Silence } from "./silence.js";
 
 /** The stubs of one connection. */
 export interface Stubs {
@@ -14,10 +15,11 @@ export interface Stubs {
 }
 
 /** Connects to a shim's address; nothing is sent yet. */
-export function connect(address: string): Stubs {
+export function connect(address: string, timeouts: Timeouts): Stubs {
   const insecure = credentials.createInsecure();
-  const operations = new OperationServiceClient(address, insecure, CHANNEL_OPTIONS);
-  const shared = { ...CHANNEL_OPTIONS, channelOverride: operations.getChannel() };
+  const options = channelOptions(timeouts);
+  const operations = new OperationServiceClient(address, insecure, options);
+  const shared = { ...options, channelOverride: operations.getChannel() };
   return {
     operations,
     session: new SessionServiceClient(address, insecure, shared),
@@ -32,41 +34,56 @@ export function disconnect(stubs: Stubs): void {
 
 type UnaryCall<Response> = (options: { deadline: Date }, done: (error: ServiceError | null, response: Response) => void) => unknown;
 
-/** Makes a unary call with a deadline, again while the shim is unavailable. Throws PruneError. */
-export async function callUnary<Response>(call: UnaryCall<Response>, timeout: number = TIMEOUTS.unary): Promise<Response> {
-  for (let attempt = 0; ; attempt++) {
+/** Rejects with SHIM_UNREACHABLE where there is no connection in time: to a peer that accepts and says nothing gRPC waits for ever. */
+export function unconnected(stubs: Stubs, timeout: number): Promise<never> {
+  return new Promise((_, reject) => {
+    stubs.operations.waitForReady(Date.now() + timeout, (cause) => {
+      if (!cause) return;
+      const detail = `nothing that speaks gRPC answered at ${stubs.operations.getChannel().getTarget()} within ${timeout / 1000} s`;
+      reject(new PruneError("SHIM_UNREACHABLE", detail, { hint: "check the address, and that a shim serves it", cause }));
+    });
+  });
+}
+
+/** Makes a unary call with a deadline for all its tries: it is made again while the shim is unavailable. Throws PruneError. */
+export async function callUnary<Response>(call: UnaryCall<Response>, timeout: number): Promise<Response> {
+  const deadline = new Date(Date.now() + timeout);
+  for (const retries = new Retries(); ; ) {
     try {
       return await new Promise<Response>((resolve, reject) => {
-        call({ deadline: new Date(Date.now() + timeout) }, (error, response) => (error ? reject(error) : resolve(response)));
+        call({ deadline }, (error, response) => (error ? reject(error) : resolve(response)));
       });
     } catch (error) {
-      const pause = RETRY_PAUSES[attempt];
-      if (pause === undefined || !isUnavailable(error)) throw fromCallError(error);
-      await sleep(pause);
+      await retries.pause(error);
     }
   }
 }
 
-/** Reads a response stream that must not be silent for longer than the stall limit. Throws what gRPC throws, or SHIM_STALLED. */
-export async function* readStream<Response>(stream: ClientReadableStream<Response>): AsyncGenerator<Response, void, void> {
+/** Reads a response stream, of which the silence has a limit, unless it is abandoned. Throws what gRPC throws, or SHIM_STALLED. */
+export async function* readStream<Response>(
+  stream: ClientReadableStream<Response>,
+  silence: Silence,
+  abandoned: AbortSignal,
+): AsyncGenerator<Response, void, void> {
   let stalled = false;
   const onStall = (): void => {
     stalled = true;
     stream.cancel();
   };
-  let timer = setTimeout(onStall, TIMEOUTS.stall);
+  const undo = onAbort(abandoned, () => stream.cancel());
+  let timer = setTimeout(onStall, silence.left);
   try {
     for await (const message of stream) {
       clearTimeout(timer);
       yield message as Response; // grpc-js types its streams' items as any
-      timer = setTimeout(onStall, TIMEOUTS.stall);
+      silence.end();
+      timer = setTimeout(onStall, silence.left);
     }
   } catch (error) {
-    if (stalled)
-      throw new PruneError("SHIM_STALLED", `the shim was silent for ${TIMEOUTS.stall / 1000} s`, { hint: "see its log", cause: error });
-    throw error;
+    throw stalled ? silence.error(error) : error;
   } finally {
     clearTimeout(timer);
+    undo();
     stream.cancel();
   }
 }

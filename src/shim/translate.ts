@@ -63,6 +63,11 @@ export function fromCallError(error: unknown): PruneError {
       return new PruneError("SHIM_STALLED", `the shim did not answer in time (${error.details})`, { hint: "see its log", cause: error });
     case status.UNAVAILABLE:
       return new PruneError("SHIM_UNREACHABLE", `the shim cannot be reached: ${error.details}`, { cause: error });
+    case status.RESOURCE_EXHAUSTED:
+      return new PruneError("LIMIT_EXCEEDED", `a call is beyond what is taken at a time: ${error.details}`, {
+        hint: "the shim's limits are in bridge.shim.limits",
+        cause: error,
+      });
     default:
       return new PruneError("INTERNAL", `the shim answered ${status[error.code] ?? error.code}: ${error.details}`, { cause: error });
   }

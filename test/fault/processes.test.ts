@@ -6,37 +6,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
-import { type Batch, Bridge, type PruneError, prune, tokenBatch } from "../../src/index.js";
+import { type Batch, Bridge, prune, tokenBatch } from "../../src/index.js";
 import { TINY_LLAMA, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
+import { failureOf, isAlive } from "../fixtures/failures.js";
 
 const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), "..", "fixtures");
 const BOUND_MS = 5_000;
 const TARGET = { export_config: { ffn_hidden_size: 16 } };
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 async function waitUntilGone(pid: number): Promise<number> {
   const started = performance.now();
   while (isAlive(pid) && performance.now() - started < 2 * BOUND_MS) await sleep(20);
   return performance.now() - started;
-}
-
-async function failureOf(work: Promise<unknown>): Promise<{ error: PruneError; ms: number }> {
-  const started = performance.now();
-  const error = await work.then(
-    () => {
-      throw new Error("it succeeded");
-    },
-    (reason: PruneError) => reason,
-  );
-  return { error, ms: performance.now() - started };
 }
 
 const batch = (): Batch =>
@@ -59,13 +40,8 @@ function endless(onBatch: (n: number) => void): AsyncIterable<Batch> {
 describe("a parent that is killed", () => {
   it("leaves no shim", async () => {
     const parent = execa(process.execPath, ["--import", "tsx", join(FIXTURES, "spawnAndWait.ts")], { reject: false, buffer: false });
-    const [line] = await Promise.race([
-      createInterface({ input: parent.stdout })
-        [Symbol.asyncIterator]()
-        .next()
-        .then(({ value }) => [value]),
-    ]);
-    const pid = Number(line);
+    const { value } = await createInterface({ input: parent.stdout })[Symbol.asyncIterator]().next();
+    const pid = Number(value);
     expect(isAlive(pid)).toBe(true);
     parent.kill("SIGKILL");
     await parent;

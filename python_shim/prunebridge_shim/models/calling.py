@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 from prunebridge_shim.models.batches import Inputs
 
 
@@ -16,7 +16,7 @@ def call(runner: Any, inputs: Inputs) -> Any:
         return runner(**inputs, use_cache=False)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         # Token ids alone were checked: what fails then is a defect.
-        if len(inputs) == 1 or is_out_of_gpu_memory(error):
+        if len(inputs) == 1 or is_out_of_memory(error):
             raise
         held = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items())
         raise ShimError(Reason.BAD_DATA, f"the model cannot run a batch of {held}: {error}") from error

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import transformers
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 from prunebridge_shim.models.folder import bad_checkpoint, existing_folder
 from prunebridge_shim.models.strictness import allow_explicit_head_dim
 
@@ -49,9 +49,9 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (torch.cuda.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:  # transformers has no error type of its own
+        if is_out_of_memory(error):
+            raise
         raise bad_checkpoint(path, error) from error
     _check_keys(path, info)
     return model.eval().requires_grad_(False).to(device)

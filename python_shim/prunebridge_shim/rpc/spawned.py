@@ -20,6 +20,9 @@ from prunebridge_shim.rpc.translate import to_shim_error
 MAX_SOCKET_PATH_BYTES = 107
 """Linux's sun_path, less its closing zero."""
 
+SIGNAL_SECONDS = 1.0
+"""Between two looks for a signal that did not wake the main thread."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +55,9 @@ def serve(path: Path, ready_fd: int, parent_pid: int, entry_points: EntryPoints)
         protocol=PROTOCOL_VERSIONS[-1],
     )
     log.info("shim %s serves %s", __version__, server.address)
-    ending.wait()
+    # A signal that came while the process was stopped may reach a thread that does not wake this one.
+    while not ending.wait(SIGNAL_SECONDS):
+        pass
     log.info("shutting down")
     server.stop()
     path.unlink(missing_ok=True)

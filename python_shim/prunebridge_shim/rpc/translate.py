@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import grpc
 
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, text_of
 from prunebridge_shim.gen.prunebridge.v1 import error_pb2
 
 DETAIL_KEY = "prunebridge-error-bin"
@@ -45,6 +45,9 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.SOURCE_CHANGED: grpc.StatusCode.ABORTED,
 }
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
+
 log = logging.getLogger(__name__)
 
 
@@ -58,13 +61,13 @@ def to_shim_error(error: BaseException) -> ShimError:
         )
     if isinstance(error, OSError):
         return _storage_error(error)
-    if is_out_of_gpu_memory(error):
-        log.warning("out of GPU memory", exc_info=error)
+    if is_out_of_memory(error):
+        log.warning("out of memory", exc_info=error)
         return ShimError(
-            Reason.GPU_OOM, f"the GPU is out of memory: {error}", "use smaller batches, or close other models"
+            Reason.GPU_OOM, f"out of memory: {text_of(error)}", "use smaller batches, or close other models"
         )
     log.error("a defect of the shim", exc_info=error)
-    return ShimError(Reason.INTERNAL, f"{type(error).__name__}: {error}", "the traceback is in the shim's log")
+    return ShimError(Reason.INTERNAL, f"{type(error).__name__}: {text_of(error)}", "the traceback is in the shim's log")
 
 
 def to_detail(error: BaseException) -> error_pb2.ErrorDetail:
@@ -84,7 +87,7 @@ def abort(context: grpc.ServicerContext, error: BaseException) -> None:
 
 def _storage_error(error: OSError) -> ShimError:
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in FULL:
         return ShimError(Reason.STORAGE_FULL, f"{where}{error.strerror}", "free some space, or name another folder")
     log.warning("storage failed", exc_info=error)
     return ShimError(

@@ -6,11 +6,15 @@ Format: https://github.com/huggingface/safetensors#format
 import json
 import math
 import os
+import reprlib
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.strict_json import MAX_NUMBER, parse_strict_json
 from prunebridge_shim.tensors import ITEM_BITS, byte_length
 
 LENGTH_BYTES = 8
@@ -25,6 +29,19 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
     offset: int
+
+
+def open_shard(path: Path) -> int:
+    """Opens a regular file for reading: a FIFO would wait for its writer, and a device may never end.
+
+    Raises:
+        ShimError: BAD_TENSOR where it is something else.
+        OSError: it cannot be opened.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _bad(str(path), "is no regular file")
+    # What has taken its place since must not block either.
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def read_exactly(fd: int, count: int, offset: int, what: str) -> bytes:
@@ -52,13 +69,13 @@ def read_header(fd: int, what: str) -> dict[str, StoredTensor]:
         raise _bad(what, f"declares a header of {length} bytes in a file of {size}", "it may never have been finished")
     start = LENGTH_BYTES + length
     entries = _parse(read_exactly(fd, length, LENGTH_BYTES, what), what)
-    entries.pop("__metadata__", None)
+    _check_metadata(entries.pop("__metadata__", {}), what)
     spans = {name: _span(name, entry, what) for name, entry in entries.items()}
     end = 0
     for name, (dtype, shape, begin, stop) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if begin != end:
             raise _bad(what, f"leaves a gap or an overlap before {name}: it begins at {begin} and not at {end}")
-        if math.prod(shape) * ITEM_BITS[dtype] % 8:
+        if _bits(dtype, shape) % 8:
             raise _bad(what, f"gives {name} the shape {list(shape)} of {dtype}, which makes no whole bytes")
         if stop - begin != byte_length(dtype, shape):
             raise _bad(what, f"gives {name} {stop - begin} bytes where its shape needs {byte_length(dtype, shape)}")
@@ -71,14 +88,8 @@ def read_header(fd: int, what: str) -> dict[str, StoredTensor]:
 
 
 def _parse(raw: bytes, what: str) -> dict[str, Any]:
-    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        parsed = dict(pairs)
-        if len(parsed) < len(pairs):
-            raise ValueError("a name occurs twice")
-        return parsed
-
     try:
-        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+        parsed = parse_strict_json(raw)
     except (ValueError, RecursionError) as error:
         raise _bad(what, f"has a header that cannot be read: {error}") from error
     if not isinstance(parsed, dict):
@@ -86,19 +97,39 @@ def _parse(raw: bytes, what: str) -> dict[str, Any]:
     return parsed
 
 
+def _check_metadata(metadata: Any, what: str) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _bad(what, "has __metadata__ that is no map of strings")
+
+
 def _span(name: str, entry: Any, what: str) -> tuple[str, tuple[int, ...], int, int]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _bad(what, f"describes {name} by other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in ITEM_BITS:
-        raise _bad(what, f"holds {name} as {dtype}, which cannot be sliced", f"known are {', '.join(ITEM_BITS)}")
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        raise _bad(
+            what, f"holds {name} as {reprlib.repr(dtype)}, which cannot be sliced", f"known are {', '.join(ITEM_BITS)}"
+        )
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:  # noqa: PLR2004 a begin and an end
-        raise _bad(what, f"gives {name} the shape {shape} and the offsets {offsets}; both are lists of whole numbers")
+        found = f"the shape {reprlib.repr(shape)} and the offsets {reprlib.repr(offsets)}"
+        raise _bad(what, f"gives {name} {found}; both are lists of whole numbers")
+    if _bits(dtype, shape) > MAX_NUMBER:
+        raise _bad(what, f"gives {name} the shape {reprlib.repr(shape)}, more than any file holds")
     return dtype, tuple(shape), offsets[0], offsets[1]
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _bits(dtype: str, shape: Sequence[int]) -> int:
+    """The bits of a tensor; too many where the product of its first sizes is, be it that a zero follows."""
+    bits = ITEM_BITS[dtype]
+    for size in shape:
+        if bits * size > MAX_NUMBER:
+            return bits * size
+        bits *= size
+    return bits
 
 
 def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.headers import StoredTensor, build_header, read_header
+from prunebridge_shim.slicing.headers import StoredTensor, build_header, open_shard, read_header
 from prunebridge_shim.slicing.kept import Kept, find_kept
 from prunebridge_shim.slicing.packed import in_units, unit_of
 from prunebridge_shim.slicing.request import IndexSets, OutputShard, TensorSlice
@@ -57,7 +57,7 @@ def open_sources(folder: Path, shards: Iterable[OutputShard], stack: ExitStack) 
     """
     sources = {}
     for name in dict.fromkeys(tensor.source_file for shard in shards for tensor in shard.tensors):
-        fd = os.open(folder / plain_name(name), os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_shard(folder / plain_name(name))
         stack.callback(os.close, fd)
         sources[name] = Source(fd, read_header(fd, str(folder / name)))
     return sources

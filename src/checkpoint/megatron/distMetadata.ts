@@ -1,9 +1,9 @@
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { PruneError } from "../../errors.js";
 import { byteLength, type Dtype } from "../../tensor.js";
 import { readPickle } from "./pickle.js";
 import { type Pickled, PickledName, PickledObject } from "./pickled.js";
+import { RangeFile } from "./rangeFile.js";
 import { METADATA_CLASSES, TORCH_DTYPES } from "./torchNames.js";
 
 export const METADATA_FILE = ".metadata";
@@ -36,6 +36,8 @@ export interface DistMetadata {
 }
 
 const CLASSES = "torch.distributed.checkpoint.metadata";
+// That of 405 billion parameters on thousands of ranks, optimizer included, has a tenth of it.
+const MAX_BYTES = 1 << 30;
 const OPTIMIZER = /^(chained_\d+\.)?optimizer\./;
 
 /**
@@ -45,9 +47,7 @@ const OPTIMIZER = /^(chained_\d+\.)?optimizer\./;
  */
 export async function readDistMetadata(dir: string): Promise<DistMetadata> {
   const path = join(dir, METADATA_FILE);
-  const raw = await readFile(path).catch((cause: unknown) => {
-    throw new PruneError("PATH_NOT_FOUND", `cannot read ${path}`, { cause });
-  });
+  const raw = await readWhole(path);
   const fields = fieldsOf(readPickle(raw, METADATA_CLASSES, path), `${CLASSES}.Metadata`, path);
   const [described, stored] = [fields.get("state_dict_metadata"), fields.get("storage_data")];
   if (!(described instanceof Map) || !(stored instanceof Map)) throw bad(path, "has no tensors or no places for them");
@@ -61,6 +61,12 @@ export async function readDistMetadata(dir: string): Promise<DistMetadata> {
     else tensors.push(readTensor(key, value, places, path));
   }
   return { raw, tensors, optimizerTensors };
+}
+
+async function readWhole(path: string): Promise<Uint8Array> {
+  await using file = await RangeFile.open(path);
+  if (file.bytes > MAX_BYTES) throw bad(path, `has ${file.bytes} bytes, over the cap of ${MAX_BYTES}`);
+  return file.read(0, file.bytes);
 }
 
 type Places = ReadonlyMap<string, Pick<Chunk, "file" | "begin" | "length">>;

@@ -1,7 +1,8 @@
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { PruneError } from "../../errors.js";
-import { readJsonObject, readText } from "../json.js";
+import { readJsonObject } from "../json.js";
+import { readText } from "../regularFile.js";
 import { METADATA_FILE } from "./distMetadata.js";
 
 /** Where a Megatron checkpoint's weights lie, and what states its sizes. */
@@ -20,6 +21,7 @@ export interface MegatronConfigFile {
 }
 
 const TRACKER = "latest_checkpointed_iteration.txt";
+const TRACKER_KIND = { code: "NOT_A_CHECKPOINT", mostBytes: 1024 } as const;
 const BRIDGE_TRACKER = "latest_train_state.pt";
 const BACKEND_FILE = "metadata.json";
 const COMMON_FILE = "common.pt";
@@ -53,7 +55,7 @@ export function isTorchDist(names: ReadonlySet<string>): boolean {
 
 async function followTracker(root: string): Promise<string> {
   const tracker = join(root, TRACKER);
-  const stated = (await readText(tracker)).trim();
+  const stated = (await readText(tracker, TRACKER_KIND)).trim();
   const name = stated === "release" ? stated : `iter_${stated.padStart(7, "0")}`;
   if (stated !== "release" && !/^\d{1,12}$/.test(stated)) {
     throw bad(tracker, `states ${JSON.stringify(stated.slice(0, 60))}, which is neither an iteration nor "release"`, "write it again");

@@ -1,6 +1,6 @@
 import { PruneError } from "../../errors.js";
 import type { CheckpointTensor } from "../folder.js";
-import { readText } from "../json.js";
+import { readDocument } from "../json.js";
 import type { MegatronConfigFile } from "./locate.js";
 import { type Pickled, PickledObject } from "./pickled.js";
 import { RangeFile } from "./rangeFile.js";
@@ -65,7 +65,7 @@ type StoredTensor = Pick<CheckpointTensor, "name" | "shape">;
  * @throws PruneError BAD_CONFIG, or UNKNOWN_ARCHITECTURE where the model is no GPT
  */
 export async function readModelConfigText({ kind, path }: MegatronConfigFile, stored: readonly StoredTensor[]): Promise<string> {
-  if (kind === "huggingface") return readText(path);
+  if (kind === "huggingface") return readDocument(path, "BAD_CONFIG");
   return `${JSON.stringify(describe(await readStated(kind, path), stored, path), null, 2)}\n`;
 }
 

@@ -1,5 +1,6 @@
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { PruneError } from "../../errors.js";
+import { openRegularFile } from "../regularFile.js";
 
 /** A file of which ranges are read. */
 export class RangeFile implements AsyncDisposable {
@@ -15,12 +16,8 @@ export class RangeFile implements AsyncDisposable {
 
   /** Opens a file for reading. Throws PATH_NOT_FOUND. */
   static async open(path: string): Promise<RangeFile> {
-    try {
-      const file = await open(path, "r");
-      return new RangeFile(path, (await file.stat()).size, file);
-    } catch (cause) {
-      throw new PruneError("PATH_NOT_FOUND", `cannot read ${path}`, { cause });
-    }
+    const file = await openRegularFile(path);
+    return new RangeFile(path, (await file.stat()).size, file);
   }
 
   /** Reads a range of bytes. Throws BAD_TORCH_DIST where the file ends before. */

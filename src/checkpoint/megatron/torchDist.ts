@@ -34,7 +34,7 @@ async function measureFile(dir: string, name: string, end: number): Promise<Torc
       cause,
     });
   });
-  if (found.size >= end) return { name, bytes: found.size };
+  if (found.isFile() && found.size >= end) return { name, bytes: found.size };
   throw new PruneError("BAD_TORCH_DIST", `${path} is ${found.size} bytes long, but .metadata places tensors up to ${end}`, {
     hint: "the file is truncated; fetch it again",
   });

@@ -1,13 +1,13 @@
 import { parseDocument } from "yaml";
 import { PruneError } from "../../errors.js";
-import { readText } from "../json.js";
+import { readDocument } from "../json.js";
 
 // Aliases within aliases make a short text into a huge value.
 const MAX_ALIASES = 1000;
 
 /** Reads a YAML mapping. Tags and `_target_` names are data: nothing is looked up by them. Throws BAD_CONFIG or PATH_NOT_FOUND. */
 export async function readYamlObject(path: string): Promise<Readonly<Record<string, unknown>>> {
-  const document = parseDocument(await readText(path), { logLevel: "error", prettyErrors: true });
+  const document = parseDocument(await readDocument(path, "BAD_CONFIG"), { logLevel: "error", prettyErrors: true });
   const [problem] = document.errors;
   if (problem) throw bad(path, `is not YAML: ${problem.message}`, problem);
   let value: unknown;

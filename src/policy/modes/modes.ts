@@ -2,6 +2,7 @@ import { z } from "zod";
 import { PruneError } from "../../errors.js";
 import { suggestName } from "../nearest.js";
 import { divisors } from "../search/options.js";
+import { shown } from "../shown.js";
 
 /** One mode to run, with its own options checked. */
 export interface ParsedMode {
@@ -38,14 +39,11 @@ function modePairs(given: unknown): [unknown, unknown][] {
     return given.map((entry: unknown): [unknown, unknown] => (Array.isArray(entry) ? [entry[0], entry[1] ?? {}] : [entry, {}]));
   }
   if (typeof given === "object" && given !== null) return Object.entries(given);
-  throw new PruneError(
-    "BAD_MODE",
-    `mode must be a name, a list, or an object of options by name, not ${JSON.stringify(given) ?? typeof given}`,
-  );
+  throw new PruneError("BAD_MODE", `mode must be a name, a list, or an object of options by name, not ${shown(given)}`);
 }
 
 function parseMode(name: unknown, options: unknown): ParsedMode {
-  if (typeof name !== "string" || !MINITRON.includes(name)) throw unusableMode(String(name));
+  if (typeof name !== "string" || !MINITRON.includes(name)) throw unusableMode(typeof name === "string" ? name : shown(name));
   const parsed = minitronOptions.safeParse(options);
   if (parsed.success) return { name: "mcore_gpt_minitron", options: parsed.data };
   const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));

@@ -1,4 +1,5 @@
 import { PruneError } from "../../errors.js";
+import { shown } from "../shown.js";
 import { type Costs, METRICS, type Metric } from "./metrics.js";
 
 /** An upper bound on a metric: a number, or a share of the parent's. */
@@ -25,7 +26,7 @@ function parseBound(metric: Metric, value: unknown): Bound {
   const percent = typeof value === "string" ? PERCENT.exec(value.trim()) : null;
   const share = Number(percent?.[1] ?? Number.NaN) / 100;
   if (share > 0 && share <= 1) return { kind: "share", share };
-  throw new PruneError("BAD_CONSTRAINTS", `${metric} ${JSON.stringify(value) ?? String(value)} is no upper bound`, {
+  throw new PruneError("BAD_CONSTRAINTS", `${metric} ${shown(value)} is no upper bound`, {
     hint: `give a positive number, or a percentage of the parent's up to "100%"`,
   });
 }

@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { ERROR_CODES, PruneError } from "../../../src/errors.js";
 import { ErrorDetail, ErrorReason } from "../../../src/gen/prunebridge/v1/error.js";
 import { LogTail } from "../../../src/shim/logTail.js";
-import { CHANNEL_OPTIONS } from "../../../src/shim/options.js";
+import { channelOptions, TIMEOUTS } from "../../../src/shim/options.js";
 import { fromCallError, isUnavailable } from "../../../src/shim/translate.js";
 
 describe("channel options", () => {
@@ -18,7 +18,7 @@ describe("channel options", () => {
         readFile(join(build, file), "utf8"),
       ),
     );
-    for (const name of Object.keys(CHANNEL_OPTIONS)) expect(sources.join(), name).toContain(`'${name}'`);
+    for (const name of Object.keys(channelOptions(TIMEOUTS))) expect(sources.join(), name).toContain(`'${name}'`);
   });
 });
 
@@ -41,6 +41,7 @@ describe("fromCallError", () => {
     [status.CANCELLED, "CANCELLED"],
     [status.DEADLINE_EXCEEDED, "SHIM_STALLED"],
     [status.UNAVAILABLE, "SHIM_UNREACHABLE"],
+    [status.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"],
     [status.UNIMPLEMENTED, "INTERNAL"],
   ])("gives gRPC's own status %i the code %s", (code, expected) => {
     expect(fromCallError(callError(code, "x")).code).toBe(expected);

@@ -1,0 +1,109 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { parseManifest } from "../../src/checkpoint/manifest.js";
+import { encodeSearchState, parseSearchState } from "../../src/checkpoint/searchState.js";
+import { checkShardContent, parseIndex } from "../../src/checkpoint/shardIndex.js";
+import { parseTexts } from "../../src/data/textFile.js";
+import { nearText } from "./documents.js";
+import { FACTOR, type Outcome, outcomeOf, Tally, TIMEOUT_MS } from "./outcome.js";
+
+const INDEX = {
+  metadata: { total_size: 100 },
+  weight_map: { a: "model-00001-of-00002.safetensors", b: "model-00001-of-00002.safetensors", c: "model-00002-of-00002.safetensors" },
+};
+
+const MANIFEST = {
+  format: "prunebridge.manifest/1",
+  version: "0.1.0",
+  planHash: "sha256:00",
+  parent: { path: "/parent", fingerprint: "sha256:11" },
+  params: { parent: 100, child: 50 },
+  shards: [{ file: "model.safetensors", bytes: 123, crc32: "0123abcd" }],
+  carried: ["tokenizer.json"],
+};
+
+const SEARCH = {
+  format: "prunebridge.search/1",
+  fingerprint: "sha256:11",
+  candidates: [{ exportConfig: { ffn_hidden_size: 8 }, costs: { params: 100 } }],
+  scored: [{ context: "sha256:22", exportConfig: { hidden_size: 8 }, score: -1.5, seconds: 0.25 }],
+  history: [{ constraints: { params: "60%" }, spaceSize: 3, feasible: 2, exportConfig: { hidden_size: 8 }, score: 1, params: 7 }],
+};
+
+/** Tries a reader on documents near a good one; gives how many it took. */
+function taken(document: unknown, own: readonly string[], runs: number, hold: (text: string) => boolean | Outcome<unknown>): number {
+  const tally = new Tally();
+  fc.assert(
+    fc.property(nearText(fc.constant(document), own, 2), (text) => {
+      const held = hold(text);
+      return typeof held === "boolean" ? held : tally.count(held) !== undefined;
+    }),
+    { numRuns: runs * FACTOR },
+  );
+  return tally.share;
+}
+
+describe("near good ones,", () => {
+  it(
+    "an index places tensors in files beside it, or is refused",
+    () => {
+      const own = ['"model-00002-of-00002.safetensors"', '"..safetensors"', '"a\\\\b.safetensors"', '".safetensors"'];
+      const share = taken(INDEX, own, 8000, (text) => {
+        const read = outcomeOf(() => parseIndex(text, "index"));
+        const { value: index } = read;
+        if (!index) return read;
+        const files = [...index.files];
+        for (const [file, tensors] of files)
+          checkShardContent(
+            index,
+            file,
+            tensors.map((name) => ({ name })),
+          );
+        return files.every(([file]) => !/[/\0]/.test(file) && file.endsWith(".safetensors")) ? read : false;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
+
+  it(
+    "a manifest is read, or refused",
+    () => {
+      const own = ['"0123abcd"', '"../model.safetensors"', '"model.safetensors\\n"', '"prunebridge.manifest/2"'];
+      const share = taken(MANIFEST, own, 6000, (text) => {
+        const read = outcomeOf(() => parseManifest(text, "manifest"));
+        return read.value?.shards.every(({ file, bytes }) => /^[^/\n]+\.safetensors$/.test(file) && Number.isSafeInteger(bytes)) === false
+          ? false
+          : read;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
+
+  it(
+    "a search state is written again as the same, or refused",
+    () => {
+      const share = taken(SEARCH, ['{"a":1}', "1e308", '"prunebridge.search/1"'], 6000, (text) => {
+        const read = outcomeOf(() => parseSearchState(text, "search"));
+        if (!read.value) return read;
+        const written = encodeSearchState(read.value);
+        return encodeSearchState(parseSearchState(written, "again")) === written ? read : false;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
+
+  it(
+    "lines of texts are read, or refused with their number",
+    () => {
+      const share = taken({ text: "a text", more: [1] }, ['"text"', '"a\\nb"'], 5000, (line) => {
+        const read = outcomeOf(() => parseTexts(`{"text":"first"}\n\n${line}\n`, "x.jsonl"));
+        return read.refused && !/^x\.jsonl:[34]/.test(read.refused.detail) ? false : read;
+      });
+      expect(share).toBeGreaterThan(0.1);
+    },
+    TIMEOUT_MS,
+  );
+});
