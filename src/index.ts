@@ -32,7 +32,7 @@ export { outlineSearch, type SearchOptions, search } from "./search.js";
 export type { Timeouts } from "./shim/options.js";
 export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";
-export { slice } from "./slice.js";
+export { type SliceOptions, slice } from "./slice.js";
 export { formatCandidates, formatOutline, formatSpace, formatTable } from "./tables.js";
 export type { Batch, Batches, Dtype, Returns, Tensor } from "./tensor.js";
 export { type Verification, type VerifyOptions, verify } from "./verify.js";

@@ -1,8 +1,10 @@
+import { storageError } from "./checkpoint/atomicFile.js";
 import { CONFIG_FILE, INDEX_FILE } from "./checkpoint/folder.js";
 import { patchConfigText } from "./checkpoint/json.js";
-import { formatCrc32, MANIFEST_FILE, type Manifest } from "./checkpoint/manifest.js";
+import { formatCrc32, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
-import { carrySideFiles, checkTarget, discardStaging, openStaging, publish, type Staging, stageDocument } from "./checkpoint/staging.js";
+import { carrySideFiles, checkTarget, leaveStaging, openStaging, publish, type Staging, stageFile } from "./checkpoint/staging.js";
+import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import { layOutShards, type ShardLayout } from "./policy/shards.js";
 import { sliceTensors, type TensorSlice } from "./policy/slices.js";
@@ -18,44 +20,90 @@ export type SizedSlice = Slice & { readonly bytes: number };
 /** What a cutter is told: which shards to write where, from which tensors, along which index sets. */
 export interface CutJob {
   readonly sourceDir: string;
-  readonly targetDir: string;
+  /** Made by the cutter; the shards go into its folder `child`. */
+  readonly jobDir: string;
   readonly indexSets: ReadonlyMap<string, readonly number[]>;
   readonly shards: readonly ShardLayout<SizedSlice>[];
+  readonly flush: boolean;
+  readonly sha256: boolean;
+}
+
+/** What came of a job. */
+export interface CutShards {
+  /** The SHA-256 is empty where it was not asked for. */
+  readonly shards: readonly { readonly file: string; readonly bytes: number; readonly crc32: number; readonly sha256: Uint8Array }[];
+  /** Bytes of tensors that earlier runs had written, or others at work on the same job. */
+  readonly foundBytes: number;
 }
 
 /** What can cut shards on storage: a shim, or a stand-in. */
 export interface Cutter {
-  cutShards(job: CutJob, options?: RunOptions): Promise<readonly { file: string; bytes: number; crc32: number }[]>;
+  cutShards(job: CutJob, options?: RunOptions): Promise<CutShards>;
+}
+
+/** Options of {@link slice}. */
+export interface SliceOptions extends RunOptions {
+  /** Whether the child is on the disk when it appears. Without, it survives a crash of the processes but not of the machine. Default: true. */
+  readonly flush?: boolean;
+  /** Puts a SHA-256 of each shard into the manifest, which takes reading it once more. Default: false. */
+  readonly sha256?: boolean;
+  /** Told of bytes of tensors that earlier runs had written, or others at work on the same child. */
+  readonly onFound?: (bytes: number) => void;
 }
 
 /**
  * Cuts a parent by a plan into a new folder, which appears whole or not at all: weights, config, index, tokenizer and other side files,
  * plan.json and prune_manifest.json.
  *
+ * A slicing that fails or is killed keeps what it wrote in a hidden folder beside the target, and the same call again goes on from there.
+ * Several processes, on any machines, that make the same call share the work.
+ *
  * @param target - a folder that does not exist or is empty
- * @throws PruneError TARGET_EXISTS before any work, and what the cutter throws; then nothing is left behind
+ * @throws PruneError TARGET_EXISTS or PATH_DENIED before any work; TARGET_BUSY where another child is being cut into the target;
+ * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
-export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: RunOptions = {}): Promise<Manifest> {
+export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
+  const { flush = true, sha256 = false, onFound } = options;
   await checkTarget(target, parent.checkpoint.dir);
-  const staging = await openStaging(target);
+  const staging = await openStaging(target, flush);
+  const job = cutJob(parent, plan, staging, sha256);
   try {
-    const job = cutJob(parent, plan, staging);
-    const written = await cutter.cutShards(job, options);
+    const { shards, foundBytes } = await cutter.cutShards(job, options);
+    if (foundBytes > 0) onFound?.(foundBytes);
     const carried = await carrySideFiles(parent.checkpoint.dir, staging, [CONFIG_FILE, PLAN_FILE, MANIFEST_FILE]);
-    const manifest = describeChild(parent, plan, written, carried);
-    await stageDocument(staging, PLAN_FILE, encodePlan(plan));
-    await stageDocument(staging, MANIFEST_FILE, json(manifest));
-    if (job.shards.length > 1) await stageDocument(staging, INDEX_FILE, json(describeIndex(job)));
-    await stageDocument(staging, CONFIG_FILE, patchConfigText(parent.checkpoint.configText, plan.config));
+    const manifest = describeChild(parent, plan, shards, carried);
+    await stageFile(staging, PLAN_FILE, encodePlan(plan));
+    await stageFile(staging, MANIFEST_FILE, json(manifest));
+    if (job.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(job)));
+    await stageFile(staging, CONFIG_FILE, patchConfigText(parent.checkpoint.configText, plan.config));
     await publish(staging);
     return manifest;
   } catch (error) {
-    await discardStaging(staging);
-    throw error;
+    const theirs = await publishedByAnother(target, parent, plan, job);
+    if (theirs) return theirs;
+    throw sayWhatIsKept(staging, await leaveStaging(staging), error);
   }
 }
 
-function cutJob({ checkpoint, architecture, matched }: Parent, plan: PlanFile, staging: Staging): CutJob {
+/** The manifest of the same child, where another process that shared the work has published it. */
+async function publishedByAnother(target: string, parent: Parent, plan: PlanFile, job: CutJob): Promise<Manifest | undefined> {
+  const found = await readManifest(target).catch(() => undefined);
+  const files = (shards: readonly { file: string }[]): string => shards.map(({ file }) => file).join();
+  const same =
+    found?.planHash === hashPlan(plan) && found.parent.fingerprint === parent.fingerprint && files(found.shards) === files(job.shards);
+  return same ? found : undefined;
+}
+
+/** What went wrong, and where it can go on from: where a shim died, nobody else says so. */
+function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unknown {
+  const error = cause instanceof Error && "syscall" in cause ? storageError(dir, cause) : cause;
+  const isSaid = !(error instanceof PruneError) || error.kind === "input" || error.code === "SOURCE_CHANGED" || error.hint.includes(dir);
+  if (isSaid || !isKept) return error;
+  const kept = `run the same again to go on: what was written is kept in ${dir}; or remove that folder`;
+  return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
+}
+
+function cutJob({ checkpoint, architecture, matched }: Parent, plan: PlanFile, { dir, flush }: Staging, sha256: boolean): CutJob {
   const { indexSets, tensors: slices } = sliceTensors(architecture, plan.kept, matched?.tensors ?? []);
   const sized = slices.map((slice) => ({
     ...slice,
@@ -63,17 +111,22 @@ function cutJob({ checkpoint, architecture, matched }: Parent, plan: PlanFile, s
   }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...checkpoint.headers.map(({ fileBytes }) => fileBytes));
-  return { sourceDir: checkpoint.dir, targetDir: staging.dir, indexSets, shards: layOutShards(sized, capacity) };
+  return { sourceDir: checkpoint.dir, jobDir: dir, indexSets, shards: layOutShards(sized, capacity), flush, sha256 };
 }
 
-function describeChild(parent: Parent, plan: PlanFile, written: Awaited<ReturnType<Cutter["cutShards"]>>, carried: string[]): Manifest {
+function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: string[]): Manifest {
   return {
     format: "prunebridge.manifest/1",
     version: VERSION,
     planHash: hashPlan(plan),
     parent: { path: parent.checkpoint.dir, fingerprint: parent.fingerprint ?? "" },
     params: { parent: plan.parent.params, child: plan.child.params },
-    shards: written.map(({ file, bytes, crc32 }) => ({ file, bytes, crc32: formatCrc32(crc32) })),
+    shards: written.map(({ file, bytes, crc32, sha256 }) => ({
+      file,
+      bytes,
+      crc32: formatCrc32(crc32),
+      ...(sha256.length > 0 && { sha256: Buffer.from(sha256).toString("hex") }),
+    })),
     carried: carried.sort(),
   };
 }

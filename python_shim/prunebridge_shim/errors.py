@@ -1,7 +1,11 @@
 """The error that every part of the shim raises for what it can name, by the protocol's closed list of reasons."""
 
+import errno
 import sys
 from enum import IntEnum
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
 
 
 class Reason(IntEnum):
@@ -72,3 +76,17 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 whatever it raises
         return "(its text cannot be told)"
+
+
+def storage_error(error: OSError) -> ShimError:
+    """Names what a file or its storage refused."""
+    where = f"{error.filename}: " if error.filename else ""
+    if isinstance(error, FileNotFoundError):
+        return ShimError(
+            Reason.PATH_NOT_FOUND, f"{error.filename} does not exist", "paths are those of the shim's machine"
+        )
+    if error.errno in FULL:
+        return ShimError(Reason.STORAGE_FULL, f"{where}{error.strerror}", "free some space, or name another folder")
+    return ShimError(
+        Reason.STORAGE_FAILED, f"{where}{error.strerror or error}", "check the path's permissions and its disk"
+    )

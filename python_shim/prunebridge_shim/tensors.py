@@ -63,15 +63,28 @@ class HostTensor:
     array: NDArray[Any]
 
     @classmethod
-    def of(cls, dtype: str, shape: Sequence[int], data: bytearray) -> "HostTensor":
-        """Views row-major little-endian bytes as a tensor whose elements are not packed, without a copy."""
-        numpy_dtype = NUMPY_DTYPES.get(dtype, f"<u{ITEM_BITS[dtype] // 8}")
-        return cls(dtype, np.frombuffer(data, dtype=numpy_dtype).reshape(shape))
+    def empty(cls, dtype: str, shape: Sequence[int]) -> "HostTensor":
+        """A tensor whose bytes are still to be written, and whose elements are not packed."""
+        return cls(dtype, np.empty(shape, NUMPY_DTYPES.get(dtype, f"<u{ITEM_BITS[dtype] // 8}")))
+
+    def overwrite(self, offset: int, data: bytes | memoryview) -> None:
+        """Writes some of its row-major little-endian bytes."""
+        # Between arrays, which does not hold up other threads.
+        self._flat[offset : offset + len(data)] = np.frombuffer(data, "u1")
+
+    @property
+    def raw(self) -> memoryview:
+        """Its row-major little-endian bytes; a copy where they lie otherwise."""
+        return self._flat.data
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Elements along each axis."""
         return self.array.shape
+
+    @property
+    def _flat(self) -> NDArray[np.uint8]:
+        return self.array.reshape(-1).view("u1")
 
     def __str__(self) -> str:
         return describe(self.dtype, self.shape)

@@ -22,7 +22,7 @@ ALLOWED = {
     "": set(),
 }
 FOREIGN = {
-    "slicing": {"numpy"},
+    "slicing": {"numpy", "zlib_ng"},
     "models": {"numpy", "torch", "transformers"},
     "collect": {"numpy", "torch"},
     "subnet": {"torch"},

@@ -240,6 +240,16 @@ def test_a_chunk_out_of_place_fails_stream_and_operation(shim, loss_work):
     assert "5 of 64 bytes" in last.failed.message
 
 
+def test_bytes_that_are_no_message_fail_stream_and_operation(shim, loss_work):
+    operation = shim.start(evaluate_loss=loss_work)
+    sound = operation_pb2.FeedRequest(feed_id=loss_work.feed_id).SerializeToString()
+    stub = shim.channel.stream_stream("/prunebridge.v1.FeedService/Feed")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub(iter([sound, b"\x12\xff\xff\xff\x7f garbled"]), timeout=60))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert reason_of(shim.watch(operation)[-1].failed) == "FEED_LOST"
+
+
 def test_answers_come_in_chunks(shim, model_id, rng):
     ids = rng.integers(0, 50, (16, 2000))
     work = work_pb2.Forward(model_id=model_id, feed_id=uuid.uuid4().hex)

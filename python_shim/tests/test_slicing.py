@@ -1,18 +1,19 @@
 import json
 import os
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prunebridge_shim.errors import Reason, ShimError, cancelled
-from prunebridge_shim.slicing import blocks
-from prunebridge_shim.slicing.crc import combine_crc32
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing import blocks, pieces
 from prunebridge_shim.slicing.headers import build_header
-from prunebridge_shim.slicing.request import OutputShard, TensorSlice, index_sets_of
+from prunebridge_shim.slicing.kept import Region
+from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorSlice, index_sets_of
 from prunebridge_shim.slicing.run import slice_shards
-from prunebridge_shim.slicing.shard import UNFINISHED, ShardFile
+from prunebridge_shim.slicing.shard import ShardFile, join_crc32
 from prunebridge_shim.tensors import ITEM_BITS, HostTensor, is_packed
 
 WHOLE_BYTES = [dtype for dtype in ITEM_BITS if not is_packed(dtype)]
@@ -20,17 +21,20 @@ WHOLE_BYTES = [dtype for dtype in ITEM_BITS if not is_packed(dtype)]
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Blocks of a few rows, so that small tensors take every path."""
+    """Blocks of a few rows and pieces of a few blocks, so that small tensors take every path."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(blocks, "SKIP_BYTES", 512)
+    monkeypatch.setattr(blocks, "RUN_BYTES", 12)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(pieces, "STRETCH_BYTES", 9000)
 
 
 @pytest.fixture
 def folders(tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
+    """The parent's folder, and one for the job that is not made yet."""
+    source = tmp_path / "source"
     source.mkdir()
-    target.mkdir()
-    return source, target
+    return source, tmp_path / "job"
 
 
 def write_raw(path, tensors, metadata=None):
@@ -50,7 +54,8 @@ def read_raw(path):
 
 
 def cut(folders, tensors, sets=None, tick=lambda *_: None, file="out.safetensors"):
-    return slice_shards(*folders, [OutputShard(file, {"format": "pt"}, tuple(tensors))], sets or {}, tick)
+    job = SliceJob(*folders, [OutputShard(file, {"format": "pt"}, tuple(tensors))], sets or {})
+    return slice_shards(job, tick).shards
 
 
 def whole(name, dtype, shape, file="in.safetensors"):
@@ -89,11 +94,11 @@ def test_any_axes_of_any_type_match_numpy(folders, seed):
         expected[f"out{index}"] = (dtype, list(items.shape[:-1]), items.tobytes())
     write_raw(folders[0] / "in.safetensors", stored)
     (written,) = cut(folders, slices, sets)
-    out = folders[1] / "out.safetensors"
+    out = folders[1] / "child" / "out.safetensors"
     header, data = read_raw(out)
     assert header.pop("__metadata__") == {"format": "pt"}
     assert {n: (e["dtype"], e["shape"], data[n]) for n, e in header.items()} == expected
-    assert (written.bytes, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
+    assert (written.size, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
 
 
 BLOCK_SHAPES = [(6, 8, 5), (5, 7), (4, 3, 2, 6), (9,), (3, 200, 37), (2, 9000), (1, 4, 4)]
@@ -124,12 +129,12 @@ def test_blocks_that_keep_other_positions_match_numpy(folders, rng, dtype, shape
         [TensorSlice("x", "in.safetensors", "x", dtype, shape, axes, tuple(blocks)), whole("before", "U8", (3,))],
         sets,
     )
-    out = folders[1] / "out.safetensors"
+    out = folders[1] / "child" / "out.safetensors"
     header, data = read_raw(out)
     assert header["x"]["shape"] == [len(first), *counts]
     assert data["x"] == np.stack(expected).tobytes()
     assert data["before"] == b"abc"
-    assert (written.bytes, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
+    assert (written.size, written.crc32) == (out.stat().st_size, zlib.crc32(out.read_bytes()))
 
 
 def test_the_reference_library_reads_what_is_written(folders, rng):
@@ -141,7 +146,7 @@ def test_the_reference_library_reads_what_is_written(folders, rng):
         TensorSlice("b2", "in.safetensors", "b", "F16", (30,), ("k",)),
     ]
     cut(folders, slices, {"k": kept})
-    child = load_file(folders[1] / "out.safetensors")
+    child = load_file(folders[1] / "child" / "out.safetensors")
     assert np.array_equal(child["w2"], parent["w"][kept])
     assert np.array_equal(child["b2"], parent["b"][kept])
 
@@ -150,7 +155,7 @@ def test_payloads_of_nan_survive(folders):
     bits = np.array([0x7F800001, 0xFFC0DEAD, 0x7FFFFFFF, 0x80000000], np.uint32)
     write_raw(folders[0] / "in.safetensors", {"x": ("F32", (4,), bits.tobytes())})
     cut(folders, [TensorSlice("x", "in.safetensors", "x", "F32", (4,), ("k",))], {"k": np.array([0, 1, 3])})
-    assert read_raw(folders[1] / "out.safetensors")[1]["x"] == bits[[0, 1, 3]].tobytes()
+    assert read_raw(folders[1] / "child" / "out.safetensors")[1]["x"] == bits[[0, 1, 3]].tobytes()
 
 
 def test_long_dropped_stretches_are_not_read(folders, monkeypatch, rng):
@@ -169,7 +174,7 @@ def test_long_dropped_stretches_are_not_read(folders, monkeypatch, rng):
     kept = np.array([0, 1, 50, 99])
     cut(folders, [TensorSlice("x", "in.safetensors", "x", "U8", rows.shape, ("k", ""))], {"k": kept})
     assert read == 4 * 256
-    assert read_raw(folders[1] / "out.safetensors")[1]["x"] == rows[kept].tobytes()
+    assert read_raw(folders[1] / "child" / "out.safetensors")[1]["x"] == rows[kept].tobytes()
 
 
 def test_memory_is_a_few_blocks(monkeypatch, folders):
@@ -178,8 +183,8 @@ def test_memory_is_a_few_blocks(monkeypatch, folders):
     write_raw(folders[0] / "in.safetensors", {"x": ("U8", (2, size), bytes(2 * size))})
     reader = blocks.BlockReader()
     with (folders[0] / "in.safetensors").open("rb") as file:
-        kept = (np.array([1]), np.arange(0, size, 2))
-        assert sum(block.size for block in reader.read(file.fileno(), 8, (2, size), kept, 1)) == size // 2
+        region = Region(0, (2, size), (np.array([1]), np.arange(0, size, 2)))
+        assert sum(block.size for block in reader.read(file.fileno(), 8, region, 1)) == size // 2
     assert sum(buffer.size for buffer in reader._buffers.values()) <= 3 << 16
 
 
@@ -196,7 +201,8 @@ def entry(dtype="U8", shape=(4,), offsets=(0, 4)):
     ("content", "says"),
     [
         (b"\x01\x02", "ends at byte 2"),
-        (UNFINISHED + b"{}", "declares a header of 18446744073709551615 bytes"),
+        (b"\xff" * 8 + b"{}", "declares a header of 18446744073709551615 bytes"),
+        (bytes(8) + b"{}", "cannot be read"),
         ((200_000_000).to_bytes(8, "little") + b"{}", "declares a header of 200000000 bytes"),
         (header_of(b"{nonsense"), "cannot be read"),
         (header_of(b'{"x": \xff}'), "cannot be read"),
@@ -221,7 +227,7 @@ def test_a_header_that_lies_is_refused(folders, content, says):
     with pytest.raises(ShimError, match=says) as caught:
         cut(folders, [whole("x", "U8", (4,))])
     assert caught.value.reason is Reason.BAD_TENSOR
-    assert list(folders[1].iterdir()) == []
+    assert not folders[1].exists()
 
 
 @pytest.fixture
@@ -255,7 +261,7 @@ def test_a_request_that_does_not_fit_is_refused(source, tensors, file, reason, s
     with pytest.raises(ShimError, match=says) as caught:
         cut(source, tensors, {"far": np.array([0, 4])}, file=file)
     assert caught.value.reason is reason
-    assert list(source[1].iterdir()) == []
+    assert not source[1].exists()
 
 
 @pytest.mark.parametrize(
@@ -275,7 +281,7 @@ def test_blocks_that_do_not_fit_are_refused(source, first, blocks, reason, says)
     with pytest.raises(ShimError, match=says) as caught:
         cut(source, [TensorSlice("out", "in.safetensors", "x", "U8", (4, 2), first, tuple(blocks))], sets)
     assert caught.value.reason is reason
-    assert list(source[1].iterdir()) == []
+    assert not source[1].exists()
 
 
 @pytest.mark.parametrize(
@@ -294,61 +300,32 @@ def test_index_sets_are_checked(tensor, says):
     assert caught.value.reason is Reason.BAD_TENSOR
 
 
-def test_a_target_that_exists_is_left_alone(source):
-    os.link(source[0] / "in.safetensors", source[1] / "out.safetensors")
-    before = (source[0] / "in.safetensors").read_bytes()
-    with pytest.raises(ShimError, match="exists") as caught:
+def test_a_folder_that_is_not_there(source, tmp_path):
+    for folders in [(source[0], tmp_path / "nothing" / "job"), (tmp_path / "nothing", source[1])]:
+        with pytest.raises(FileNotFoundError):
+            cut(folders, [x()])
+
+
+def test_a_folder_of_something_else_is_left_alone(source):
+    source[1].mkdir()
+    (source[1] / "theirs").write_text("kept")
+    with pytest.raises(ShimError, match=r"holds theirs and no job\.json") as caught:
         cut(source, [x()])
     assert caught.value.reason is Reason.INVALID_REQUEST
-    assert (source[0] / "in.safetensors").read_bytes() == before
-
-
-def test_a_folder_that_is_not_there(source, tmp_path):
-    with pytest.raises(ShimError) as caught:
-        cut((source[0], tmp_path / "nothing"), [x()])
-    assert caught.value.reason is Reason.PATH_NOT_FOUND
-    with pytest.raises(FileNotFoundError):
-        cut((tmp_path / "nothing", source[1]), [x()])
+    assert [path.name for path in source[1].iterdir()] == ["theirs"]
 
 
 def test_a_full_disk_is_told_before_anything_is_written(source, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 7}))
-    with pytest.raises(ShimError, match="7 free") as caught:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=7))
+    with pytest.raises(ShimError, match=r"8 bytes are left to write and .* has 7 free") as caught:
         cut(source, [x()])
     assert caught.value.reason is Reason.STORAGE_FULL
+    assert not source[1].exists()
 
 
 def big_source(folders, size=1 << 20):
     write_raw(folders[0] / "in.safetensors", {"x": ("U8", (size,), bytes(size)), "y": ("U8", (size,), bytes(size))})
     return [whole("x", "U8", (size,)), whole("y", "U8", (size,))]
-
-
-def test_a_source_that_shrinks_underneath_leaves_nothing(folders, monkeypatch):
-    slices = big_source(folders)
-    real = os.preadv
-
-    def shrunk(fd, buffers, offset):
-        os.truncate(folders[0] / "in.safetensors", 1000)
-        return real(fd, buffers, offset)
-
-    monkeypatch.setattr(os, "preadv", shrunk)
-    with pytest.raises(ShimError, match="too soon") as caught:
-        cut(folders, slices)
-    assert caught.value.reason is Reason.BAD_TENSOR
-    assert list(folders[1].iterdir()) == []
-
-
-def test_a_run_that_is_cancelled_leaves_nothing(folders):
-    slices = big_source(folders)
-    (folders[1] / "theirs").write_text("kept")
-
-    def cancel(_done, _total):
-        raise cancelled()
-
-    with pytest.raises(ShimError) as caught:
-        cut(folders, slices, tick=cancel)
-    assert caught.value.reason is Reason.CANCELLED
-    assert [path.name for path in folders[1].iterdir()] == ["theirs"]
 
 
 def test_progress_ends_with_all_bytes(folders):
@@ -363,41 +340,57 @@ def test_many_shards_of_many_tensors(folders, rng):
     write_raw(folders[0] / "in.safetensors", {n: ("U8", a.shape, a.tobytes()) for n, a in arrays.items()})
     names = list(arrays)
     shards = [OutputShard(f"s{i}", {}, tuple(whole(n, "U8", arrays[n].shape) for n in names[i::7])) for i in range(7)]
-    written = slice_shards(*folders, shards, {}, lambda *_: None)
+    written = slice_shards(SliceJob(*folders, shards, {}), lambda *_: None).shards
     assert [shard.file for shard in written] == [shard.file for shard in shards]
     for shard, out in zip(shards, written, strict=True):
-        raw = (folders[1] / shard.file).read_bytes()
-        assert (out.bytes, out.crc32) == (len(raw), zlib.crc32(raw))
-        header, data = read_raw(folders[1] / shard.file)
+        raw = (folders[1] / "child" / shard.file).read_bytes()
+        assert (out.size, out.crc32) == (len(raw), zlib.crc32(raw))
+        header, data = read_raw(folders[1] / "child" / shard.file)
         assert list(header) == [tensor.name for tensor in shard.tensors]
         assert all(data[name] == arrays[name].tobytes() for name in header)
 
 
 def test_a_shard_is_invalid_until_it_is_committed(tmp_path):
     header = build_header({"x": ("U8", (4,))}, {})
-    shard = ShardFile(tmp_path / "s", header)
-    shard.write(np.frombuffer(b"abcd", np.uint8), 0)
-    raw = (tmp_path / "s").read_bytes()
-    assert raw == UNFINISHED + header[8:] + b"abcd"
-    with pytest.raises(Exception, match=r"(?i)header"):
-        load_file(tmp_path / "s")
-    shard.commit()
-    assert load_file(tmp_path / "s")["x"].tobytes() == b"abcd"
+    path = tmp_path / "s"
+    shard = ShardFile(path, header, len(header) + 4, set())
+    for late in (False, True):
+        shard.write(shard.fd, np.frombuffer(b"abcd", np.uint8), 0)
+        if not late:
+            for readable in (path.read_bytes(), path.read_bytes()[: len(header)]):
+                path.with_suffix(".copy").write_bytes(readable)
+                with pytest.raises(Exception, match=r"(?i)header"):
+                    load_file(path.with_suffix(".copy"))
+        shard.commit(flush=True)
+        assert load_file(path)["x"].tobytes() == b"abcd"
+    shard.close()
 
 
-def test_a_new_file_heeds_the_umask(source):
-    before = os.umask(0o027)
+def test_a_shard_of_another_length_is_not_committed(tmp_path):
+    header = build_header({"x": ("U8", (4,))}, {})
+    (tmp_path / "s").write_bytes(bytes(len(header) + 5))
+    shard = ShardFile(tmp_path / "s", header, len(header) + 4, set())
+    with pytest.raises(ShimError, match="bytes where"):
+        shard.commit(flush=True)
+    shard.close()
+    assert (tmp_path / "s").read_bytes()[:8] == bytes(8)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o022, 0o644)])
+def test_a_new_file_heeds_the_umask(source, umask, mode):
+    before = os.umask(umask)
     try:
         cut(source, [x()])
     finally:
         os.umask(before)
-    assert (source[1] / "out.safetensors").stat().st_mode & 0o777 == 0o640
+    assert (source[1] / "child" / "out.safetensors").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize("lengths", [(0, 0), (1, 0), (0, 5), (3, 4), (1000, 1), (1, 70_000), (12345, 54321)])
 def test_crcs_join(rng, lengths):
     first, second = (rng.bytes(length) for length in lengths)
-    assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
+    parts = [(zlib.crc32(first), len(first)), (zlib.crc32(second), len(second))]
+    assert join_crc32(b"head", parts) == zlib.crc32(b"head" + first + second)
 
 
 def unpack(data, bits):
@@ -415,7 +408,7 @@ def test_packed_elements_are_cut_in_whole_bytes(folders, rng, dtype, group):
     columns = (np.array([1, 2, 5, 7])[:, None] * group + np.arange(group)).ravel()
     sets = {"r": np.array([0, 3, 4]), "c": columns}
     cut(folders, [TensorSlice("x", "in.safetensors", "x", dtype, shape, ("r", "", "c"))], sets)
-    header, stored = read_raw(folders[1] / "out.safetensors")
+    header, stored = read_raw(folders[1] / "child" / "out.safetensors")
     kept_shape = header["x"]["shape"]
     assert kept_shape == [3, 5, 4 * group]
     expected = unpack(data, bits).reshape(shape)[sets["r"]][:, :, columns]

@@ -13,7 +13,7 @@ from tiny import as_feed, logits_of, no_tick, token_ids
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.checkpoint import load_model
 from prunebridge_shim.models.store import count_parameters
-from prunebridge_shim.slicing.request import OutputShard, TensorSlice
+from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorSlice
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.subnet.cut import cut_model
 from prunebridge_shim.subnet.prepare import prepare_child
@@ -69,6 +69,14 @@ def prepare(model, folder, slices=None, config=None, sets=SETS):
     return prepare_child(model, config or config_of(folder), slices or slices_of(folder), sets)
 
 
+def cut_on_storage(folder, job_dir, slices, sets, config):
+    """Cuts a checkpoint's only shard; gives the child's folder."""
+    shard = OutputShard("model.safetensors", {"format": "pt"}, tuple(slices))
+    slice_shards(SliceJob(folder, job_dir, [shard], sets), no_tick)
+    (job_dir / "child" / "config.json").write_text(config)
+    return job_dir / "child"
+
+
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "qwen2", "nemotron"])
 def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rng, name):
     folder = checkpoints(name)
@@ -79,11 +87,8 @@ def test_it_is_the_model_that_slicing_on_storage_gives(checkpoints, tmp_path, rn
     assert not any(parameter.requires_grad for parameter in child.parameters())
     assert not any(tensor.is_meta for tensor in [*child.parameters(), *child.buffers()])
 
-    slice_shards(
-        folder, tmp_path, [OutputShard("model.safetensors", {"format": "pt"}, tuple(slices_of(folder)))], SETS, no_tick
-    )
-    (tmp_path / "config.json").write_text(config_of(folder))
-    stored = load_model(str(tmp_path), CPU, "auto")
+    stored_in = cut_on_storage(folder, tmp_path / "job", slices_of(folder), SETS, config_of(folder))
+    stored = load_model(str(stored_in), CPU, "auto")
     assert child.dtype is stored.dtype
     assert count_parameters(child) == count_parameters(stored)
     feed = as_feed(token_ids(rng))
@@ -109,9 +114,8 @@ def test_blocks_and_buffers_are_as_slicing_and_loading_make_them(checkpoints, tm
     config = smaller_config(model)
     slices, sets = random_slices(model, config, rng)
     stored = [tensor for tensor in slices if not (name == "gemma3" and tensor.name == "lm_head.weight")]
-    slice_shards(folder, tmp_path, [OutputShard("model.safetensors", {"format": "pt"}, tuple(stored))], sets, no_tick)
-    (tmp_path / "config.json").write_text(config)
-    is_the_same(cut_model(prepare_child(model, config, slices, sets)), load_model(str(tmp_path), CPU, "auto"), rng)
+    child = cut_on_storage(folder, tmp_path / "job", stored, sets, config)
+    is_the_same(cut_model(prepare_child(model, config, slices, sets)), load_model(str(child), CPU, "auto"), rng)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "nemotron_h"])

@@ -120,21 +120,20 @@ def test_a_view_of_a_model_with_experts(shim, checkpoints, rng):
 
 @pytest.fixture
 def slice_work(tmp_path, rng):
-    source, target = tmp_path / "source", tmp_path / "target"
+    source = tmp_path / "source"
     source.mkdir()
-    target.mkdir()
     save_file({"w": rng.standard_normal((8, 6)).astype(np.float32)}, source / "a.safetensors")
     info = tensor_pb2.TensorInfo(name="w", dtype="DTYPE_F32", shape=(8, 6))
     tensor = work_pb2.TensorSlice(name="w", source_file="a.safetensors", source=info, axes=["k", ""])
     shard = work_pb2.OutputShard(file="b.safetensors", metadata={"format": "pt"}, tensors=[tensor])
-    return work_pb2.Slice(source_dir=str(source), job_dir=str(target), shards=[shard])
+    return work_pb2.Slice(source_dir=str(source), job_dir=str(tmp_path / "job"), shards=[shard])
 
 
 def test_slice(shim, slice_work, tmp_path):
     kept = np.array([1, 2, 7])
     last, _ = shim.run([{"k": kept}], slice=slice_work)
     (shard,) = last.succeeded.sliced.shards
-    child = tmp_path / "target" / "b.safetensors"
+    child = tmp_path / "job" / "child" / "b.safetensors"
     assert (shard.file, shard.bytes) == ("b.safetensors", child.stat().st_size)
     assert np.array_equal(load_file(child)["w"], load_file(tmp_path / "source" / "a.safetensors")["w"][kept])
 

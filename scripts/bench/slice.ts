@@ -1,80 +1,93 @@
-// How fast checkpoints are cut: the engine, cp of what it writes, and the naive way, side by side in one run.
+// How fast checkpoints are cut: the engine, cp of as many bytes, and the naive way, side by side in one run.
 import { existsSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
-import { Bridge, plan, readParent, type ScoreFile, slice, writePlanFile } from "../../src/index.js";
+import { Bridge, plan, readParent, type ScoreFile, type SliceOptions, slice, writePlanFile } from "../../src/index.js";
 import { formatTable } from "../../src/tables.js";
 
-const ROUNDS = 3;
 const TICKS_PER_SECOND = 100;
 const TARGET = { hidden_size: 3072, ffn_hidden_size: 9216, num_attention_heads: 24, num_query_groups: 8 };
 
-const [inputs = ".demo"] = process.argv.slice(2);
+/** What one run took: seconds, CPU seconds, and MB at the most. */
+interface Cost {
+  readonly wall: number;
+  readonly cpu: number;
+  readonly peak: number;
+}
+
+const [inputs = ".demo", rounds = "5"] = process.argv.slice(2);
 const python = process.env["PRUNEBRIDGE_PYTHON"] ?? "python3";
 const script = join(dirname(fileURLToPath(import.meta.url)), "slice_inputs.py");
 const folder = join(inputs, "slice-bench");
-const [parentDir, child, copy, naive] = ["parent", "child", "copy", "naive.safetensors"].map((name) => join(folder, name)) as [
-  string,
-  string,
-  string,
-  string,
-];
+const at = (name: string): string => join(folder, name);
 
-if (!existsSync(join(parentDir, "config.json"))) await execa(python, [script, "make", parentDir]);
-const parent = await readParent(parentDir);
+if (!existsSync(at("parent/config.json"))) await execa(python, [script, "make", at("parent")]);
+await execa(python, [script, "make-tiny", at("tiny")]);
+const parent = await readParent(at("parent"));
 const made = plan(parent, TARGET, { scores: randomScores(), path: "random" });
-await writePlanFile(join(folder, "plan.json"), made);
+await writePlanFile(at("plan.json"), made);
 
 await using bridge = await Bridge.spawn();
+await importTorch();
 const idle = await memory("VmRSS");
-const rows: Record<string, { wall: number[]; cpu: number[] }> = {};
-for (let round = 0; round < ROUNDS; round++) {
-  await Promise.all([child, copy, naive].map((path) => rm(path, { recursive: true, force: true })));
-  const cpuBefore = await cpuSeconds();
-  record("engine, flushed and checksummed", await timed(() => slice(bridge, parent, made, child)), (await cpuSeconds()) - cpuBefore);
-  record("cp of the child", await timed(() => execa("cp", ["-r", child, copy])));
-  record("the same and flush", await timedFlushedCopy());
-  const { stdout } = await execa(python, [script, "naive", parentDir, join(folder, "plan.json"), naive]);
-  record("load all, index_select, save_file", Number(stdout));
+
+const engine = (options: SliceOptions) => async (): Promise<Cost> => {
+  await writeFile(`/proc/${bridge.pid}/clear_refs`, "5"); // proc(5): begins the peak anew
+  const [cpu, started] = [await cpuSeconds(), performance.now()];
+  await slice(bridge, parent, made, at("child"), options);
+  return { wall: (performance.now() - started) / 1000, cpu: (await cpuSeconds()) - cpu, peak: await memory("VmHWM") };
+};
+const program = async (...args: string[]): Promise<Cost> => JSON.parse((await execa(python, [script, ...args])).stdout) as Cost;
+const [CP, CP_FLUSHED] = ["cp of the child's bytes", "cp of the child's bytes and fsync of each file"];
+const METHODS: Readonly<Record<string, () => Promise<Cost>>> = {
+  "engine, + SHA-256": engine({ sha256: true }),
+  "engine, not flushed": engine({ flush: false }),
+  "engine, flushed": engine({}),
+  [CP]: () => program("run", "cp", "-r", at("child"), at("copy")),
+  [CP_FLUSHED]: () => program("run", "sh", "-c", `cp -r ${at("child")} ${at("copy")} && sync ${at("copy")}/*`),
+  "cp of the parent's bytes": () => program("run", "cp", "-r", at("parent"), at("copy")),
+  "load all, index_select, save_file": () => program("naive", at("parent"), at("plan.json"), at("naive.safetensors")),
+};
+
+const costs: Record<string, Cost[]> = {};
+for (let round = 0; round < Number(rounds); round++) {
+  for (const [name, method] of Object.entries(METHODS)) {
+    const isCut = name.startsWith("engine");
+    await Promise.all(
+      [...(isCut ? ["child"] : []), "copy", "naive.safetensors"].map((path) => rm(at(path), { recursive: true, force: true })),
+    );
+    await execa("sync", ["--file-system", folder]); // what the last one left to write is not this one's
+    costs[name] = [...(costs[name] ?? []), await method()];
+  }
 }
 
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-const flushed = median(rows["the same and flush"]?.wall ?? []);
-console.log(`3.76 GB of bfloat16 in 4 shards cut to ${JSON.stringify(TARGET)}, medians of ${ROUNDS} rounds\n`);
+const sorted = (values: readonly number[]): number[] => values.toSorted((a, b) => a - b);
+const median = (values: readonly number[]): number => sorted(values)[Math.floor(values.length / 2)] ?? Number.NaN;
+const least = (values: readonly number[]): number => Math.min(...values);
+const of = (name: string, field: keyof Cost): number[] => (costs[name] ?? []).map((cost) => cost[field]);
+const over = (name: string, other: string, pick: typeof median): string => (pick(of(name, "wall")) / pick(of(other, "wall"))).toFixed(2);
+const ratios = (name: string, pick: typeof median): string[] => [over(name, CP, pick), over(name, CP_FLUSHED, pick)];
+console.log(`3.76 GB of bfloat16 in 4 shards cut to ${JSON.stringify(TARGET)}, ${rounds} rounds: medians (least)\n`);
 console.log(
   formatTable([
-    ["", "wall, s", "CPU, s", "to cp + flush"],
-    ...Object.entries(rows).map(([name, { wall, cpu }]) => [
+    ["", "wall, s", "CPU, s", "peak, MB", "to cp", "to cp + fsync"],
+    ...Object.keys(METHODS).map((name) => [
       name,
-      median(wall).toFixed(2),
-      cpu.length > 0 ? median(cpu).toFixed(2) : "",
-      (median(wall) / flushed).toFixed(2),
+      ...(["wall", "cpu"] as const).map((field) => `${median(of(name, field)).toFixed(2)} (${least(of(name, field)).toFixed(2)})`),
+      `${Math.max(...of(name, "peak"))}`,
+      ...ratios(name, median).map((ratio, i) => `${ratio} (${ratios(name, least)[i]})`),
     ]),
   ]),
 );
-console.log(`\npeak memory of the shim ${await memory("VmHWM")} MB, ${idle} MB before`);
-await rm(folder, { recursive: true, force: true });
+console.log(`\nthe shim with torch imported takes ${idle} MB when it is idle`);
+//await rm(folder, { recursive: true, force: true });
 
-function record(name: string, wall: number, cpu?: number): void {
-  rows[name] ??= { wall: [], cpu: [] };
-  rows[name].wall.push(wall);
-  if (cpu !== undefined) rows[name].cpu.push(cpu);
-}
-
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const started = performance.now();
-  await work();
-  return (performance.now() - started) / 1000;
-}
-
-async function timedFlushedCopy(): Promise<number> {
-  await rm(copy, { recursive: true, force: true });
-  return timed(async () => {
-    await execa("cp", ["-r", child, copy]);
-    await execa("sync", ["--file-system", copy]);
-  });
+/** A shim that holds models has torch in memory, and that is counted: a load that fails imports it, and leaves nothing else. */
+async function importTorch(): Promise<void> {
+  const model = await bridge.open(at("tiny"), { device: "none" });
+  await model.load().catch(() => {});
 }
 
 /** User and system time of the shim so far (proc(5): fields 14 and 15 of stat). */

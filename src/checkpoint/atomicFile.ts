@@ -28,7 +28,8 @@ export async function writeFileAtomically(path: string, content: string | Uint8A
   }
 }
 
-function storageError(path: string, cause: unknown): PruneError {
+/** Names what storage refused: STORAGE_FULL or STORAGE_FAILED. */
+export function storageError(path: string, cause: unknown): PruneError {
   const { code = "", message } = cause as NodeJS.ErrnoException; // what Node's file functions throw
   if (!FULL.includes(code)) return new PruneError("STORAGE_FAILED", `cannot write ${path}: ${message}`, { cause });
   return new PruneError("STORAGE_FULL", `there is no room for ${path}: ${message}`, {

@@ -1,28 +1,39 @@
-import { constants } from "node:fs";
-import { access, copyFile, mkdir, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { constants, createReadStream, type Stats } from "node:fs";
+import { access, mkdir, open, readdir, realpath, rename, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import type { Readable } from "node:stream";
 import { PruneError } from "../errors.js";
-import { syncFolder, writeFlushed } from "./atomicFile.js";
+import { storageError, syncFolder } from "./atomicFile.js";
 
-/** A child's folder while it is being written: beside its target, under a name that no loader looks for. */
+/** Where a child is made, by one process or several: the folder of a slicing job, beside the target, under a name that no loader looks for. */
 export interface Staging {
   readonly target: string;
+  /** The job's folder. The cutter makes it, keeps what is done in it, and removes it where nothing is. */
   readonly dir: string;
-  /** The outermost folder that had to be made for it: the staging folder itself, where the target's own folder was there. */
-  readonly outermost: string;
+  /** Within it, what becomes the target. */
+  readonly child: string;
+  /** The outermost folder that had to be made above the target. */
+  readonly outermost: string | undefined;
+  /** Whether files are flushed to storage. */
+  readonly flush: boolean;
 }
 
 // Everything that has to do with weights is written anew; the rest belongs to the child as it is.
 const NOT_CARRIED = /(\.safetensors|\.safetensors\.index\.json|\.bin|\.bin\.index\.json|\.pt|\.pth|\.ckpt|\.gguf|\.h5|\.msgpack)$/;
 
+// What rename() gives for a folder's name that is no empty folder's.
+const TAKEN = ["ENOTEMPTY", "EEXIST", "ENOTDIR"];
+
 /**
- * Refuses a target that holds something, is the parent itself or cannot be written, before any work is done.
+ * Refuses a target that holds something, is the parent itself or within it, or cannot be written, before any work is done.
  *
  * @throws PruneError TARGET_EXISTS or PATH_DENIED
  */
 export async function checkTarget(target: string, parent: string): Promise<void> {
   const absolute = resolve(target);
   const [there, source] = await Promise.all([stat(absolute).catch(() => undefined), stat(parent)]);
+  await checkOutside(dirname(absolute), source, parent);
   if (!there) return checkWritable(absolute);
   // Links and mounts make one folder of two names.
   if (there.dev === source.dev && there.ino === source.ino) {
@@ -34,6 +45,20 @@ export async function checkTarget(target: string, parent: string): Promise<void>
   await checkWritable(absolute);
   if ((await readdir(absolute)).length > 0) {
     throw new PruneError("TARGET_EXISTS", `${absolute} exists and is not empty`, { hint: "name a new folder, or remove this one first" });
+  }
+}
+
+async function checkOutside(folder: string, source: Stats, parent: string): Promise<void> {
+  const found = await realpath(folder).catch(() => undefined);
+  if (found === undefined) return checkOutside(dirname(folder), source, parent); // it is yet to be made
+  for (let above = found; ; above = dirname(above)) {
+    const { dev, ino } = await stat(above);
+    if (dev === source.dev && ino === source.ino) {
+      throw new PruneError("PATH_DENIED", `${folder} lies within the parent checkpoint ${parent}`, {
+        hint: "name a folder outside of it: the parent is never changed",
+      });
+    }
+    if (above === dirname(above)) return;
   }
 }
 
@@ -58,29 +83,28 @@ export async function checkWritable(path: string): Promise<void> {
   });
 }
 
-/** Makes an empty staging folder beside the target; what a run that was killed left in it is removed. */
-export async function openStaging(target: string): Promise<Staging> {
+/** Makes the folders above the target, so that the job's own can be made beside it. */
+export async function openStaging(target: string, flush: boolean): Promise<Staging> {
   const absolute = resolve(target);
   const dir = join(dirname(absolute), `.${basename(absolute)}.prunebridge-partial`);
   try {
-    await rm(dir, { recursive: true, force: true });
-    const outermost = (await mkdir(dir, { recursive: true })) ?? dir;
-    return { target: absolute, dir, outermost };
+    const outermost = await mkdir(dirname(absolute), { recursive: true });
+    return { target: absolute, dir, child: join(dir, "child"), outermost, flush };
   } catch (cause) {
-    throw new PruneError("STORAGE_FAILED", `cannot write beside ${absolute}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      cause,
-    });
+    throw storageError(dirname(absolute), cause);
   }
 }
 
-/** Removes a staging folder with all that is in it, and the empty folders that were made for it. */
-export async function discardStaging({ dir, outermost }: Staging): Promise<void> {
-  await rm(dir, { recursive: true, force: true });
-  for (let folder = dir; folder !== outermost; ) {
+/** After a failure: says whether the job's folder was kept, and removes the folders that were made above it where nothing is in them. */
+export async function leaveStaging({ target, dir, outermost }: Staging): Promise<boolean> {
+  for (let folder = target; outermost !== undefined && folder !== outermost; ) {
     folder = dirname(folder);
-    // Someone else may have put something there meanwhile: then it stays.
     await rmdir(folder).catch(() => {});
   }
+  return stat(dir).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Copies tokenizer, generation config, licence and remote code: every file and folder of the parent that holds no weights. */
@@ -92,10 +116,10 @@ export async function carrySideFiles(parent: string, staging: Staging, replaced:
       if (entry.name.startsWith(".") || NOT_CARRIED.test(entry.name) || replaced.includes(name)) continue;
       const kind = await stat(join(parent, name));
       if (kind.isDirectory()) {
-        await mkdir(join(staging.dir, name), { recursive: true });
+        await mkdir(join(staging.child, name), { recursive: true });
         await copy(name);
       } else if (kind.isFile()) {
-        await copyFile(join(parent, name), join(staging.dir, name), constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+        await stageFile(staging, name, createReadStream(join(parent, name)));
         carried.push(name);
       }
     }
@@ -104,20 +128,30 @@ export async function carrySideFiles(parent: string, staging: Staging, replaced:
   return carried;
 }
 
-/** Writes a document into the staging folder, flushed. */
-export async function stageDocument(staging: Staging, name: string, content: string): Promise<void> {
-  await writeFlushed(join(staging.dir, name), content);
+/** Puts a file into the child in one step, over one that another process put there: they do no harm to each other. */
+export async function stageFile({ dir, child, flush }: Staging, name: string, content: string | Readable): Promise<void> {
+  // Outside of the child: what a writer leaves that is killed is not published.
+  const temporary = join(dir, `.${basename(name)}.${randomUUID()}`);
+  const file = await open(temporary, "wx");
+  try {
+    await writeFile(file, content);
+    if (flush) await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, join(child, name));
 }
 
-/** Gives the finished folder its name in one step. Throws TARGET_EXISTS where something took the name meanwhile. */
-export async function publish(staging: Staging): Promise<void> {
-  await syncFolder(staging.dir);
-  await rmdir(staging.target).catch(() => undefined);
-  const taken = await access(staging.target).then(
-    () => true,
-    () => false,
-  );
-  if (taken) throw new PruneError("TARGET_EXISTS", `${staging.target} was filled by someone else in the meantime`);
-  await rename(staging.dir, staging.target);
-  await syncFolder(dirname(staging.target));
+/** Gives the finished child its name in one step, and removes the rest. Throws TARGET_EXISTS where something took the name meanwhile. */
+export async function publish({ target, dir, child, flush }: Staging): Promise<void> {
+  if (flush) await syncFolder(child);
+  await rename(child, target).catch((cause: NodeJS.ErrnoException) => {
+    if (!TAKEN.includes(cause.code ?? "")) throw cause;
+    throw new PruneError("TARGET_EXISTS", `${target} was filled by someone else in the meantime`, { cause });
+  });
+  if (flush) await syncFolder(dirname(target));
+  // Out of the way in one step: whoever looks for the job's folder finds all of it or nothing.
+  const discarded = `${dir}.discarded-${randomUUID()}`;
+  await rename(dir, discarded);
+  await rm(discarded, { recursive: true, force: true });
 }

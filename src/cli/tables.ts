@@ -26,3 +26,8 @@ export function formatManifest(out: string, manifest: Manifest): string {
   const bytes = manifest.shards.reduce((sum, shard) => sum + shard.bytes, 0);
   return `wrote ${out}: ${manifest.params.child.toLocaleString("en-US")} of ${manifest.params.parent.toLocaleString("en-US")} parameters, ${(bytes / 1e9).toFixed(2)} GB in ${manifest.shards.length} file${manifest.shards.length === 1 ? "" : "s"}`;
 }
+
+/** What needed not be cut again; nothing where all was. */
+export function formatFound(bytes: number): string {
+  return bytes === 0 ? "" : `, of which ${(bytes / 1e9).toFixed(2)} GB were found written`;
+}

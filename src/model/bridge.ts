@@ -3,7 +3,7 @@ import type { RunOptions } from "../progress.js";
 import { ShimProcess, type SpawnOptions } from "../shim/process.js";
 import { type ShimInfo, ShimSession } from "../shim/session.js";
 import { cutShards } from "../shim/storageWork.js";
-import type { CutJob, Cutter } from "../slice.js";
+import type { CutJob, CutShards, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
 import { Model, type OpenOptions } from "./model.js";
 
@@ -53,7 +53,7 @@ export class Bridge implements Cutter, AsyncDisposable {
   }
 
   /** Cuts shards on storage. No weights are loaded, and no torch is needed. */
-  cutShards(job: CutJob, options: RunOptions = {}): Promise<{ file: string; bytes: number; crc32: number }[]> {
+  cutShards(job: CutJob, options: RunOptions = {}): Promise<CutShards> {
     return cutShards(this.#session, job, options);
   }
 

@@ -10,7 +10,7 @@ import type { Collector } from "../score.js";
 import { closeModel, cutModel, openModel, openSubnet } from "../shim/modelWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
-import { type Cutter, slice } from "../slice.js";
+import { type Cutter, type SliceOptions, slice } from "../slice.js";
 import { liveCut } from "./liveCut.js";
 import { refuseQuantized } from "./refuseQuantized.js";
 import { Runner } from "./runner.js";
@@ -119,7 +119,7 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
    * @param target - a folder that does not exist or is empty
    * @throws PruneError BAD_PLAN where the model was not pruned, TARGET_EXISTS before any work
    */
-  async save(target: string, options: RunOptions = {}): Promise<Manifest> {
+  async save(target: string, options: SliceOptions = {}): Promise<Manifest> {
     if (!this.#plan) throw new PruneError("BAD_PLAN", "the model was not pruned: there is nothing to save", { hint: "call prune() first" });
     return slice(this.#cutter, this.parent, this.#plan, target, options);
   }

@@ -1,11 +1,22 @@
-import { type ClientReadableStream, credentials, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, credentials, makeClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
-import { FeedServiceClient, OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
+import { FeedServiceClient, FeedServiceService, OperationServiceClient, OperationServiceService } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
+import { readFeedResponse, readResultResponse, writeRequest } from "./chunks.js";
 import { channelOptions, type Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
 import type { Silence } from "./silence.js";
+
+// The generated clients, but for the two methods that carry chunks.
+const FeedClient = makeClientConstructor(
+  { feed: { ...FeedServiceService.feed, requestSerialize: writeRequest, responseDeserialize: readFeedResponse } },
+  FeedServiceClient.serviceName,
+) as unknown as typeof FeedServiceClient; // grpc-js types made clients as any client
+const OperationClient = makeClientConstructor(
+  { ...OperationServiceService, readResult: { ...OperationServiceService.readResult, responseDeserialize: readResultResponse } },
+  OperationServiceClient.serviceName,
+) as unknown as typeof OperationServiceClient; // as above
 
 /** The stubs of one connection. */
 export interface Stubs {
@@ -18,12 +29,12 @@ export interface Stubs {
 export function connect(address: string, timeouts: Timeouts): Stubs {
   const insecure = credentials.createInsecure();
   const options = channelOptions(timeouts);
-  const operations = new OperationServiceClient(address, insecure, options);
+  const operations = new OperationClient(address, insecure, options);
   const shared = { ...options, channelOverride: operations.getChannel() };
   return {
     operations,
     session: new SessionServiceClient(address, insecure, shared),
-    feeds: new FeedServiceClient(address, insecure, shared),
+    feeds: new FeedClient(address, insecure, shared),
   };
 }
 

@@ -1,30 +1,33 @@
+import type { Sliced } from "../gen/prunebridge/v1/work.js";
 import type { RunOptions } from "../progress.js";
 import { asBigInt64, type Batch } from "../tensor.js";
 import type { ShimSession } from "./session.js";
 import { feedOf, type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
 
-/** Shards to write, and the folders to read from and write to. */
+/** Shards to write, the folder to read from, and the job's own to write to. */
 export interface ShardWork {
   readonly sourceDir: string;
-  readonly targetDir: string;
+  readonly jobDir: string;
   readonly indexSets: IndexSets;
   readonly shards: readonly { readonly file: string; readonly tensors: readonly StoredSlice[] }[];
+  readonly flush: boolean;
+  readonly sha256: boolean;
 }
 
-/** Cuts shards on storage; gives their sizes and checksums. */
+/** Cuts shards on storage; gives their sizes and checksums, and bytes of tensors that were found written. */
 export async function cutShards(
   session: ShimSession,
-  { sourceDir, targetDir, indexSets, shards }: ShardWork,
+  { sourceDir, jobDir, indexSets, shards, flush, sha256 }: ShardWork,
   options: RunOptions,
-): Promise<{ file: string; bytes: number; crc32: number }[]> {
+): Promise<Sliced> {
   const feed = indexSetFeed(indexSets);
   const wireShards = shards.map(({ file, tensors }) => ({ file, metadata: { format: "pt" }, tensors: tensors.map(toWireSlice) }));
   const done = await session.run(
-    { $case: "slice", value: { sourceDir, jobDir: targetDir, feedId: feed.id, shards: wireShards, skipFlush: false, sha256: false } },
+    { $case: "slice", value: { sourceDir, jobDir, feedId: feed.id, shards: wireShards, skipFlush: !flush, sha256 } },
     options,
     feed,
   );
-  return resultOf(done, "sliced").shards;
+  return resultOf(done, "sliced");
 }
 
 /** The token ids of all texts in a row, by the tokenizer of a checkpoint folder; each text is closed by the end-of-text token. */

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { type Edit, writeEdited } from "./written.js";
 
-const deep = (levels: number, open: string, close: string): string => open.repeat(levels) + close.repeat(levels);
+const lists = (levels: number): string => "[".repeat(levels) + "]".repeat(levels);
+const objects = (levels: number): string => `${'{"a":'.repeat(levels)}1${"}".repeat(levels)}`;
 
 /** Names and texts, as they are written, that have surprised readers of JSON. */
 const NAMES = [
@@ -27,27 +28,13 @@ const NAMES = [
   `"${"x".repeat(3000)}"`,
 ];
 
-const VALUES = [
-  ...[`\n${" ".repeat(200)}1`, `\n${"\t".repeat(40)}2`, `\n${" ".repeat(198)}[\n1]`],
-  ...["null", "true", "false", "{}", "[]", "[[]]", "0", "1", "2", "3", "8", "-0", "-1", "0.5", "4.0", "1e1", "1E400", "-1e400"],
-  ...["NaN", "Infinity", "-Infinity", "01", "0x10", "9007199254740991", "9007199254740992", "1099511627776", "16777217"],
-  ...[
-    "18446744073709551616",
-    "9".repeat(400),
-    '"0-16777215"',
-    '"0-3,7"',
-    '"3-1"',
-    '{"toString":1,"valueOf":1}',
-    '{"__proto__":{"length":3}}',
-  ],
-  ...[
-    deep(100, "[", "]"),
-    deep(64, "[", "]"),
-    deep(65, "[", "]"),
-    deep(4000, "[", "]"),
-    deep(200, '{"a":', "").replace(/$/, "1") + "}".repeat(200),
-  ],
-];
+const WORDS = ["null", "true", "false", "{}", "[]", "[[]]", "NaN", "Infinity", "-Infinity", '"0-16777215"', '"0-3,7"', '"3-1"'];
+const DIGITS = ["0", "1", "2", "3", "8", "-0", "-1", "0.5", "4.0", "1e1", "1E400", "-1e400", "01", "0x10", "16777217", "1099511627776"];
+const LARGE = ["9007199254740991", "9007199254740992", "18446744073709551616", "9".repeat(400)];
+const INHERITED = ['{"toString":1,"valueOf":1}', '{"__proto__":{"length":3}}'];
+const DEEP = [lists(64), lists(65), lists(100), lists(4000), objects(200)];
+const INDENTED = [`\n${" ".repeat(200)}1`, `\n${"\t".repeat(40)}2`, `\n${" ".repeat(198)}[\n1]`];
+const VALUES = [...WORDS, ...DIGITS, ...LARGE, ...INHERITED, ...DEEP, ...INDENTED];
 
 const NUMBERS = fc.integer({ min: -3, max: 100 }).map(String);
 

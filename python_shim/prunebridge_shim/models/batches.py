@@ -85,10 +85,9 @@ def _check_shapes(batch: Batch, index: int) -> None:
 
 
 def _to_torch(tensor: HostTensor) -> torch.Tensor:
-    array = tensor.array.copy()
     if tensor.dtype in TORCH_DTYPES:
-        return torch.from_numpy(array.view(f"i{array.itemsize}")).view(TORCH_DTYPES[tensor.dtype])
-    return torch.from_numpy(array)
+        return torch.from_numpy(tensor.array.view(f"i{tensor.array.itemsize}")).view(TORCH_DTYPES[tensor.dtype])
+    return torch.from_numpy(tensor.array)
 
 
 def _bad(message: str, hint: str = "") -> ShimError:

@@ -9,10 +9,11 @@ import grpc
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, operation_pb2_grpc
 from prunebridge_shim.rpc.calls import streaming
+from prunebridge_shim.rpc.chunks import FeedPart
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.translate import to_shim_error
-from prunebridge_shim.rpc.wire import BatchAssembler, chunks_of
+from prunebridge_shim.rpc.wire import BatchAssembler, responses_of
 from prunebridge_shim.tensors import Returns
 
 RETURNS: Mapping[int, Returns] = {
@@ -31,34 +32,34 @@ class FeedService(operation_pb2_grpc.FeedServiceServicer):
 
     @streaming
     def Feed(  # noqa: N802
-        self, requests: Iterator[operation_pb2.FeedRequest], context: grpc.ServicerContext
-    ) -> Iterator[operation_pb2.FeedResponse]:
+        self, parts: Iterator[FeedPart], context: grpc.ServicerContext
+    ) -> Iterator[operation_pb2.FeedResponse | bytes]:
         """Takes batches until the operation has all of them, or has ended."""
-        first = next(requests, None)
-        feed = self._registry.feed(first.feed_id if first else "")
+        first = next(parts, None)
+        feed = self._registry.feed(first.request.feed_id if first else "")
         feed.attach()
         context.add_callback(lambda: feed.hang_up(_sender_gone(feed)))
         # Only the end of the call interrupts reading: a thread reads, this one answers and ends the call with the
         # operation.
-        everything = itertools.chain([first], requests)
+        everything = itertools.chain([first], parts)
         threading.Thread(target=_pump, args=(feed, everything), name="feed", daemon=True).start()
         for number, answer in feed.answers():
             for name, tensor in answer.items():
-                yield from (operation_pb2.FeedResponse(chunk=chunk) for chunk in chunks_of(name, tensor))
+                yield from responses_of(name, tensor)
             yield operation_pb2.FeedResponse(answer_end=operation_pb2.AnswerEnd(batch=number))
         yield operation_pb2.FeedResponse(feed_taken=operation_pb2.FeedTaken(batches=feed.taken))
 
 
-def _pump(feed: Feed, requests: Iterator[operation_pb2.FeedRequest]) -> None:
+def _pump(feed: Feed, parts: Iterator[FeedPart]) -> None:
     assembler = BatchAssembler()
     sent, stated = 0, None
     try:
-        for request in requests:
+        for request, data in parts:
             if request.feed_id not in {"", feed.id}:
                 raise ShimError(Reason.INVALID_REQUEST, f"feed {feed.id!r} turns into {request.feed_id!r} midway")
             part = request.WhichOneof("part")
             if part == "chunk":
-                assembler.add(request.chunk)
+                assembler.add(request.chunk, data)
             elif part == "batch_end":
                 feed.put(assembler.end_batch(), _returns_of(request.batch_end, sent))
                 sent += 1

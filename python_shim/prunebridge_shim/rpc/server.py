@@ -8,6 +8,7 @@ import grpc
 from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2_grpc, session_pb2_grpc
+from prunebridge_shim.rpc.chunks import chunk_methods
 from prunebridge_shim.rpc.feed_service import FeedService
 from prunebridge_shim.rpc.health import Health
 from prunebridge_shim.rpc.options import RPC_THREADS, SERVER_OPTIONS
@@ -32,8 +33,10 @@ class ShimServer:
         self._registry = Registry(ShimWorker(entry_points))
         self._server = grpc.server(ThreadPoolExecutor(RPC_THREADS, "rpc"), options=SERVER_OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.boot_id), self._server)
-        operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationService(self._registry), self._server)
-        operation_pb2_grpc.add_FeedServiceServicer_to_server(FeedService(self._registry), self._server)
+        operations = OperationService(self._registry)
+        feeds = FeedService(self._registry)
+        self._server.add_generic_rpc_handlers(chunk_methods(feeds.Feed, operations.ReadResult))
+        operation_pb2_grpc.add_OperationServiceServicer_to_server(operations, self._server)
         self._server.add_generic_rpc_handlers((self._health.handler(),))
 
     def start(self) -> None:

@@ -12,7 +12,7 @@ from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, operation_pb2_grp
 from prunebridge_shim.rpc import capabilities, options
 from prunebridge_shim.rpc.calls import streaming, unary
 from prunebridge_shim.rpc.registry import Registry
-from prunebridge_shim.rpc.wire import chunks_of
+from prunebridge_shim.rpc.wire import responses_of
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,7 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
     @streaming
     def ReadResult(  # noqa: N802
         self, request: operation_pb2.ReadResultRequest, _context: Any
-    ) -> Iterator[operation_pb2.ReadResultResponse]:
+    ) -> Iterator[bytes]:
         """Streams the tensors that an operation left."""
         for name, tensor in self._registry.get(request.operation_id).tensors().items():
-            for chunk in chunks_of(name, tensor):
-                yield operation_pb2.ReadResultResponse(chunk=chunk)
+            yield from responses_of(name, tensor)

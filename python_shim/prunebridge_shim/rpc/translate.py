@@ -1,12 +1,11 @@
 """The one place where exceptions become what the wire carries."""
 
-import errno
 import logging
 from collections.abc import Mapping
 
 import grpc
 
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, text_of
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, storage_error, text_of
 from prunebridge_shim.gen.prunebridge.v1 import error_pb2
 
 DETAIL_KEY = "prunebridge-error-bin"
@@ -45,9 +44,6 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.SOURCE_CHANGED: grpc.StatusCode.ABORTED,
 }
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
-
 log = logging.getLogger(__name__)
 
 
@@ -55,12 +51,11 @@ def to_shim_error(error: BaseException) -> ShimError:
     """Names any exception by a reason. What is a defect of the shim goes to the log with its traceback."""
     if isinstance(error, ShimError):
         return error
-    if isinstance(error, FileNotFoundError):
-        return ShimError(
-            Reason.PATH_NOT_FOUND, f"{error.filename} does not exist", "paths are those of the shim's machine"
-        )
     if isinstance(error, OSError):
-        return _storage_error(error)
+        named = storage_error(error)
+        if named.reason is Reason.STORAGE_FAILED:
+            log.warning("storage failed", exc_info=error)
+        return named
     if is_out_of_memory(error):
         log.warning("out of memory", exc_info=error)
         return ShimError(
@@ -83,16 +78,6 @@ def abort(context: grpc.ServicerContext, error: BaseException) -> None:
     detail = to_detail(error)
     context.set_trailing_metadata(((DETAIL_KEY, detail.SerializeToString()),))
     context.abort(CODES[Reason(detail.reason)], detail.message[:STATUS_CHARACTERS])
-
-
-def _storage_error(error: OSError) -> ShimError:
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in FULL:
-        return ShimError(Reason.STORAGE_FULL, f"{where}{error.strerror}", "free some space, or name another folder")
-    log.warning("storage failed", exc_info=error)
-    return ShimError(
-        Reason.STORAGE_FAILED, f"{where}{error.strerror or error}", "check the path's permissions and its disk"
-    )
 
 
 def _cut(text: str, limit: int) -> str:

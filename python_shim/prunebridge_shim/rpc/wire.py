@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2
+from prunebridge_shim.rpc.chunks import response_of
 from prunebridge_shim.rpc.options import CHUNK_BYTES
 from prunebridge_shim.tensors import Batch, HostTensor, byte_length, is_packed
 
@@ -24,12 +25,12 @@ def info_of(name: str, tensor: HostTensor) -> tensor_pb2.TensorInfo:
     return tensor_pb2.TensorInfo(name=name, dtype=f"DTYPE_{tensor.dtype}", shape=tensor.shape)
 
 
-def chunks_of(name: str, tensor: HostTensor) -> Iterator[tensor_pb2.TensorChunk]:
-    """Cuts a tensor's bytes into chunks: at least one, the first of which describes it."""
-    data = tensor.array.reshape(-1).view("u1").data
-    yield tensor_pb2.TensorChunk(info=info_of(name, tensor), data=bytes(data[:CHUNK_BYTES]))
+def responses_of(name: str, tensor: HostTensor) -> Iterator[bytes]:
+    """Cuts a tensor's bytes into chunks, at least one, the first of which describes it; gives their responses."""
+    data = tensor.raw
+    yield response_of(tensor_pb2.TensorChunk(info=info_of(name, tensor)), data[:CHUNK_BYTES])
     for offset in range(CHUNK_BYTES, len(data), CHUNK_BYTES):
-        yield tensor_pb2.TensorChunk(offset=offset, data=bytes(data[offset : offset + CHUNK_BYTES]))
+        yield response_of(tensor_pb2.TensorChunk(offset=offset), data[offset : offset + CHUNK_BYTES])
 
 
 class BatchAssembler:
@@ -39,8 +40,8 @@ class BatchAssembler:
         self._batch: dict[str, HostTensor] = {}
         self._pending: _Pending | None = None
 
-    def add(self, chunk: tensor_pb2.TensorChunk) -> None:
-        """Takes the next chunk.
+    def add(self, chunk: tensor_pb2.TensorChunk, data: bytes | memoryview) -> None:
+        """Takes the next chunk and its data.
 
         Raises:
             ShimError: INVALID_REQUEST for a chunk out of place, BAD_TENSOR for a tensor that cannot be.
@@ -52,9 +53,9 @@ class BatchAssembler:
             self._pending = _Pending(chunk.info)
         if self._pending is None:
             raise _misplaced("the first chunk of a tensor does not say which it is")
-        self._pending.fill(chunk)
+        self._pending.fill(chunk.offset, data)
         if self._pending.complete:
-            self._batch[self._pending.name] = self._pending.tensor()
+            self._batch[self._pending.name] = self._pending.tensor
             self._pending = None
 
     def end_batch(self) -> Batch:
@@ -79,38 +80,32 @@ class _Pending:
 
     def __init__(self, info: tensor_pb2.TensorInfo) -> None:
         self.name = info.name
-        self._dtype = dtype_of(info.dtype, info.name)
-        self._shape = tuple(info.shape)
-        if is_packed(self._dtype):
-            raise ShimError(Reason.BAD_TENSOR, f"tensor {info.name!r} is packed {self._dtype}, which no batch may hold")
-        if len(self._shape) > MAX_AXES:
+        dtype, shape = dtype_of(info.dtype, info.name), tuple(info.shape)
+        if is_packed(dtype):
+            raise ShimError(Reason.BAD_TENSOR, f"tensor {info.name!r} is packed {dtype}, which no batch may hold")
+        if len(shape) > MAX_AXES:
+            raise ShimError(Reason.BAD_TENSOR, f"tensor {info.name!r} has {len(shape)} axes; {MAX_AXES} are the most")
+        self._size = byte_length(dtype, shape)
+        if self._size > MAX_TENSOR_BYTES:
             raise ShimError(
-                Reason.BAD_TENSOR, f"tensor {info.name!r} has {len(self._shape)} axes; {MAX_AXES} are the most"
+                Reason.BAD_TENSOR, f"tensor {info.name!r} has {self._size:,} bytes; {MAX_TENSOR_BYTES:,} are the most"
             )
-        size = byte_length(self._dtype, self._shape)
-        if size > MAX_TENSOR_BYTES:
-            raise ShimError(
-                Reason.BAD_TENSOR, f"tensor {info.name!r} has {size:,} bytes; {MAX_TENSOR_BYTES:,} are the most"
-            )
-        self._data = bytearray(size)
+        self.tensor = HostTensor.empty(dtype, shape)
         self._filled = 0
 
     @property
     def complete(self) -> bool:
-        return self._filled == len(self._data)
+        return self._filled == self._size
 
-    def fill(self, chunk: tensor_pb2.TensorChunk) -> None:
-        end = chunk.offset + len(chunk.data)
-        if chunk.offset != self._filled or end > len(self._data):
-            raise _misplaced(f"a chunk for bytes {chunk.offset} to {end} does not continue {self}")
-        self._data[chunk.offset : end] = chunk.data
+    def fill(self, offset: int, data: bytes | memoryview) -> None:
+        end = offset + len(data)
+        if offset != self._filled or end > self._size:
+            raise _misplaced(f"a chunk for bytes {offset} to {end} does not continue {self}")
+        self.tensor.overwrite(offset, data)
         self._filled = end
 
-    def tensor(self) -> HostTensor:
-        return HostTensor.of(self._dtype, self._shape, self._data)
-
     def __str__(self) -> str:
-        return f"tensor {self.name!r} ({self._filled:,} of {len(self._data):,} bytes so far)"
+        return f"tensor {self.name!r} ({self._filled:,} of {self._size:,} bytes so far)"
 
 
 def _misplaced(message: str) -> ShimError:

@@ -11,6 +11,7 @@ from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.requests import output_shards, read_index_sets
 from prunebridge_shim.rpc.wire import info_of
+from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.tensors import HostTensor
 
@@ -47,15 +48,20 @@ class ShimWorker:
 
     def _slice(self, operation: Operation) -> operation_pb2.Succeeded:
         work = operation.work
-        written = slice_shards(
+        job = SliceJob(
             Path(work.source_dir),
             Path(work.job_dir),
             output_shards(work.shards),
             read_index_sets(operation.feed),
-            operation.ticker("slicing", "bytes"),
+            flush=not work.skip_flush,
+            sha256=work.sha256,
         )
-        shards = [work_pb2.ShardWritten(file=shard.file, bytes=shard.bytes, crc32=shard.crc32) for shard in written]
-        return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards))
+        outcome = slice_shards(job, operation.ticker("slicing", "bytes"))
+        shards = [
+            work_pb2.ShardWritten(file=one.file, bytes=one.size, crc32=one.crc32, sha256=one.sha256)
+            for one in outcome.shards
+        ]
+        return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards, found_bytes=outcome.found_bytes))
 
     def _tokenize(self, operation: Operation) -> tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]:
         with self._importing:

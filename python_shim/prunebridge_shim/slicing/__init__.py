@@ -1,1 +1,1 @@
-"""Cuts safetensors shards on storage: numpy and the standard library only."""
+"""Cuts safetensors shards on storage: numpy, zlib-ng and the standard library only."""

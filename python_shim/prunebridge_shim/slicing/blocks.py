@@ -7,11 +7,12 @@ pass through as they are, whatever the element type.
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.request import Indices
 
 BLOCK_BYTES = 4 << 20
@@ -19,6 +20,9 @@ BLOCK_BYTES = 4 << 20
 
 SKIP_BYTES = 1 << 20
 """Dropped stretches shorter than this are read over: a seek costs more."""
+
+RUN_BYTES = 96
+"""Kept positions that come in longer runs are copied run by run; a gather takes as long for a byte as for a few."""
 
 Axes = list[tuple[int, Indices | None]]
 Bytes = NDArray[np.uint8]
@@ -30,23 +34,20 @@ class BlockReader:
     def __init__(self) -> None:
         self._buffers: dict[int, Bytes] = {}
 
-    def read(
-        self, fd: int, offset: int, shape: Sequence[int], kept: Sequence[Indices | None], item_bytes: int
-    ) -> Iterator[Bytes]:
-        """Yields the kept bytes of a tensor in row-major order; each block is valid until the next.
+    def read(self, fd: int, offset: int, region: Region, item_bytes: int) -> Iterator[Bytes]:
+        """Yields the kept bytes of a region in row-major order; each block is valid until the next.
 
         Args:
             fd: The file, open for reading.
-            offset: Where in it the tensor begins.
-            shape: The tensor's shape.
-            kept: For each axis the positions kept, checked against the shape, or None for all.
+            offset: Where in it the region begins.
+            region: The region, with positions that were checked against its shape.
             item_bytes: Bytes of one element.
 
         Raises:
-            ShimError: BAD_TENSOR where the file ends before the tensor does.
+            EOFError: the file ends before the region does.
         """
-        if math.prod(shape) and all(indices is None or indices.size for indices in kept):
-            axes, item_bytes = _merge(shape, kept, item_bytes)
+        if region.size:
+            axes, item_bytes = _merge(region.shape, region.axes, item_bytes)
             yield from self._walk(fd, offset, axes, item_bytes)
 
     def _walk(self, fd: int, offset: int, axes: Axes, item_bytes: int) -> Iterator[Bytes]:
@@ -83,9 +84,7 @@ class BlockReader:
             lengths[axis] = len(kept)
             slot = 3 - slot
             out = self._buffer(slot, outer * len(kept) * inner)
-            items = block.reshape(outer, length, inner)
-            # "clip" spares numpy's defensive copy of `out`; the positions were checked.
-            np.take(items, kept, axis=1, out=out.reshape(outer, len(kept), inner), mode="clip")
+            _pick(block.reshape(outer, length, inner), kept, out.reshape(outer, len(kept), inner))
             block = out
         return block
 
@@ -94,6 +93,20 @@ class BlockReader:
         if buffer is None or buffer.size < count:
             buffer = self._buffers[slot] = np.empty(count, np.uint8)
         return buffer[:count]
+
+
+def _pick(items: Bytes, kept: Indices, out: Bytes) -> None:
+    """Gathers the kept positions of the middle axis."""
+    breaks = np.flatnonzero(np.diff(kept) != 1) + 1
+    outer, count, inner = out.shape
+    if outer == 1 or count * inner < RUN_BYTES * (len(breaks) + 1):
+        # "wrap" spares numpy's defensive copy of `out`, and is faster than "clip"; the positions were checked.
+        np.take(items, kept, axis=1, out=out, mode="wrap")
+        return
+    edges = [0, *breaks.tolist(), count]
+    for start, stop in pairwise(edges):
+        first = int(kept[start])
+        out[:, start:stop] = items[:, first : first + stop - start]
 
 
 def _merge(shape: Sequence[int], kept: Sequence[Indices | None], item_bytes: int) -> tuple[Axes, int]:
@@ -144,9 +157,5 @@ def _fill(fd: int, block: Bytes, offset: int) -> None:
     while view:
         count = os.preadv(fd, [view], offset)
         if count == 0:
-            raise ShimError(
-                Reason.BAD_TENSOR,
-                f"a source file ended at byte {offset}, {len(view)} bytes too soon",
-                "it was replaced or truncated while it was read: start again once nothing writes to it",
-            )
+            raise EOFError
         view, offset = view[count:], offset + count

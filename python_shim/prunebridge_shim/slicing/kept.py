@@ -27,6 +27,34 @@ class Region:
     shape: tuple[int, ...]
     axes: KeptAxes
 
+    @property
+    def size(self) -> int:
+        """Elements that are kept."""
+        return math.prod(_shape_after(self.shape, self.axes))
+
+    def split(self, limit: int) -> Iterator["Region"]:
+        """Yields the region in parts of at most `limit` kept elements, along rows of its outermost axes."""
+        if self.size <= limit:
+            yield self
+            return
+        count, row_size = _shape_after(self.shape, self.axes)[0], self.size // _shape_after(self.shape, self.axes)[0]
+        if row_size <= limit:
+            step = limit // row_size
+            yield from (self._rows(start, min(start + step, count)) for start in range(0, count, step))
+            return
+        positions = range(count) if self.axes[0] is None else self.axes[0].tolist()
+        row = math.prod(self.shape[1:])
+        for position in positions:
+            yield from Region(self.start + position * row, self.shape[1:], self.axes[1:]).split(limit)
+
+    def _rows(self, start: int, stop: int) -> "Region":
+        """The part that makes some of the kept rows."""
+        kept = self.axes[0]
+        first, last = (start, stop - 1) if kept is None else (int(kept[start]), int(kept[stop - 1]))
+        outer = None if kept is None else kept[start:stop] - first
+        begin = self.start + first * math.prod(self.shape[1:])
+        return Region(begin, (last - first + 1, *self.shape[1:]), (outer, *self.axes[1:]))
+
 
 @dataclass(frozen=True)
 class Kept:

@@ -1,7 +1,8 @@
 """What to cut, and the checks on it that need no file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,27 @@ class OutputShard:
     file: str
     metadata: Mapping[str, str]
     tensors: tuple[TensorSlice, ...]
+
+
+@dataclass(frozen=True)
+class SliceJob:
+    """A child to cut.
+
+    Attributes:
+        source_dir: The parent's folder.
+        job_dir: The job's own folder, made where it is missing; the one above it exists.
+        shards: What to write.
+        sets: The index sets that the shards refer to.
+        flush: Whether shards are on the disk in the end, or left to the operating system.
+        sha256: Whether each gets a SHA-256, which takes reading it once more.
+    """
+
+    source_dir: Path
+    job_dir: Path
+    shards: Sequence[OutputShard]
+    sets: IndexSets
+    flush: bool = True
+    sha256: bool = False
 
 
 def index_sets_of(batch: Batch) -> dict[str, Indices]:

@@ -1,167 +1,128 @@
-"""Cuts shards: two threads read, gather and write one tensor each at a time."""
+"""Cuts a child's shards from its parent's, in a job's folder that other processes may share."""
 
-import os
+import hashlib
+import json
 import shutil
-import threading
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.blocks import BlockReader, Bytes
-from prunebridge_shim.slicing.layout import Cut, ShardLayout, lay_out, open_sources
-from prunebridge_shim.slicing.request import IndexSets, OutputShard
+from prunebridge_shim.errors import Reason, ShimError, storage_error
+from prunebridge_shim.slicing import pieces as sizes
+from prunebridge_shim.slicing.crew import Crew
+from prunebridge_shim.slicing.folder import JobFolder
+from prunebridge_shim.slicing.layout import lay_out
+from prunebridge_shim.slicing.pieces import Piece, cut_pieces, gather_stretches
+from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.shard import ShardFile
+from prunebridge_shim.slicing.sources import Source, open_sources
+from prunebridge_shim.slicing.turns import Turns
 from prunebridge_shim.tensors import Tick
-
-WORKERS = 2
-"""More gain nothing: two saturate a disk, and memory's bandwidth on most machines."""
-
-TICK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard that is on the disk: its name, size and CRC-32."""
+    """A shard that is whole: its name, its bytes, its CRC-32, and its SHA-256 where that was asked for."""
 
     file: str
-    bytes: int
+    size: int
     crc32: int
+    sha256: bytes
 
 
-def slice_shards(
-    source_dir: Path, target_dir: Path, shards: Sequence[OutputShard], sets: IndexSets, tick: Tick
-) -> list[WrittenShard]:
-    """Writes shards of a child from the shards of its parent. All are written, or none is left.
+@dataclass(frozen=True)
+class Outcome:
+    """The shards of a job, and bytes of tensors in them that were cut by earlier runs or by others at work on it."""
+
+    shards: list[WrittenShard]
+    found_bytes: int
+
+
+def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
+    """Writes a child's shards into the folder `child` of a job's own, and ends when all of them are whole.
+
+    Processes that do so at once, on any machines, share the work. A run that is broken off leaves what it had written,
+    and the next one goes on from there.
 
     Args:
-        source_dir: The parent's folder.
-        target_dir: An existing folder, into which the shards go.
-        shards: What to write.
-        sets: The index sets that the shards refer to.
-        tick: Told of bytes written; may raise to end the run.
+        job: What to do. Processes that share it agree on all but the folders' paths.
+        tick: Told of bytes of tensors that are there; may raise to end the run.
 
     Raises:
-        ShimError: the request, the index sets and the files do not agree, or a file exists.
-        OSError: storage failed.
+        ShimError: the request, the index sets and the files do not agree, another job is being cut in the folder, the
+            parent changed, or storage failed.
+        OSError: storage failed before anything was written.
     """
-    files = [shard.file for shard in shards]
-    if len(set(files)) < len(files):
-        raise ShimError(Reason.INVALID_REQUEST, f"two shards have one name: {', '.join(sorted(files))}")
+    names = [shard.file for shard in job.shards]
+    if len(set(names)) < len(names):
+        raise ShimError(Reason.INVALID_REQUEST, f"two shards have one name: {', '.join(sorted(names))}")
     with ExitStack() as stack:
-        sources = open_sources(source_dir, shards, stack)
-        layouts = [lay_out(shard, sources, sets) for shard in shards]
-        _check_target(target_dir, sum(layout.bytes for layout in layouts))
-        written = _Run(target_dir, layouts).finish(tick)
-        _sync_folder(target_dir)
-    return written
+        sources = open_sources(job.source_dir, job.shards, stack)
+        layouts = [lay_out(shard, sources, job.sets) for shard in job.shards]
+        pieces = cut_pieces(layouts)
+        total = sum(piece.bytes for piece in pieces)
+        folder = JobFolder(job.job_dir, _identity(job, sources), partial(tick, 0, total))
+        inodes = {source.inode for source in sources.values()}
+        files = [ShardFile(folder.child / one.file, one.header, one.bytes, inodes) for one in layouts]
+        for file in files:
+            stack.callback(file.close)
+        try:
+            turns = Turns(folder, gather_stretches(pieces), len(files), job.sha256)
+            _check_room(folder.path, pieces, turns)
+            crew = Crew(job, folder, files, pieces, turns)
+            crew.work(tick)
+            for source in sources.values():
+                source.check_path()
+        except BaseException as error:
+            named = _leave(folder, pieces, error)
+            if named is error:
+                raise
+            raise named from error
+        folder.leave(done=True, keep=True)
+    finished = (turns.known.shards[number] for number in range(len(files)))
+    shards = [
+        WrittenShard(file.path.name, file.size, one.crc32, one.sha256)
+        for file, one in zip(files, finished, strict=True)
+    ]
+    return Outcome(shards, max(0, total - crew.cut_bytes))
 
 
-def _check_target(folder: Path, needed: int) -> None:
-    if not folder.is_dir():
-        raise ShimError(Reason.PATH_NOT_FOUND, f"{folder} is no folder", "create the target folder first")
+def _identity(job: SliceJob, sources: Mapping[str, Source]) -> str:
+    """What tells a job from others. Paths are no part of it: machines may see the same folders under other names."""
+    described = {
+        "sizes": [sizes.PIECE_BYTES, sizes.STRETCH_BYTES],
+        "shards": job.shards,
+        "sets": {name: hashlib.sha256(kept.tobytes()).hexdigest() for name, kept in job.sets.items()},
+        "sources": {name: [source.header_sha256, source.version] for name, source in sources.items()},
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=vars).encode()).hexdigest()
+
+
+def _check_room(folder: Path, pieces: Sequence[Piece], turns: Turns) -> None:
+    recorded = turns.known.pieces.keys() | turns.doubted.keys()
+    needed = sum(piece.bytes for piece in pieces if piece.number not in recorded)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ShimError(Reason.STORAGE_FULL, f"the child needs {needed:,} bytes and {folder} has {free:,} free")
+        raise ShimError(
+            Reason.STORAGE_FULL,
+            f"{needed:,} bytes are left to write and {folder} has {free:,} free",
+            "free some space, or name another target",
+        )
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _blocks_of(reader: BlockReader, cut: Cut) -> Iterator[Bytes]:
-    for region in cut.kept.regions():
-        offset = cut.stored.offset + region.start * cut.item_bytes
-        yield from reader.read(cut.fd, offset, region.shape, region.axes, cut.item_bytes)
-
-
-class _Shard:
-    """A shard in work. Its file is created when its first tensor's turn comes."""
-
-    def __init__(self, folder: Path, layout: ShardLayout) -> None:
-        self.layout = layout
-        self.crcs = [0] * len(layout.cuts)
-        self.left = len(layout.cuts)
-        self.file: ShardFile | None = None
-        self._path = folder / layout.file
-
-    def open(self) -> ShardFile:
-        if self.file is None:
-            self.file = ShardFile(self._path, self.layout.header)
-        return self.file
-
-    def finish(self) -> WrittenShard:
-        file = self.open()
-        file.commit()
-        lengths = (cut.bytes for cut in self.layout.cuts)
-        return WrittenShard(self.layout.file, self.layout.bytes, file.crc32(list(zip(self.crcs, lengths, strict=True))))
-
-
-class _Run:
-    """The state that the workers share."""
-
-    def __init__(self, folder: Path, layouts: Sequence[ShardLayout]) -> None:
-        self._shards = [_Shard(folder, layout) for layout in layouts]
-        self._total = sum(cut.bytes for layout in layouts for cut in layout.cuts)
-        self._turns = iter([(shard, index) for shard in self._shards for index in range(shard.left)])
-        self._written: dict[str, WrittenShard] = {}
-        self._done = 0
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-
-    def finish(self, tick: Tick) -> list[WrittenShard]:
-        try:
-            with ThreadPoolExecutor(WORKERS, "slice") as pool:
-                self._await([pool.submit(self._work) for _ in range(WORKERS)], tick)
-        except BaseException:
-            for shard in self._shards:
-                if shard.file is not None:
-                    shard.file.discard()
-            raise
-        return [self._written[shard.layout.file] for shard in self._shards]
-
-    def _await(self, workers: list[Future[None]], tick: Tick) -> None:
-        try:
-            running = set(workers)
-            while running:
-                tick(self._done, self._total)
-                ended, running = wait(running, TICK_SECONDS, FIRST_EXCEPTION)
-                for worker in ended:
-                    worker.result()
-            tick(self._done, self._total)
-        finally:
-            self._stop.set()
-
-    def _work(self) -> None:
-        reader = BlockReader()
-        while not self._stop.is_set():
-            with self._lock:
-                shard, index = next(self._turns, (None, 0))
-                if shard is None:
-                    return
-                file = shard.open()
-            shard.crcs[index] = self._copy(reader, shard.layout.cuts[index], file)
-            with self._lock:
-                shard.left -= 1
-                last = shard.left == 0
-            if last and not self._stop.is_set():
-                self._written[shard.layout.file] = shard.finish()
-
-    def _copy(self, reader: BlockReader, cut: Cut, file: ShardFile) -> int:
-        crc, offset = 0, cut.offset
-        for block in _blocks_of(reader, cut):
-            if self._stop.is_set():
-                break
-            file.write(block, offset)
-            crc = zlib.crc32(block.data, crc)
-            offset += block.nbytes
-            with self._lock:
-                self._done += block.nbytes
-        return crc
+def _leave(folder: JobFolder, pieces: Sequence[Piece], error: BaseException) -> BaseException:
+    """Leaves a job that failed, and gives the error that says what is kept of it."""
+    named = storage_error(error) if isinstance(error, OSError) else error
+    kept: set[int] = set()
+    with suppress(OSError):  # what failed the run may fail this too
+        folder.journals.refresh()
+        if not (isinstance(named, ShimError) and named.reason is Reason.SOURCE_CHANGED):
+            kept = {number for records in folder.journals.records.values() for number in records.pieces}
+        folder.leave(done=False, keep=bool(kept))
+    if not kept or not isinstance(named, ShimError):
+        return named
+    stored = sum(piece.bytes for piece in pieces if piece.number in kept)
+    again = f"run the same again to go on: {stored:,} bytes are kept in {folder.path}; or remove that folder"
+    return ShimError(named.reason, named.message, f"{named.hint}; {again}" if named.hint else again)

@@ -1,66 +1,124 @@
-"""One shard while it is written."""
+"""One shard while it is written, maybe by several processes at once.
+
+A file holds no header length until all of its data are on the disk: no reader takes it for a whole one. What is written
+to a place is the same whoever writes it, and nothing is ever cut off or made invalid again: a process that wakes up
+late does no harm.
+"""
 
 import os
-import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.crc import combine_crc32
 from prunebridge_shim.slicing.headers import LENGTH_BYTES
 
-UNFINISHED = b"\xff" * LENGTH_BYTES
-"""A header length that every reader refuses: without it, a file whose data never came would read as zeros."""
+READ_BYTES = 4 << 20
+"""Read at a time where a file is read back."""
 
 
 class ShardFile:
-    """A new file that no reader accepts until `commit`.
+    """A shard's file, made where it is missing. It is opened by what is first done with it, and closed by `close`.
 
-    Raises:
-        ShimError: INVALID_REQUEST where the file exists, be it under another name.
+    Args:
+        path: Where it lies.
+        header: Its first bytes.
+        size: Bytes of the whole file.
+        sources: Devices and inodes of the files that are read, none of which it may be.
     """
 
-    def __init__(self, path: Path, header: bytes) -> None:
-        self._path = path
-        self._header = header
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileExistsError:
+    def __init__(self, path: Path, header: bytes, size: int, sources: Collection[tuple[int, int]]) -> None:
+        self.path = path
+        self.header = header
+        self.size = size
+        self._sources = sources
+        self._fds: list[int] = []
+
+    @property
+    def fd(self) -> int:
+        """The open file; raises PATH_DENIED where the path names a file of the parent."""
+        if not self._fds:
+            self.reopen()
+        return self._fds[-1]
+
+    def reopen(self) -> None:
+        """Opens the file anew, where its server forgot the open one. That stays open: it may have to be flushed."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fds.append(fd)
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) in self._sources:
             raise ShimError(
-                Reason.INVALID_REQUEST, f"{path} exists; shards are only written as new files", "name an empty folder"
-            ) from None
-        _write_fully(self._fd, UNFINISHED + header[LENGTH_BYTES:], 0)
+                Reason.PATH_DENIED,
+                f"{self.path} is a file of the parent under another name",
+                "remove that link: the parent is never changed",
+            )
 
-    def write(self, block: NDArray[np.uint8], offset: int) -> None:
-        """Writes a block at its offset behind the header. Threads may write side by side."""
-        _write_fully(self._fd, block.data, len(self._header) + offset)
+    def write(self, fd: int, block: NDArray[np.uint8], offset: int) -> None:
+        """Writes a block at its offset behind the header, by a descriptor of the file. Any thread may."""
+        with naming(self.path):
+            _write_fully(fd, block.data, len(self.header) + offset)
 
-    def commit(self) -> None:
-        """Makes the file valid, once all of its data are on the disk."""
-        os.fsync(self._fd)
-        _write_fully(self._fd, self._header[:LENGTH_BYTES], 0)
-        os.fsync(self._fd)
-        self.close()
+    def flush(self, fd: int) -> None:
+        """Puts on the disk what was written by a descriptor. It must not be tried again where it fails."""
+        with naming(self.path):
+            os.fdatasync(fd)
+
+    def commit(self, flush: bool) -> None:
+        """Makes the file valid, once all of its data are written; a second time changes nothing.
+
+        Raises:
+            ShimError: STORAGE_FAILED where the file is not as long as it must be.
+        """
+        with naming(self.path):
+            _write_fully(self.fd, self.header[LENGTH_BYTES:], LENGTH_BYTES)
+            size = os.fstat(self.fd).st_size
+            if size != self.size:
+                raise ShimError(
+                    Reason.STORAGE_FAILED,
+                    f"{self.path} has {size} bytes where {self.size} were written",
+                    "something else wrote to it: remove its folder, and start again",
+                )
+            if flush:
+                os.fsync(self.fd)
+            _write_fully(self.fd, self.header[:LENGTH_BYTES], 0)
+            if flush:
+                os.fsync(self.fd)
+
+    def read(self, offset: int, count: int) -> Iterator[memoryview]:
+        """Yields stored bytes in blocks, each valid until the next; fewer where the file ends before."""
+        buffer = memoryview(bytearray(min(count, READ_BYTES)))
+        end = offset + count
+        with naming(self.path):
+            while offset < end and (got := os.preadv(self.fd, [buffer[: end - offset]], offset)):
+                yield buffer[:got]
+                offset += got
 
     def close(self) -> None:
-        """Closes the file as it is; a second time does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Closes the file as it is."""
+        while self._fds:
+            os.close(self._fds.pop())
 
-    def discard(self) -> None:
-        """Closes and removes the file."""
-        self.close()
-        self._path.unlink(missing_ok=True)
 
-    def crc32(self, parts: list[tuple[int, int]]) -> int:
-        """The finished file's CRC-32, from the CRC-32 and the length of each tensor's data in their order."""
-        total = zlib.crc32(self._header)
-        for crc, length in parts:
-            total = combine_crc32(total, crc, length)
-        return total
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has errors of open files say which file they were about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def join_crc32(header: bytes, parts: list[tuple[int, int]]) -> int:
+    """A file's CRC-32, from its header and from the CRC-32 and the length of each stretch of data behind it."""
+    total = zlib_ng.crc32(header)
+    for crc, length in parts:
+        total = zlib_ng.crc32_combine(total, crc, length)
+    return total
 
 
 def _write_fully(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -2,12 +2,14 @@ import type { Command } from "commander";
 import { checkTarget, readPlanFor, readWeightedParent, slice } from "../../index.js";
 import { command } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
-import { formatManifest } from "../tables.js";
+import { formatFound, formatManifest } from "../tables.js";
 
 interface Flags {
   readonly json?: boolean;
   readonly plan: string;
   readonly out: string;
+  readonly flush: boolean;
+  readonly sha256?: boolean;
 }
 
 /** `prunebridge slice` */
@@ -16,13 +18,23 @@ export function sliceCommand(): Command {
     .argument("<dir>", "checkpoint folder of the parent")
     .requiredOption("--plan <file>", "the plan that `prunebridge plan --out` wrote")
     .requiredOption("--out <dir>", "folder of the child; it must not exist or be empty")
+    .option("--no-flush", "leave flushing to the operating system: faster, but a crash of the machine may cost the child")
+    .option("--sha256", "put a SHA-256 of each shard into the manifest")
     .action((dir: string, flags: Flags) =>
       runCommand(flags, async (options) => {
         const parent = await readWeightedParent(dir);
         const plan = await readPlanFor(parent, flags.plan);
         await checkTarget(flags.out, parent.checkpoint.dir);
-        const manifest = await withBridge((bridge) => slice(bridge, parent, plan, flags.out, options));
-        return { json: { out: flags.out, ...manifest }, text: formatManifest(flags.out, manifest) };
+        let found = 0;
+        const onFound = (bytes: number): void => {
+          found = bytes;
+        };
+        const { flush, sha256 = false } = flags;
+        const manifest = await withBridge((bridge) => slice(bridge, parent, plan, flags.out, { ...options, flush, sha256, onFound }));
+        return {
+          json: { out: flags.out, ...manifest, foundBytes: found },
+          text: `${formatManifest(flags.out, manifest)}${formatFound(found)}`,
+        };
       }),
     );
 }

@@ -1,46 +1,71 @@
-import { mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { describe, expect, it } from "vitest";
-import { carrySideFiles, checkTarget, discardStaging, openStaging, publish, stageDocument } from "../../../src/checkpoint/staging.js";
+import {
+  carrySideFiles,
+  checkTarget,
+  leaveStaging,
+  openStaging,
+  publish,
+  type Staging,
+  stageFile,
+} from "../../../src/checkpoint/staging.js";
 import { temporaryFolder } from "../../fixtures/checkpoints.js";
 
+/** A staging folder as a cutter leaves it. */
+async function staged(target: string, flush = true): Promise<Staging> {
+  const staging = await openStaging(target, flush);
+  await mkdir(staging.child, { recursive: true });
+  return staging;
+}
+
 describe("staging", () => {
-  it("shows a folder under its name only once it is published", async () => {
+  it.each([true, false])("shows a folder under its name only once it is published (flush: %s)", async (flush) => {
     const dir = await temporaryFolder();
-    const staging = await openStaging(join(dir, "deep", "child"));
-    await stageDocument(staging, "config.json", "{}");
+    const staging = await staged(join(dir, "deep", "child"), flush);
+    await stageFile(staging, "config.json", "{}");
     expect(await readdir(join(dir, "deep"))).toEqual([".child.prunebridge-partial"]);
     await publish(staging);
     expect(await readdir(join(dir, "deep"))).toEqual(["child"]);
     expect(await readFile(join(dir, "deep", "child", "config.json"), "utf8")).toBe("{}");
   });
 
-  it("removes what a killed run left, and all that it made itself when discarded", async () => {
+  it("publishes nothing of a file that was only half written", async () => {
     const dir = await temporaryFolder();
-    const killed = await openStaging(join(dir, "a", "b", "child"));
-    await stageDocument(killed, "half.safetensors", "half");
-    const staging = await openStaging(join(dir, "a", "b", "child"));
-    expect(await readdir(staging.dir)).toEqual([]);
-    await discardStaging(staging);
-    expect(await readdir(join(dir, "a", "b"))).toEqual([]);
-    const other = await openStaging(join(dir, "x", "y", "child"));
-    await discardStaging(other);
+    const staging = await staged(join(dir, "child"));
+    const broken = Readable.from(
+      (async function* () {
+        yield "half";
+        throw new Error("the disk is gone");
+      })(),
+    );
+    await expect(stageFile(staging, "tokenizer.json", broken)).rejects.toThrow("the disk is gone");
+    expect(await readdir(staging.child)).toEqual([]);
+  });
+
+  it("keeps the job's folder where the cutter does, and removes the folders that it made above it where not", async () => {
+    const dir = await temporaryFolder();
+    const kept = await staged(join(dir, "a", "b", "child"));
+    expect(await leaveStaging(kept)).toBe(true);
+    expect(await readdir(join(dir, "a", "b"))).toEqual([".child.prunebridge-partial"]);
+    expect(await leaveStaging(await openStaging(join(dir, "x", "y", "child"), true))).toBe(false);
     expect(await readdir(dir)).toEqual(["a"]);
   });
 
   it("leaves the folders in which someone else put something", async () => {
     const dir = await temporaryFolder();
-    const staging = await openStaging(join(dir, "x", "child"));
+    const staging = await openStaging(join(dir, "x", "child"), true);
     await writeFile(join(dir, "x", "notes.txt"), "mine");
-    await discardStaging(staging);
+    await leaveStaging(staging);
     expect(await readdir(join(dir, "x"))).toEqual(["notes.txt"]);
   });
 
   it("publishes into an empty folder, and not over one that was filled meanwhile", async () => {
     const dir = await temporaryFolder();
     await mkdir(join(dir, "child"));
-    await publish(await openStaging(join(dir, "child")));
-    const late = await openStaging(join(dir, "child"));
+    await publish(await staged(join(dir, "child")));
+    const late = await staged(join(dir, "child"));
     await writeFile(join(dir, "child", "config.json"), "theirs");
     await expect(publish(late)).rejects.toThrow(/filled by someone else/);
     expect(await readFile(join(dir, "child", "config.json"), "utf8")).toBe("theirs");
@@ -57,9 +82,23 @@ describe("checkTarget", () => {
 
   it("refuses a path below a file, and takes one whose folders are yet to be made", async () => {
     const dir = await temporaryFolder();
+    const parent = await temporaryFolder();
     await writeFile(join(dir, "file"), "");
-    await expect(checkTarget(join(dir, "file", "deep", "child"), dir)).rejects.toThrow(/PATH_DENIED/);
-    await checkTarget(join(dir, "not", "yet", "child"), dir);
+    await expect(checkTarget(join(dir, "file", "deep", "child"), parent)).rejects.toThrow(/PATH_DENIED/);
+    await checkTarget(join(dir, "not", "yet", "child"), parent);
+  });
+
+  it("refuses a path within the parent, under whatever name", async () => {
+    const dir = await temporaryFolder();
+    const parent = join(dir, "parent");
+    await mkdir(join(parent, "deep"), { recursive: true });
+    await symlink(join(parent, "deep"), join(dir, "alias"));
+    for (const target of [join(parent, "child"), join(parent, "not", "yet"), join(dir, "alias", "child")])
+      await expect(checkTarget(target, parent)).rejects.toMatchObject({
+        code: "PATH_DENIED",
+        detail: expect.stringMatching(/lies within/),
+      });
+    await checkTarget(join(dir, "parent-child"), parent);
   });
 });
 
@@ -80,9 +119,11 @@ describe("carrySideFiles", () => {
     ]) {
       await writeFile(join(parent, name), name);
     }
-    const staging = await openStaging(join(dir, "child"));
+    await chmod(join(parent, "tokenizer.json"), 0o444);
+    const staging = await staged(join(dir, "child"));
     const carried = await carrySideFiles(parent, staging, ["config.json"]);
     expect(carried.sort()).toEqual(["assets/chat.jinja", "modeling_custom.py", "tokenizer.json"]);
-    expect((await readdir(staging.dir)).sort()).toEqual(["assets", "modeling_custom.py", "tokenizer.json"]);
+    expect((await readdir(staging.child)).sort()).toEqual(["assets", "modeling_custom.py", "tokenizer.json"]);
+    expect((await stat(join(staging.child, "tokenizer.json"))).mode & 0o777).toBe(0o666 & ~process.umask());
   });
 });

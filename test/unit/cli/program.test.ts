@@ -22,7 +22,7 @@ it("has exactly these commands and flags", () => {
     "search <path>": `--json --scores --seq-length --batch-size ${bounds} ${space}`,
     "score <dir>": `--json --data! --out! ${batches} ${device}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
-    "slice <dir>": "--json --plan! --out!",
+    "slice <dir>": "--json --plan! --out! --no-flush --sha256",
     "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device}`,
     "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device}`,
   });
