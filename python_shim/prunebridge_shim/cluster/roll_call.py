@@ -1,9 +1,11 @@
 """Waits until all ranks of a job have come, and says which have not."""
 
 import itertools
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from prunebridge_shim.cluster.exchange import named
@@ -23,6 +25,13 @@ def await_all_ranks(timeout_s: float) -> None:
     try:
         store.wait(keys, timedelta(seconds=timeout_s))
     except RuntimeError as error:
-        missing = [each for each, key in enumerate(keys) if not store.check([key])]
-        message = f"{named(missing)} did not attach within {timeout_s:g} s"
+        message = f"{_missing(store, keys)} did not attach within {timeout_s:g} s"
         raise ShimError(Reason.RANK_LOST, message, "every rank of the job has to attach") from error
+
+
+def _missing(store: Store, keys: Sequence[str]) -> str:
+    try:
+        return named([rank for rank, key in enumerate(keys) if not store.check([key])])
+    except RuntimeError:
+        # The store may have gone with the rank that held it.
+        return "some ranks"

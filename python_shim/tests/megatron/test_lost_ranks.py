@@ -69,9 +69,10 @@ def test_a_rank_that_does_not_take_up_what_others_do(name, astray):
 def test_a_rank_that_does_not_attach(astray):
     folder, exits, log = astray
     assert exits["absent"] == [0, 0, 0], log
-    for rank in (0, 2):
-        known = read(folder, f"absent.{rank}")
-        assert (known["reason"], known["message"]) == ("RANK_LOST", "rank 1 did not attach within 6 s")
+    known = [read(folder, f"absent.{rank}") for rank in (0, 2)]
+    assert [each["reason"] for each in known] == ["RANK_LOST"] * 2
+    # The job's store goes with the first rank that gives up.
+    assert "rank 1 did not attach within 6 s" in [each["message"] for each in known]
 
 
 def test_a_rank_whose_model_fails_is_named_at_once(astray):
