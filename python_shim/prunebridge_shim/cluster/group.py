@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from prunebridge_shim.cluster.board import Board
 from prunebridge_shim.cluster.exchange import LEADER, AgreedError, Exchange, named
 from prunebridge_shim.cluster.task import Task
-from prunebridge_shim.errors import Reason, ShimError, is_out_of_gpu_memory
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -186,11 +186,11 @@ def _extended(digest: str, text: str) -> str:
 
 def _is_certain(error: BaseException) -> bool:
     """Whether an error is of the rank that raised it: any other may be how torch tells that another rank is gone."""
-    return isinstance(error, ShimError) or is_out_of_gpu_memory(error)
+    return isinstance(error, ShimError) or is_out_of_memory(error)
 
 
 def _reason_of(error: BaseException) -> Reason:
-    return Reason.GPU_OOM if is_out_of_gpu_memory(error) else Reason.INTERNAL
+    return Reason.GPU_OOM if is_out_of_memory(error) else Reason.INTERNAL
 
 
 def _lost(ranks: Sequence[int], how: str) -> ShimError:
