@@ -5,9 +5,11 @@ import { formatCrc32, MANIFEST_FILE, type Manifest, readManifest } from "./check
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
 import { carrySideFiles, checkTarget, leaveStaging, openStaging, publish, type Staging, stageFile } from "./checkpoint/staging.js";
 import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
+import { type Parent, weightsOf } from "./inspect.js";
+import type { LayoutName } from "./policy/families/table.js";
+import { slicesInto } from "./policy/rearrange.js";
 import { layOutShards, type ShardLayout } from "./policy/shards.js";
-import { sliceTensors, type TensorSlice } from "./policy/slices.js";
+import type { TensorSlice } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
 import { byteLength } from "./tensor.js";
 import { VERSION } from "./version.js";
@@ -47,6 +49,8 @@ export interface SliceOptions extends RunOptions {
   readonly flush?: boolean;
   /** Puts a SHA-256 of each shard into the manifest, which takes reading it once more. Default: false. */
   readonly sha256?: boolean;
+  /** How the child is laid out: as its parent is, or by another of the family's layouts. Default: as its parent. */
+  readonly layout?: LayoutName;
   /** Told of bytes of tensors that earlier runs had written, or others at work on the same child. */
   readonly onFound?: (bytes: number) => void;
 }
@@ -59,14 +63,14 @@ export interface SliceOptions extends RunOptions {
  * Several processes, on any machines, that make the same call share the work.
  *
  * @param target - a folder that does not exist or is empty
- * @throws PruneError TARGET_EXISTS or PATH_DENIED before any work; TARGET_BUSY where another child is being cut into the target;
+ * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout) before any work; TARGET_BUSY where another child is being cut into the target;
  * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
-  const { flush = true, sha256 = false, onFound } = options;
+  const { flush = true, sha256 = false, layout, onFound } = options;
   await checkTarget(target, parent.checkpoint.dir);
   const staging = await openStaging(target, flush);
-  const job = cutJob(parent, plan, staging, sha256);
+  const job = cutJob(parent, plan, staging, { sha256, layout });
   try {
     const { shards, foundBytes } = await cutter.cutShards(job, options);
     if (foundBytes > 0) onFound?.(foundBytes);
@@ -83,6 +87,11 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     if (theirs) return theirs;
     throw sayWhatIsKept(staging, await leaveStaging(staging), error);
   }
+}
+
+interface ChildForm {
+  readonly sha256: boolean;
+  readonly layout: LayoutName | undefined;
 }
 
 /** The manifest of the same child, where another process that shared the work has published it. */
@@ -103,8 +112,9 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function cutJob({ checkpoint, architecture, matched }: Parent, plan: PlanFile, { dir, flush }: Staging, sha256: boolean): CutJob {
-  const { indexSets, tensors: slices } = sliceTensors(architecture, plan.kept, matched?.tensors ?? []);
+function cutJob(parent: Parent, plan: PlanFile, { dir, flush }: Staging, { sha256, layout }: ChildForm): CutJob {
+  const { checkpoint, architecture } = parent;
+  const { indexSets, tensors: slices } = slicesInto(layout, architecture, plan.kept, weightsOf(parent));
   const sized = slices.map((slice) => ({
     ...slice,
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),

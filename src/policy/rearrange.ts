@@ -24,7 +24,7 @@ interface Run<T extends StoredTensor> {
   readonly stretches: readonly Stretch[];
 }
 
-/** Turns kept sets into slices that lay the child out in one layout or another; by default that of the parent. */
+/** Turns kept sets into slices that lay the child out in one layout or another; by default that of the parent. Throws BAD_OPTION. */
 export function slicesInto<T extends StoredTensor>(
   layout: LayoutName | undefined,
   architecture: Architecture,
@@ -32,6 +32,12 @@ export function slicesInto<T extends StoredTensor>(
   matched: MatchedTensors<T>,
 ): Slices<T> {
   if (layout === undefined || layout === matched.layout) return sliceTensors(architecture, kept, matched.tensors);
+  const { family, layouts } = architecture.table;
+  if (!layouts.some(({ name }) => name === layout)) {
+    throw new PruneError("BAD_OPTION", `${family} has no layout ${layout}`, {
+      hint: `its layouts are ${layouts.map(({ name }) => name).join(", ")}`,
+    });
+  }
   return rearrangeTensors(architecture, kept, matched, layout);
 }
 

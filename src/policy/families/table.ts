@@ -36,7 +36,10 @@ export interface FamilyTable {
  * How weights are stored: as Hugging Face hubs have them, with all experts of a layer in one tensor, as transformers 5 holds them, or as
  * Megatron-Core names and joins them.
  */
-export type LayoutName = "huggingface" | "huggingface_packed" | "megatron";
+export type LayoutName = (typeof LAYOUT_NAMES)[number];
+
+/** Every {@link LayoutName}. */
+export const LAYOUT_NAMES = ["huggingface", "huggingface_packed", "megatron"] as const;
 
 export interface Layout {
   readonly name: LayoutName;
