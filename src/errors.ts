@@ -35,6 +35,7 @@ export const ERROR_CODES = {
   SHIM_DIED: "failure",
   SHIM_UNREACHABLE: "failure",
   SHIM_STALLED: "failure",
+  SHIM_RESTARTED: "failure",
   SHIM_SHUTTING_DOWN: "failure",
   PROTOCOL_MISMATCH: "failure",
   FEED_LOST: "failure",

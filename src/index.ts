@@ -12,7 +12,7 @@ export type { CollectFunc, DataSource } from "./data/toBatches.js";
 export { readTokenFile } from "./data/tokenFile.js";
 export { type ErrorCode, PruneError } from "./errors.js";
 export { type Inspection, inspect, type Parent, readParent, readWeightedParent } from "./inspect.js";
-export { Bridge } from "./model/bridge.js";
+export { Bridge, type SpawnedBridge } from "./model/bridge.js";
 export type { Model, OpenOptions } from "./model/model.js";
 export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
 export type { ModelView } from "./model/view.js";
@@ -30,6 +30,7 @@ export { type IdentifiedScoreFunc, negativeLoss } from "./pruning/negativeLoss.j
 export { type PythonRef, python } from "./pythonRef.js";
 export { score } from "./score.js";
 export { outlineSearch, type SearchOptions, search } from "./search.js";
+export type { AttachOptions, TlsOptions } from "./shim/endpoint.js";
 export type { Timeouts } from "./shim/options.js";
 export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";

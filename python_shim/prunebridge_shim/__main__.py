@@ -1,4 +1,4 @@
-"""The shim's command line: `python -m prunebridge_shim serve`."""
+"""The shim's command line: `python -m prunebridge_shim serve`, and `listen`."""
 
 import argparse
 import logging
@@ -19,14 +19,39 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     parser = argparse.ArgumentParser(prog="python -m prunebridge_shim", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    serve = parser.add_subparsers(required=True).add_parser("serve", help="serve the process that started this one")
+    commands = parser.add_subparsers(required=True)
+    shared = _shared_flags()
+    serve = commands.add_parser(
+        "serve",
+        parents=[shared],
+        help="serve the process that started this one",
+        description="Serve the process that started this one, which writes a token as the first line of stdin.",
+    )
     serve.add_argument("--socket", type=Path, required=True, help="unix socket to listen on, in a folder of mode 700")
     serve.add_argument("--ready-fd", type=int, required=True, help="descriptor that the readiness line is written to")
     serve.add_argument("--parent-pid", type=int, required=True, help="process to end with")
-    serve.add_argument(
+    serve.add_argument("--root", action="append", default=[], type=Path, metavar="DIR", help=ROOT_HELP)
+    serve.set_defaults(run=_serve)
+    listen = commands.add_parser(
+        "listen",
+        parents=[shared],
+        help="serve clients that attach",
+        description="Serve clients that attach, until SIGTERM. A line of JSON on stdout says where, once it is ready.",
+    )
+    _add_listen_flags(listen)
+    listen.set_defaults(run=_listen)
+    return parser
+
+
+ROOT_HELP = "a folder that requests may name paths in; may be given again; symlinks must not lead out of it"
+
+
+def _shared_flags() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
         "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"), help="default: INFO"
     )
-    serve.add_argument(
+    shared.add_argument(
         "--allow-python",
         action="append",
         default=[],
@@ -35,13 +60,34 @@ def build_parser() -> argparse.ArgumentParser:
         help="package.module, for the functions that it defines, or package.module:function that may be called; "
         "may be given again; default: none",
     )
-    return parser
+    return shared
+
+
+def _add_listen_flags(listen: argparse.ArgumentParser) -> None:
+    listen.add_argument(
+        "--address", required=True, help="HOST:PORT, [IPV6]:PORT or unix:PATH; port 0: any that is free"
+    )
+    listen.add_argument("--root", action="append", required=True, type=Path, metavar="DIR", help=ROOT_HELP)
+    for flag, required, text in (
+        ("--token-file", True, "the token that gives all rights, in a file of mode 600"),
+        ("--read-token-file", False, "a token that gives the right to look and to measure"),
+        ("--tls-cert", False, "the shim's certificate chain; needed where other machines reach the address"),
+        ("--tls-key", False, "its key"),
+        ("--tls-client-ca", False, "let in only clients with a certificate by these authorities"),
+    ):
+        listen.add_argument(flag, type=Path, required=required, metavar="FILE", help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; gives the exit status."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=args.log_level, format=LOG_FORMAT)
+    status: int = args.run(parser, args)
+    return status
+
+
+def _serve(_parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     try:
         import safetensors  # noqa: F401 transformers loads with it, long after the start
 
@@ -49,7 +95,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         tell_failed(args.ready_fd, missing_dependency(error))
         return 1
-    return serve(args.socket, args.ready_fd, args.parent_pid, EntryPoints(args.allow_python))
+    return serve(args.socket, args.ready_fd, args.parent_pid, args.root, EntryPoints(args.allow_python))
+
+
+def _listen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    if (args.tls_cert is None) != (args.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    if args.tls_client_ca is not None and args.tls_cert is None:
+        parser.error("--tls-client-ca needs --tls-cert and --tls-key")
+    try:
+        import safetensors  # noqa: F401 as above
+
+        from prunebridge_shim.rpc.listening import Listening, listen
+        from prunebridge_shim.rpc.tls import TlsFiles
+    except ImportError as error:
+        tell_failed(os.dup(sys.stdout.fileno()), missing_dependency(error))
+        return 1
+    tls = None if args.tls_cert is None else TlsFiles(args.tls_cert, args.tls_key, args.tls_client_ca)
+    return listen(
+        Listening(
+            address=args.address,
+            token_file=args.token_file,
+            read_token_file=args.read_token_file,
+            tls=tls,
+            roots=args.root,
+            entry_points=EntryPoints(args.allow_python),
+        )
+    )
 
 
 def missing_dependency(error: ImportError) -> ShimError:

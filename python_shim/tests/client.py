@@ -31,12 +31,16 @@ DTYPES = {
 }
 
 
-def spawn(folder, *, allow=(), prelude=None, stdin=subprocess.PIPE, parent=None, socket="shim.sock"):  # noqa: PLR0913
+TOKEN = "the-token-of-the-tests"
+
+
+def spawn(folder, *, allow=(), roots=(), prelude=None, stdin=subprocess.PIPE, **named):
     """Starts a shim; gives the process and its readiness line. `prelude` is Python that runs before it."""
     read_fd, write_fd = os.pipe()
-    flags = ["serve", "--socket", f"{folder}/{socket}", "--ready-fd", str(write_fd)]
-    flags += ["--parent-pid", str(os.getpid() if parent is None else parent)]
+    flags = ["serve", "--socket", f"{folder}/{named.get('socket', 'shim.sock')}", "--ready-fd", str(write_fd)]
+    flags += ["--parent-pid", str(named.get("parent", os.getpid()))]
     flags += [flag for name in allow for flag in ("--allow-python", name)]
+    flags += [flag for root in roots for flag in ("--root", str(root))]
     start = ["-m", "prunebridge_shim"]
     if prelude is not None:
         run = "import runpy, sys; runpy.run_module('prunebridge_shim', run_name='__main__')"
@@ -46,16 +50,42 @@ def spawn(folder, *, allow=(), prelude=None, stdin=subprocess.PIPE, parent=None,
         [sys.executable, *start, *flags], stdin=stdin, stderr=subprocess.PIPE, pass_fds=[write_fd], env=env, text=True
     )
     os.close(write_fd)
+    if stdin is subprocess.PIPE:
+        process.stdin.write(f"{named.get('token', TOKEN)}\n")
+        process.stdin.flush()
     with os.fdopen(read_fd) as stream:
         line = stream.read()
     return process, json.loads(line) if line else None
 
 
+class Bearer(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Gives each call a token."""
+
+    def __init__(self, token):
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+
+    def _intercept(self, continuation, details, request):
+        metadata = (*(details.metadata or ()), *self._metadata)
+        return continuation(details._replace(metadata=metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = _intercept
+
+
 class Client:
     """Stubs on one channel."""
 
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 16 << 20)])
+    def __init__(self, address, token=TOKEN, credentials=None):
+        options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)]
+        if credentials is None:
+            channel = grpc.insecure_channel(address, options=options)
+        else:
+            channel = grpc.secure_channel(address, credentials, options=options)
+        self.channel = grpc.intercept_channel(channel, Bearer(token))
         self.session = session_pb2_grpc.SessionServiceStub(self.channel)
         self.operations = operation_pb2_grpc.OperationServiceStub(self.channel)
         self.feeds = operation_pb2_grpc.FeedServiceStub(self.channel)

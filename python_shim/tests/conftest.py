@@ -8,6 +8,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import numpy as np
 import pytest
 from client import Client, spawn
+from listeners import Listener
 from tiny import save_model
 
 
@@ -49,3 +50,14 @@ def socket_folder(tmp_path):
     folder = tmp_path / "s"
     folder.mkdir(mode=0o700)
     return folder
+
+
+@pytest.fixture(scope="session")
+def listener(tmp_path_factory):
+    """A shim that listens on a port of this machine, with a token for each right."""
+    tokens = {"--token-file": "may-change-everything", "--read-token-file": "may-look-and-measure"}
+    listener = Listener(tmp_path_factory.mktemp("listener"), tokens)
+    yield listener
+    status, log = listener.stop()
+    assert status == 0, log
+    assert not any(token in log for token in tokens.values())

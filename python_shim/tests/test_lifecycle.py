@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client import PACKAGE_ROOT, Client, detail_of, reason_of, spawn
+from client import PACKAGE_ROOT, TOKEN, Client, detail_of, reason_of, spawn
 from tiny import token_ids
 
 from prunebridge_shim import __version__
@@ -86,6 +86,7 @@ def test_the_end_of_stdin_ends_it(socket_folder):
 def test_a_killed_parent_takes_it_along(socket_folder):
     # The parent's stdin pipe is kept open here, so that only the kernel's signal can be at work.
     read_fd, write_fd = os.pipe()
+    os.write(write_fd, f"{TOKEN}\n".encode())
     code = (
         "import sys, time; sys.path[:0] = sys.argv[1:3]\nfrom client import spawn\n"
         f"process, ready = spawn(sys.argv[3], stdin={read_fd})\nprint(process.pid, flush=True)\ntime.sleep(60)"

@@ -103,7 +103,7 @@ def test_the_store_forgets_what_is_closed():
     model_id = store.add("a model")
     assert store.get(model_id) == "a model"
     store.remove(model_id)
-    assert "no model 'model-1' is open" in refused(lambda: store.get(model_id), Reason.UNKNOWN_MODEL)
+    assert f"no model '{model_id}' is open" in refused(lambda: store.get(model_id), Reason.UNKNOWN_MODEL)
 
 
 def test_an_unknown_device():

@@ -73,7 +73,7 @@ def test_the_same_request_is_the_same_operation(shim, loss_work, batches):
     shim.feed(loss_work.feed_id, batches)
     events = shim.watch(first)
     assert shim.start("once", evaluate_loss=loss_work) == first
-    assert shim.watch(first) == events
+    assert shim.watch(first)[-1] == events[-1]
 
 
 def test_a_watch_is_taken_up_where_it_was(shim, loss_work, batches):
@@ -89,10 +89,11 @@ def test_a_watch_is_taken_up_where_it_was(shim, loss_work, batches):
     assert call.result(timeout=30).batches == len(batches)
     rest = shim.watch(operation, after_seq=1)
     assert rest[-1].HasField("succeeded")
-    everything = shim.watch(operation)
-    assert [event.seq for event in everything] == list(range(1, len(everything) + 1))
-    assert everything[1:] == rest
-    assert shim.watch(operation, after_seq=len(everything)) == []
+    assert [event.seq for event in rest] == sorted({event.seq for event in rest})
+    assert rest[0].seq > 1
+    # Of what is over, only the last event is left.
+    assert shim.watch(operation) == rest[-1:]
+    assert shim.watch(operation, after_seq=rest[-1].seq) == []
 
 
 def test_progress_tells_how_far(shim, loss_work, batches):
@@ -141,7 +142,7 @@ def test_cancel_after_its_end_changes_nothing(shim, loss_work, batches):
     shim.feed(loss_work.feed_id, batches)
     events = shim.watch(operation)
     shim.cancel(operation)
-    assert shim.watch(operation) == events
+    assert shim.watch(operation) == events[-1:]
 
 
 def test_the_sender_is_held_back(shim, loss_work, model_id, rng):

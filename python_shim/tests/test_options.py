@@ -23,3 +23,14 @@ def test_the_clients_keepalive_is_no_offence():
 def test_a_chunk_fits_a_message_and_the_window():
     settings = dict(options.SERVER_OPTIONS)
     assert options.CHUNK_BYTES < settings["grpc.http2.lookahead_bytes"] < settings["grpc.max_receive_message_length"]
+
+
+def test_calls_that_hang_leave_threads_for_the_others():
+    unary_methods = ("Handshake", "Start", "Cancel", "Check")
+    held = sum(options.STREAMS_AT_A_TIME.values()) + len(unary_methods) * options.UNARY_CALLS_AT_A_TIME
+    assert held < options.RPC_THREADS
+
+
+def test_every_operation_can_be_watched_and_fed():
+    assert options.STREAMS_AT_A_TIME["/prunebridge.v1.OperationService/Watch"] >= options.MAX_OPERATIONS
+    assert options.STREAMS_AT_A_TIME["/prunebridge.v1.FeedService/Feed"] >= options.MAX_OPERATIONS

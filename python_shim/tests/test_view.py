@@ -202,11 +202,11 @@ def test_units_that_cannot_be(rng, units, reason, says):
 
 @pytest.fixture
 def store(rng):
+    """A store, the id of a model in it, and that of a view of it."""
     store = ModelStore()
     model = open_model("llama")
-    store.add(model)
-    store.add_view(view_of(model, rng), "model-1")
-    return store
+    model_id = store.add(model)
+    return store, model_id, store.add_view(view_of(model, rng), model_id)
 
 
 def refused(call, reason):
@@ -217,24 +217,27 @@ def refused(call, reason):
 
 
 def test_a_view_dies_with_its_parent_and_frees_its_memory(store):
-    weights = [weakref.ref(tensor) for tensor in stored_tensors(store.get("model-1")).values()]
+    store, model_id, view_id = store
+    weights = [weakref.ref(tensor) for tensor in stored_tensors(store.get(model_id)).values()]
     gc.disable()
     try:
-        store.remove("model-1")
+        store.remove(model_id)
         assert [one for one in weights if one() is not None] == []
     finally:
         gc.enable()
-    assert "no model 'model-2' is open" in refused(lambda: store.get("model-2"), Reason.UNKNOWN_MODEL)
+    assert f"no model '{view_id}' is open" in refused(lambda: store.get(view_id), Reason.UNKNOWN_MODEL)
 
 
 def test_a_view_closes_alone(store):
-    assert "open views: model-2" in refused(lambda: store.get_unviewed("model-1"), Reason.INVALID_REQUEST)
-    store.remove("model-2")
-    assert store.get_unviewed("model-1") is store.get("model-1")
+    store, model_id, view_id = store
+    assert f"open views: {view_id}" in refused(lambda: store.get_unviewed(model_id), Reason.INVALID_REQUEST)
+    store.remove(view_id)
+    assert store.get_unviewed(model_id) is store.get(model_id)
 
 
 def test_a_view_has_nothing_to_cut(store):
-    assert "a view of model-1" in refused(lambda: store.get_parent("model-2"), Reason.INVALID_REQUEST)
+    store, model_id, view_id = store
+    assert f"a view of {model_id}" in refused(lambda: store.get_parent(view_id), Reason.INVALID_REQUEST)
 
 
 def test_the_config_is_the_childs(rng):

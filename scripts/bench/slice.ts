@@ -82,7 +82,7 @@ console.log(
   ]),
 );
 console.log(`\nthe shim with torch imported takes ${idle} MB when it is idle`);
-//await rm(folder, { recursive: true, force: true });
+await rm(folder, { recursive: true, force: true });
 
 /** A shim that holds models has torch in memory, and that is counted: a load that fails imports it, and leaves nothing else. */
 async function importTorch(): Promise<void> {

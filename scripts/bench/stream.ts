@@ -14,9 +14,9 @@ const ROUNDS = 5;
 const TICKS_PER_SECOND = 100;
 const SIZES = [
   { mib: 1, batches: 256 },
-  { mib: 16, batches: 32 },
-  { mib: 64, batches: 8 },
-  { mib: 256, batches: 4 },
+  { mib: 16, batches: 16 },
+  { mib: 64, batches: 4 },
+  { mib: 256, batches: 2 },
 ];
 // One MLP block: no part of it reads a mask of four axes. A token's logits are one MiB.
 const CONFIG = {

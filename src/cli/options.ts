@@ -4,6 +4,16 @@ import { BATCH_DEFAULTS, type BatchShape, type OpenOptions, PruneError, parseJso
 /** Flags that choose how a model runs. */
 export type DeviceFlags = Required<Pick<OpenOptions, "device" | "dtype">>;
 
+/** Flags that choose the shim: one of its own, or one that runs already. */
+export interface ShimFlags {
+  readonly attach?: string;
+  readonly tokenFile?: string;
+  readonly tls?: boolean;
+  readonly tlsCa?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+}
+
 /** A subcommand with what all of them share. */
 export function command(name: string, summary: string): Command {
   return new Command(name).summary(summary).description(summary).option("--json", "print one JSON object on stdout, for scripts");
@@ -18,6 +28,17 @@ export function withDeviceFlags(to: Command): Command {
         .choices(["auto", "float32", "bfloat16", "float16"])
         .default("auto"),
     );
+}
+
+/** `--attach` and what goes with it. */
+export function withShimFlags(to: Command): Command {
+  return to
+    .option("--attach <address>", "use the shim that listens at host:port or unix:/path instead of starting one")
+    .option("--token-file <file>", "the file with the token of that shim")
+    .option("--tls", "speak TLS with it, by the certificate authorities that Node.js knows")
+    .option("--tls-ca <file>", "speak TLS with it, by these certificate authorities")
+    .option("--tls-cert <file>", "the certificate to prove oneself with")
+    .option("--tls-key <file>", "its key");
 }
 
 /** `--seq-length`, `--samples` and `--batch-size`. */

@@ -20,7 +20,7 @@ import {
   type ScoreFile,
   type SearchOutline,
 } from "../index.js";
-import { batchShape, type DeviceFlags, readExportConfig } from "./options.js";
+import { batchShape, type DeviceFlags, readExportConfig, type ShimFlags } from "./options.js";
 import {
   type BoundFlags,
   boundsOf,
@@ -32,7 +32,7 @@ import {
 } from "./searchFlags.js";
 
 /** The flags of `prunebridge prune`. */
-export interface PruneFlags extends DeviceFlags, BoundFlags, SpaceFlags, JudgeFlags {
+export interface PruneFlags extends DeviceFlags, ShimFlags, BoundFlags, SpaceFlags, JudgeFlags {
   readonly json?: boolean;
   readonly out: string;
   readonly exportConfig?: string;

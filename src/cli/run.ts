@@ -1,4 +1,5 @@
 import { Bridge, PruneError, type RunOptions, type SpawnOptions } from "../index.js";
+import type { ShimFlags } from "./options.js";
 import { ProgressBar } from "./progressBar.js";
 
 /** Exit codes: done, failed, bad input. */
@@ -28,10 +29,23 @@ export async function runCommand(flags: { json?: boolean }, body: (options: RunO
   }
 }
 
-/** Runs work on a shim of its own. */
-export async function withBridge<T>(body: (bridge: Bridge) => Promise<T>, options: SpawnOptions = {}): Promise<T> {
-  await using bridge = await Bridge.spawn(options);
+/** Runs work on a shim of its own, or on the one that the flags name; what that may call, its operator has said. */
+export async function withBridge<T>(flags: ShimFlags, body: (bridge: Bridge) => Promise<T>, options: SpawnOptions = {}): Promise<T> {
+  await using bridge = await openBridge(flags, options);
   return await body(bridge);
+}
+
+async function openBridge({ attach, tokenFile, ...tlsFlags }: ShimFlags, options: SpawnOptions): Promise<Bridge> {
+  const { tls, tlsCa: ca, tlsCert: cert, tlsKey: key } = tlsFlags;
+  const files = [ca, cert, key];
+  if (attach === undefined) {
+    if ([tokenFile, tls, ...files].every((flag) => flag === undefined)) return Bridge.spawn(options);
+    throw new PruneError("BAD_OPTION", "--token-file and --tls flags are for a shim that runs already", {
+      hint: "give its --attach host:port",
+    });
+  }
+  if (files.every((flag) => flag === undefined)) return Bridge.attach(attach, { tokenFile, tls: tls || undefined });
+  return Bridge.attach(attach, { tokenFile, tls: { ca, cert, key } });
 }
 
 function reportError(error: unknown, asJson: boolean): void {

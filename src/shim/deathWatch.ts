@@ -7,6 +7,7 @@ const MAYBE_DEATH: readonly ErrorCode[] = ["SHIM_UNREACHABLE", "SHIM_STALLED", "
 
 /** Ends whatever waits for a process when that process ends, with the error that says how it ended. */
 export class DeathWatch {
+  readonly gone: readonly ErrorCode[] = ["SHIM_DIED", "SHIM_UNREACHABLE", "SHIM_SHUTTING_DOWN"];
   readonly #waiting = new Set<(error: PruneError) => void>();
   readonly #exitNews: number;
   #end: PruneError | undefined;

@@ -1,9 +1,6 @@
-import { type ErrorCode, PruneError } from "../errors.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
 import { type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
-
-const GONE: readonly ErrorCode[] = ["SHIM_DIED", "SHIM_UNREACHABLE", "SHIM_SHUTTING_DOWN"];
 
 /** Loads a checkpoint folder; gives the id that the shim knows it by. */
 export async function openModel(
@@ -20,7 +17,7 @@ export async function closeModel(session: ShimSession, modelId: string): Promise
   try {
     await session.run({ $case: "closeModel", value: { modelId } });
   } catch (error) {
-    if (!(error instanceof PruneError) || !GONE.includes(error.code)) throw error;
+    if (!session.isGone(error)) throw error;
   }
 }
 

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Metadata } from "@grpc/grpc-js";
 import { onAbort, throwIfCancelled } from "../cancel.js";
 import { type ErrorCode, PruneError } from "../errors.js";
@@ -8,6 +9,7 @@ import { withTotal } from "../progress.js";
 import type { Tensor } from "../tensor.js";
 import { Drawing } from "./drawing.js";
 import { type FeedSource, sendFeed } from "./feed.js";
+import { Holdings } from "./holdings.js";
 import type { Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
 import { callUnary, readStream, type Stubs } from "./rpc.js";
@@ -37,6 +39,7 @@ export interface Run {
 export class Operations {
   readonly #stubs: Stubs;
   readonly #timeouts: Timeouts;
+  readonly #holdings = new Holdings();
 
   constructor(stubs: Stubs, timeouts: Timeouts) {
     this.#stubs = stubs;
@@ -50,6 +53,7 @@ export class Operations {
     const operationId = await this.#start(work);
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
     const undo = signal && onAbort(signal, cancel);
+    const end = this.#holdings.begin(cancel);
     const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed, new Drawing(this), abandoned)) : undefined;
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
@@ -59,6 +63,7 @@ export class Operations {
       const { error } = (await feeding) ?? {};
       // Some of what it gave back may be lost.
       if (error !== undefined) throw error;
+      this.#holdings.note(work, done);
       return { operationId, done };
     } catch (error) {
       // Where it is not the operation that failed, it must not go on with nobody waiting for it.
@@ -68,7 +73,16 @@ export class Operations {
       throw signal?.aborted ? error : causeOf(error, fed?.error);
     } finally {
       undo?.();
+      end();
     }
+  }
+
+  /** Cancels what runs, and closes the models that were opened. A shim that is at other work is not waited for. */
+  async release(abandoned: AbortSignal): Promise<void> {
+    await this.#holdings.cancelAll(this.#timeouts.detach);
+    const closing = this.#holdings.models.map((modelId) => this.#start({ $case: "closeModel", value: { modelId } }));
+    const ends = (await Promise.all(closing)).map((operationId) => this.#watch(operationId, undefined, abandoned));
+    await Promise.race([Promise.allSettled(ends), sleep(this.#timeouts.detach, undefined, { ref: false })]);
   }
 
   /** Fetches the tensors that an operation left. */

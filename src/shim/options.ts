@@ -35,6 +35,8 @@ export interface Timeouts {
   readonly keepalive: number;
   /** From a ping to its answer, or the connection is given up. Default: 10 s. */
   readonly keepaliveAnswer: number;
+  /** How long a connection that closes waits for what it had in a shim that goes on, twice. Default: 5 s. */
+  readonly detach: number;
   /** Between SIGTERM and SIGKILL. Default: 30 s. */
   readonly terminate: number;
   /** How long a broken connection may precede the news that the process has ended. Default: 2 s. */
@@ -50,13 +52,19 @@ export const TIMEOUTS: Timeouts = {
   stall: 60_000,
   keepalive: 30_000,
   keepaliveAnswer: 10_000,
+  detach: 5_000,
   terminate: 30_000,
   exitNews: 2_000,
 };
 
 /** Channel options; the shim's options module has their counterparts. gRPC ignores a misspelt name in silence, so a test checks each. */
-export function channelOptions({ keepalive, keepaliveAnswer }: Timeouts): ChannelOptions {
-  return { ...CHANNEL_OPTIONS, "grpc.keepalive_time_ms": keepalive, "grpc.keepalive_timeout_ms": keepaliveAnswer };
+export function channelOptions({ keepalive, keepaliveAnswer }: Timeouts, serverName?: string): ChannelOptions {
+  return {
+    ...CHANNEL_OPTIONS,
+    "grpc.keepalive_time_ms": keepalive,
+    "grpc.keepalive_timeout_ms": keepaliveAnswer,
+    ...(serverName !== undefined && { "grpc.ssl_target_name_override": serverName, "grpc.default_authority": serverName }),
+  };
 }
 
 /** How often a call is tried again while the shim is unavailable, and the pause before each try, in milliseconds. */

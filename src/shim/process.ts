@@ -7,10 +7,12 @@ import { execa } from "execa";
 import { z } from "zod";
 import { PruneError } from "../errors.js";
 import { checkAllowName } from "../pythonRef.js";
+import { type Endpoint, socketEndpoint } from "./endpoint.js";
 import { LogTail } from "./logTail.js";
 import { TIMEOUTS, type Timeouts } from "./options.js";
 import { findPython, SHIM_PATH } from "./python.js";
 import { makeSocketFolder, SOCKET } from "./socketFolder.js";
+import { Token } from "./token.js";
 import { codeOfReasonName } from "./translate.js";
 
 /** How to start a shim. */
@@ -25,6 +27,8 @@ export interface SpawnOptions {
    * found as Python finds them: beside the working directory, PYTHONPATH in `env`, installed.
    */
   readonly allowPython?: readonly string[];
+  /** Folders that checkpoints are read from and written to: what lies outside of them, the shim leaves alone. Default: all that the user may use. */
+  readonly roots?: readonly string[];
   /** Called with the shim's log as it is written. Default: only the tail is kept, for errors. */
   readonly onLog?: (text: string) => void;
   /** Limits on waiting, in milliseconds, where the defaults do not fit. */
@@ -32,13 +36,13 @@ export interface SpawnOptions {
 }
 
 const readiness = z.discriminatedUnion("event", [
-  z.looseObject({ event: z.literal("ready"), address: z.string(), boot_id: z.string(), pid: z.number() }),
+  z.looseObject({ event: z.literal("ready") }),
   z.looseObject({ event: z.literal("failed"), reason: z.string(), message: z.string(), hint: z.string().default("") }),
 ]);
 
 /** A shim that this process started and that ends with it. */
 export class ShimProcess {
-  readonly address: string;
+  readonly endpoint: Endpoint;
   /** Resolves with the error to give callers, once the process has ended. */
   readonly died: Promise<PruneError>;
   /** The Python functions and modules that it may call. */
@@ -48,13 +52,18 @@ export class ShimProcess {
   readonly #patience: number;
   #stopping: Promise<void> | undefined;
 
-  private constructor(child: Child, folder: string, address: string, { allowPython = [], timeouts }: SpawnOptions) {
+  private constructor(child: Child, folder: string, endpoint: Endpoint, { allowPython = [], timeouts }: SpawnOptions) {
     this.#child = child;
     this.#folder = folder;
     this.#patience = timeouts?.terminate ?? TIMEOUTS.terminate;
-    this.address = address;
+    this.endpoint = endpoint;
     this.allowPython = allowPython;
     this.died = child.exited.then((how) => deathError("SHIM_DIED", `the shim ended unasked (${how})`, child.log));
+  }
+
+  /** The shim's socket, `unix:PATH`. */
+  get address(): string {
+    return this.endpoint.address;
   }
 
   /** The shim's process id. */
@@ -70,10 +79,12 @@ export class ShimProcess {
   static async start(options: SpawnOptions = {}): Promise<ShimProcess> {
     options.allowPython?.forEach(checkAllowName);
     const folder = await makeSocketFolder();
-    const child = startChild(findPython(options.python), join(folder, SOCKET), options);
+    const socket = join(folder, SOCKET);
+    const endpoint = socketEndpoint(socket, Token.random());
+    const child = startChild(findPython(options.python), socket, endpoint.token, options);
     try {
-      const address = await awaitReadiness(child, options.timeouts?.spawn ?? TIMEOUTS.spawn);
-      return new ShimProcess(child, folder, address, options);
+      await awaitReadiness(child, options.timeouts?.spawn ?? TIMEOUTS.spawn);
+      return new ShimProcess(child, folder, endpoint, options);
     } catch (error) {
       killGroup(child, "SIGKILL");
       await child.exited;
@@ -112,8 +123,9 @@ interface Child {
   readonly exited: Promise<string>;
 }
 
-function startChild(python: string, socket: string, options: SpawnOptions): Child {
+function startChild(python: string, socket: string, token: Token, options: SpawnOptions): Child {
   const args = ["-m", "prunebridge_shim", "serve", "--socket", socket, "--ready-fd", "3", "--parent-pid", String(process.pid)];
+  for (const root of options.roots ?? []) args.push("--root", root);
   for (const name of options.allowPython ?? []) args.push("--allow-python", name);
   const pythonPath = [SHIM_PATH, options.env?.["PYTHONPATH"] ?? process.env["PYTHONPATH"]].filter(Boolean).join(":");
   const child = execa(python, args, {
@@ -126,6 +138,7 @@ function startChild(python: string, socket: string, options: SpawnOptions): Chil
     cleanup: false,
   });
   child.stdin.on("error", () => {});
+  child.stdin.write(`${token.reveal()}\n`);
   if (options.onLog) child.stderr.on("data", (data: Buffer | string) => options.onLog?.(String(data)));
   return {
     pid: child.pid ?? 0,
@@ -140,7 +153,7 @@ function startChild(python: string, socket: string, options: SpawnOptions): Chil
   };
 }
 
-async function awaitReadiness(child: Child, timeout: number): Promise<string> {
+async function awaitReadiness(child: Child, timeout: number): Promise<void> {
   const patience = new AbortController();
   const line = await Promise.race([
     firstLine(child.readyLines),
@@ -154,7 +167,7 @@ async function awaitReadiness(child: Child, timeout: number): Promise<string> {
       () => new Promise<never>(() => {}),
     ),
   ]).finally(() => patience.abort());
-  return readAddress(line, child);
+  checkReady(line, child);
 }
 
 async function firstLine(stream: Readable): Promise<string> {
@@ -163,7 +176,7 @@ async function firstLine(stream: Readable): Promise<string> {
   return new Promise<never>(() => {});
 }
 
-function readAddress(line: string, child: Child): string {
+function checkReady(line: string, child: Child): void {
   let message: unknown;
   try {
     message = JSON.parse(line);
@@ -173,7 +186,7 @@ function readAddress(line: string, child: Child): string {
   const parsed = readiness.safeParse(message);
   if (!parsed.success)
     throw deathError("SHIM_START_FAILED", `${child.python} sent a readiness line that is none: ${line.slice(0, 200)}`, child.log);
-  if (parsed.data.event === "ready") return parsed.data.address;
+  if (parsed.data.event === "ready") return;
   const { reason, message: text, hint } = parsed.data;
   throw new PruneError(codeOfReasonName(reason), text, hint ? { hint } : {});
 }

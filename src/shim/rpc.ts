@@ -1,12 +1,14 @@
-import { type ClientReadableStream, credentials, makeClientConstructor, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, InterceptingCall, type Interceptor, makeClientConstructor, type ServiceError } from "@grpc/grpc-js";
 import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
 import { FeedServiceClient, FeedServiceService, OperationServiceClient, OperationServiceService } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
 import { readFeedResponse, readResultResponse, writeRequest } from "./chunks.js";
+import type { Endpoint } from "./endpoint.js";
 import { channelOptions, type Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
 import type { Silence } from "./silence.js";
+import type { Token } from "./token.js";
 
 // The generated clients, but for the two methods that carry chunks.
 const FeedClient = makeClientConstructor(
@@ -25,17 +27,28 @@ export interface Stubs {
   readonly feeds: FeedServiceClient;
 }
 
-/** Connects to a shim's address; nothing is sent yet. */
-export function connect(address: string, timeouts: Timeouts): Stubs {
-  const insecure = credentials.createInsecure();
-  const options = channelOptions(timeouts);
-  const operations = new OperationClient(address, insecure, options);
+/** Makes the stubs for a shim, whose every call carries its token; nothing is sent yet. */
+export function connect({ target, token, credentials, serverName }: Endpoint, timeouts: Timeouts): Stubs {
+  const options = { ...channelOptions(timeouts, serverName), interceptors: [bearing(token)] };
+  const operations = new OperationClient(target, credentials, options);
   const shared = { ...options, channelOverride: operations.getChannel() };
   return {
     operations,
-    session: new SessionServiceClient(address, insecure, shared),
-    feeds: new FeedClient(address, insecure, shared),
+    session: new SessionServiceClient(target, credentials, shared),
+    feeds: new FeedClient(target, credentials, shared),
   };
+}
+
+function bearing(token: Token): Interceptor {
+  return (options, next) =>
+    new InterceptingCall(next(options), {
+      start: (metadata, listener, start) => {
+        // The caller's own metadata serve many calls.
+        const own = metadata.clone();
+        own.set("authorization", `Bearer ${token.reveal()}`);
+        start(own, listener);
+      },
+    });
 }
 
 /** Closes a connection. */

@@ -1,6 +1,7 @@
 import { type ServiceError, status } from "@grpc/grpc-js";
 import { type ErrorCode, PruneError } from "../errors.js";
 import { ErrorDetail, ErrorReason } from "../gen/prunebridge/v1/error.js";
+import { hintOnConnection } from "./connectionHints.js";
 
 const DETAIL_KEY = "prunebridge-error-bin";
 
@@ -62,7 +63,10 @@ export function fromCallError(error: unknown): PruneError {
     case status.DEADLINE_EXCEEDED:
       return new PruneError("SHIM_STALLED", `the shim did not answer in time (${error.details})`, { hint: "see its log", cause: error });
     case status.UNAVAILABLE:
-      return new PruneError("SHIM_UNREACHABLE", `the shim cannot be reached: ${error.details}`, { cause: error });
+      return new PruneError("SHIM_UNREACHABLE", `the shim cannot be reached: ${error.details}`, {
+        hint: hintOnConnection(error.details),
+        cause: error,
+      });
     case status.RESOURCE_EXHAUSTED:
       return new PruneError("LIMIT_EXCEEDED", `a call is beyond what is taken at a time: ${error.details}`, {
         hint: "the shim's limits are in bridge.shim.limits",

@@ -15,7 +15,7 @@ import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
 import { mulberry32, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { failureOf } from "../fixtures/failures.js";
 import { FlakyProxy } from "../fixtures/flakyProxy.js";
-import { modelOver, openSession } from "../fixtures/sessions.js";
+import { modelOver, openSession, tokenEnvironment } from "../fixtures/sessions.js";
 
 const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), "..", "fixtures");
 const BOUND_MS = 5_000;
@@ -87,7 +87,7 @@ describe("a connection that breaks", () => {
   it("under a result has it read again", async () => {
     const proxy = await FlakyProxy.to(shim.address);
     const { model } = await client();
-    const stubs = connectShim(proxy.address, TIMEOUTS);
+    const stubs = connectShim({ ...shim.endpoint, target: proxy.address }, TIMEOUTS);
     onTestFinished(() => disconnect(stubs));
     const operations = new Operations(stubs, TIMEOUTS);
     const hooks = [{ key: "layer", module: "model.layers.1", side: 0, reduction: 2 }];
@@ -168,7 +168,9 @@ describe("two clients of one shim", () => {
   it("may be processes of their own", async () => {
     const folder = await writeCheckpoint(await temporaryFolder());
     const run = (): Promise<{ stdout: string }> =>
-      execa(process.execPath, ["--import", "tsx", join(FIXTURES, "lossesOver.ts"), shim.address, folder, "20"]);
+      execa(process.execPath, ["--import", "tsx", join(FIXTURES, "lossesOver.ts"), shim.address, folder, "20"], {
+        env: tokenEnvironment(shim),
+      });
     const [one, other] = await Promise.all([run(), run()]);
     expect(other.stdout).toBe(one.stdout);
     expect(new Set(JSON.parse(one.stdout) as number[]).size).toBe(1);

@@ -11,7 +11,7 @@ import { BATCHES, WITH_PYTHON } from "../fixtures/calibration.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { failureOf } from "../fixtures/failures.js";
 import { sliceIn } from "../fixtures/planted.js";
-import { cutterOver, modelOver, openSession } from "../fixtures/sessions.js";
+import { cutterOver, modelOver, openSession, tokenEnvironment } from "../fixtures/sessions.js";
 
 const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), "..", "fixtures");
 const BOUND_MS = 5_000;
@@ -88,7 +88,9 @@ describe.skipIf(PRLIMIT.failed)("a disk that is full", () => {
   const place = async () => ({ folder: await writeCheckpoint(await temporaryFolder()), checkpoint: join(await temporaryFolder(), "kept") });
   const pruneWithoutRoom = async (...args: string[]): Promise<unknown> => {
     const script = join(FIXTURES, "pruneOnFullDisk.ts");
-    return JSON.parse((await execa(process.execPath, ["--import", "tsx", script, shim.address, ...args])).stdout);
+    return JSON.parse(
+      (await execa(process.execPath, ["--import", "tsx", script, shim.address, ...args], { env: tokenEnvironment(shim) })).stdout,
+    );
   };
 
   it("under the scores leaves none, and is no matter once there is room", async () => {

@@ -10,6 +10,7 @@ import { readPlanFile, readScoreFile, type StateDict } from "../../src/index.js"
 import { ShimProcess } from "../../src/shim/process.js";
 import { mulberry32, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { MOMENTS, RESUMABLE, type ResumableRun, WRITES } from "../fixtures/resumable.js";
+import { tokenEnvironment } from "../fixtures/sessions.js";
 
 const SCRIPT = join(dirname(fileURLToPath(import.meta.url)), "..", "fixtures", "pruneResumably.ts");
 const SOAK = process.env["PRUNEBRIDGE_SOAK"] === "1";
@@ -55,7 +56,11 @@ async function runOnce(run: Omit<ResumableRun, "log">, killAfterMs?: number): Pr
   const before = await knownIn(run.checkpoint);
   const log = `${run.checkpoint}.log`;
   await rm(log, { force: true });
-  const child = execa(process.execPath, ["--import", "tsx", SCRIPT, JSON.stringify({ ...run, log })], { reject: false, stderr: "inherit" });
+  const child = execa(process.execPath, ["--import", "tsx", SCRIPT, JSON.stringify({ ...run, log })], {
+    reject: false,
+    stderr: "inherit",
+    env: tokenEnvironment(shim),
+  });
   if (killAfterMs !== undefined) {
     await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
     await sleep(killAfterMs);

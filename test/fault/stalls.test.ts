@@ -10,7 +10,7 @@ import { temporaryFolder } from "../fixtures/checkpoints.js";
 import { failureOf, isAlive, spawnForTest } from "../fixtures/failures.js";
 import { FlakyProxy } from "../fixtures/flakyProxy.js";
 import { planted, sliceIn } from "../fixtures/planted.js";
-import { cutterOver, openSession } from "../fixtures/sessions.js";
+import { cutterOver, noShim, openSession } from "../fixtures/sessions.js";
 
 const TIMEOUTS = { unary: 1_000, stall: 1_500, exitNews: 200 };
 const SLACK_MS = 2_000;
@@ -88,8 +88,7 @@ describe("a connection that goes silent", () => {
 });
 
 describe("an address where no shim answers", () => {
-  const open = (path: string, connect: number): Promise<ShimSession> =>
-    openSession({ address: `unix:${path}`, allowPython: [] }, { timeouts: { connect, exitNews: 100 } });
+  const open = (path: string, connect: number): Promise<ShimSession> => openSession(noShim(path), { timeouts: { connect, exitNews: 100 } });
 
   /** Listens until the test ends, and does something with each connection. */
   async function listen(onConnection: (socket: Socket) => void): Promise<string> {

@@ -1,6 +1,6 @@
 """The models that are open, by their ids."""
 
-import itertools
+import secrets
 from typing import Any
 
 import torch
@@ -14,11 +14,10 @@ class ModelStore:
     def __init__(self) -> None:
         self._models: dict[str, Any] = {}
         self._parents: dict[str, str] = {}
-        self._numbers = itertools.count(1)
 
     def add(self, model: Any) -> str:
-        """Keeps a model; gives its id."""
-        model_id = f"model-{next(self._numbers)}"
+        """Keeps a model; gives its id, which nobody can guess: who was not told it cannot close the model."""
+        model_id = f"model-{secrets.token_hex(8)}"
         self._models[model_id] = model
         return model_id
 
@@ -73,8 +72,11 @@ class ModelStore:
 
     def _check(self, model_id: str) -> None:
         if model_id not in self._models:
-            known = ", ".join(self._models) or "none"
-            raise ShimError(Reason.UNKNOWN_MODEL, f"no model {model_id!r} is open", f"open are: {known}")
+            raise ShimError(
+                Reason.UNKNOWN_MODEL,
+                f"no model {model_id!r} is open",
+                "its id is told when it is opened; another boot id means that all are gone",
+            )
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""One operation: its events, its end and what it leaves."""
+"""One operation: its latest progress, its end and what it leaves."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ PROGRESS_SECONDS = 0.1
 
 
 class Operation:
-    """A piece of work that was started. Sequence numbers of its events count from 1."""
+    """A piece of work that was started. Sequence numbers of its events count from 1; only the latest event is kept."""
 
     def __init__(self, kind: str, work: Any, feed: Feed | None) -> None:
         self.id = uuid4().hex
@@ -26,7 +26,7 @@ class Operation:
         self.work = work
         self._feed = feed
         self._changed = Condition()
-        self._events: list[operation_pb2.WatchResponse] = []
+        self._latest = operation_pb2.WatchResponse()
         self._running = False
         self._cancelled = False
         self._ended = False
@@ -81,25 +81,26 @@ class Operation:
         return tick
 
     def follow(self, after_seq: int, is_watched: Callable[[], bool]) -> Iterator[operation_pb2.WatchResponse]:
-        """Yields the events after a sequence number as they come, and signs of life, until the last or nobody watches.
+        """Yields the latest event after a sequence number, signs of life, and the last event, until nobody watches.
 
         Raises:
             ShimError: INVALID_REQUEST for a sequence number that was never given.
         """
         seen = after_seq
-        if seen > len(self._events):
-            raise ShimError(Reason.INVALID_REQUEST, f"after_seq {seen} is beyond the last event, {len(self._events)}")
+        if seen > self._latest.seq:
+            raise ShimError(Reason.INVALID_REQUEST, f"after_seq {seen} is beyond the last event, {self._latest.seq}")
         while True:
             with self._changed:
-                if seen == len(self._events) and not self._ended and is_watched():
+                if seen == self._latest.seq and not self._ended and is_watched():
                     self._changed.wait(HEARTBEAT_SECONDS)
-                fresh, ended = self._events[seen:], self._ended
-            yield from fresh
-            seen += len(fresh)
+                latest, ended = self._latest, self._ended
+            if latest.seq > seen:
+                yield latest
             if ended or not is_watched():
                 return
-            if not fresh:
+            if latest.seq == seen:
                 yield operation_pb2.WatchResponse(seq=seen)
+            seen = latest.seq
 
     def wake(self) -> None:
         """Lets followers look whether they are still watched."""
@@ -147,6 +148,6 @@ class Operation:
 
     def _append(self, event: operation_pb2.WatchResponse) -> None:
         with self._changed:
-            event.seq = len(self._events) + 1
-            self._events.append(event)
+            event.seq = self._latest.seq + 1
+            self._latest = event
             self._changed.notify_all()

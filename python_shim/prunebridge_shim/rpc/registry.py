@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.operations import Operation
+from prunebridge_shim.rpc.options import MAX_OPERATIONS
 from prunebridge_shim.rpc.requests import brings_batches
 
 LANES = {"slice": "storage", "tokenize": "storage"}
@@ -51,13 +52,19 @@ class Registry:
         """Queues work under a request id; the same id again gives the same operation.
 
         Raises:
-            ShimError: SHUTTING_DOWN, or INVALID_REQUEST for a feed id that is missing or in use.
+            ShimError: SHUTTING_DOWN, LIMIT_EXCEEDED, or INVALID_REQUEST for a feed id that is missing or in use.
         """
         with self._lock:
             if request_id in self._by_request:
                 return self._by_request[request_id]
             if self._closing:
                 raise ShimError(Reason.SHUTTING_DOWN, "the shim is shutting down and starts nothing new")
+            if len(self._operations) - len(self._ended) >= MAX_OPERATIONS:
+                raise ShimError(
+                    Reason.LIMIT_EXCEEDED,
+                    f"{MAX_OPERATIONS} operations are queued or running, which is the most",
+                    "wait for some to end",
+                )
             feed = self._new_feed(kind, work) if hasattr(work, "feed_id") and not brings_batches(work) else None
             operation = Operation(kind, work, feed)
             self._operations[operation.id] = self._by_request[request_id] = operation

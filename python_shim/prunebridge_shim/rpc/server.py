@@ -1,6 +1,7 @@
 """A server with all services of the shim."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from uuid import uuid4
 
 import grpc
@@ -8,11 +9,14 @@ import grpc
 from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2_grpc, session_pb2_grpc
+from prunebridge_shim.rpc.access import Access
 from prunebridge_shim.rpc.chunks import chunk_methods
 from prunebridge_shim.rpc.feed_service import FeedService
+from prunebridge_shim.rpc.gates import TokenGate, Turnstile
 from prunebridge_shim.rpc.health import Health
 from prunebridge_shim.rpc.options import RPC_THREADS, SERVER_OPTIONS
 from prunebridge_shim.rpc.registry import Registry
+from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.services import OperationService, SessionService
 from prunebridge_shim.rpc.worker import ShimWorker
 
@@ -23,33 +27,61 @@ GRACE_SECONDS = 2.0
 """For streams to tell their last event."""
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What clients may do.
+
+    Attributes:
+        access: The tokens that are known, and their rights.
+        roots: The folders that requests may name paths in.
+        entry_points: The Python functions that may be called by name.
+    """
+
+    access: Access
+    roots: Roots
+    entry_points: EntryPoints
+
+
 class ShimServer:
     """Serves one address until it is stopped."""
 
-    def __init__(self, address: str, entry_points: EntryPoints) -> None:
-        self.address = address
+    def __init__(self, address: str, allowed: Allowed, credentials: grpc.ServerCredentials | None = None) -> None:
+        """`address` is gRPC's spelling, `unix:PATH` or `HOST:PORT`; without credentials it is served as it is."""
         self.boot_id = str(uuid4())
+        self._address = address
+        self._credentials = credentials
         self._health = Health()
-        self._registry = Registry(ShimWorker(entry_points))
-        self._server = grpc.server(ThreadPoolExecutor(RPC_THREADS, "rpc"), options=SERVER_OPTIONS)
-        session_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.boot_id), self._server)
-        operations = OperationService(self._registry)
+        self._registry = Registry(ShimWorker(allowed.entry_points, allowed.roots))
+        self._server = grpc.server(
+            ThreadPoolExecutor(RPC_THREADS, "rpc"),
+            interceptors=(TokenGate(allowed.access), Turnstile()),
+            options=SERVER_OPTIONS,
+        )
+        session = SessionService(self.boot_id, allowed.access)
+        operations = OperationService(self._registry, allowed.access, allowed.roots)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
         feeds = FeedService(self._registry)
         self._server.add_generic_rpc_handlers(chunk_methods(feeds.Feed, operations.ReadResult))
         operation_pb2_grpc.add_OperationServiceServicer_to_server(operations, self._server)
         self._server.add_generic_rpc_handlers((self._health.handler(),))
 
-    def start(self) -> None:
-        """Binds the address and begins to serve; raises STORAGE_FAILED where that fails."""
+    def start(self) -> int:
+        """Binds the address and begins to serve; gives the port, if there is one. Raises STORAGE_FAILED."""
         try:
-            bound = self._server.add_insecure_port(self.address)
+            if self._credentials is None:
+                bound = self._server.add_insecure_port(self._address)
+            else:
+                bound = self._server.add_secure_port(self._address, self._credentials)
         except RuntimeError:
             bound = 0
         if not bound:
             raise ShimError(
-                Reason.STORAGE_FAILED, f"cannot listen on {self.address}", "check that its folder can be written"
+                Reason.STORAGE_FAILED,
+                f"cannot listen on {self._address}",
+                "check that its folder can be written, or that the host is this machine and the port is free",
             )
         self._server.start()
+        return int(bound)
 
     def stop(self) -> None:
         """Refuses new work, cancels what there is, and lets the streams tell before it ends."""

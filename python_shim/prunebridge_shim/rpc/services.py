@@ -10,9 +10,14 @@ from prunebridge_shim import __version__
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, operation_pb2_grpc, session_pb2, session_pb2_grpc
 from prunebridge_shim.rpc import capabilities, options
+from prunebridge_shim.rpc.access import Access
 from prunebridge_shim.rpc.calls import streaming, unary
 from prunebridge_shim.rpc.registry import Registry
+from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.wire import responses_of
+
+CLIENT_CHARACTERS = 100
+"""Of a client's name, for the log."""
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +25,16 @@ log = logging.getLogger(__name__)
 class SessionService(session_pb2_grpc.SessionServiceServicer):
     """Tells what this shim is."""
 
-    def __init__(self, boot_id: str) -> None:
+    def __init__(self, boot_id: str, access: Access) -> None:
         self._boot_id = boot_id
+        self._access = access
 
     @unary
-    def Handshake(self, request: session_pb2.HandshakeRequest, _context: Any) -> session_pb2.HandshakeResponse:  # noqa: N802
+    def Handshake(  # noqa: N802
+        self, request: session_pb2.HandshakeRequest, context: grpc.ServicerContext
+    ) -> session_pb2.HandshakeResponse:
         """Agrees on a protocol version."""
+        grant = self._access.of_call(context.invocation_metadata())
         ours = options.PROTOCOL_VERSIONS
         protocol = min(request.protocol_max, ours[-1])
         if protocol < max(request.protocol_min, ours[0]):
@@ -35,7 +44,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
                 f" shim {__version__} speaks {ours[0]} to {ours[-1]}",
                 "install matching versions of prunebridge and prunebridge-shim",
             )
-        log.info("handshake with %s", request.client or "a client without a name")
+        log.info("handshake with %r", request.client[:CLIENT_CHARACTERS])
         one = dict.fromkeys(("world_size", "tensor", "pipeline", "data", "context", "expert"), 1)
         return session_pb2.HandshakeResponse(
             protocol=protocol,
@@ -51,26 +60,44 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
                 max_message_bytes=options.MAX_MESSAGE_BYTES,
                 chunk_bytes=options.CHUNK_BYTES,
                 feed_depth=options.FEED_DEPTH,
+                max_batch_bytes=options.MAX_BATCH_BYTES,
+                max_operations=options.MAX_OPERATIONS,
+                starts_per_second=options.STARTS_PER_SECOND,
             ),
             libraries=capabilities.libraries(),
+            rights=[f"RIGHT_{right.name}" for right in grant.rights],
         )
 
 
 class OperationService(operation_pb2_grpc.OperationServiceServicer):
     """Starts, watches and cancels operations, and hands out what they leave."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, access: Access, roots: Roots) -> None:
         self._registry = registry
+        self._access = access
+        self._roots = roots
 
     @unary
-    def Start(self, request: operation_pb2.StartRequest, _context: Any) -> operation_pb2.StartResponse:  # noqa: N802
+    def Start(  # noqa: N802
+        self, request: operation_pb2.StartRequest, context: grpc.ServicerContext
+    ) -> operation_pb2.StartResponse:
         """Queues work."""
+        grant = self._access.of_call(context.invocation_metadata())
         kind = request.WhichOneof("work")
         if not request.request_id or kind is None:
             lacking = "no work" if request.request_id else "no request_id"
             raise ShimError(Reason.INVALID_REQUEST, f"the request to start names {lacking}")
+        grant.check(kind)
+        if not grant.starts.take():
+            raise ShimError(
+                Reason.LIMIT_EXCEEDED,
+                f"more than {options.STARTS_PER_SECOND} operations were started in a second",
+                "start them more slowly",
+            )
         capabilities.require(kind)
-        operation = self._registry.start(request.request_id, kind, getattr(request, kind))
+        work = getattr(request, kind)
+        self._roots.confine(kind, work)
+        operation = self._registry.start(request.request_id, kind, work)
         return operation_pb2.StartResponse(operation_id=operation.id)
 
     @streaming
@@ -83,9 +110,13 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
         yield from operation.follow(request.after_seq, context.is_active)
 
     @unary
-    def Cancel(self, request: operation_pb2.CancelRequest, _context: Any) -> operation_pb2.CancelResponse:  # noqa: N802
+    def Cancel(  # noqa: N802
+        self, request: operation_pb2.CancelRequest, context: grpc.ServicerContext
+    ) -> operation_pb2.CancelResponse:
         """Asks an operation to end."""
-        self._registry.get(request.operation_id).cancel()
+        operation = self._registry.get(request.operation_id)
+        self._access.of_call(context.invocation_metadata()).check(operation.kind)
+        operation.cancel()
         return operation_pb2.CancelResponse()
 
     @streaming

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2
 from prunebridge_shim.rpc.chunks import response_of
+from prunebridge_shim.rpc.limits import BatchRoom
 from prunebridge_shim.rpc.options import CHUNK_BYTES
 from prunebridge_shim.tensors import Batch, HostTensor, byte_length, is_packed
 
 MAX_AXES = 64
-MAX_TENSOR_BYTES = 1 << 32
-"""A batch or an index set comes nowhere near; a length that was garbled does."""
 
 
 def dtype_of(wire: int, name: str) -> str:
@@ -39,18 +38,20 @@ class BatchAssembler:
     def __init__(self) -> None:
         self._batch: dict[str, HostTensor] = {}
         self._pending: _Pending | None = None
+        self._room = BatchRoom()
 
     def add(self, chunk: tensor_pb2.TensorChunk, data: bytes | memoryview) -> None:
         """Takes the next chunk and its data.
 
         Raises:
-            ShimError: INVALID_REQUEST for a chunk out of place, BAD_TENSOR for a tensor that cannot be.
+            ShimError: INVALID_REQUEST for a chunk out of place, BAD_TENSOR for a tensor that cannot be, LIMIT_EXCEEDED
+                for a batch that would grow too large.
         """
         if chunk.HasField("info"):
             self._check_complete()
             if chunk.info.name in self._batch:
                 raise _misplaced(f"the batch has two tensors of the name {chunk.info.name!r}")
-            self._pending = _Pending(chunk.info)
+            self._pending = _Pending(chunk.info, self._room)
         if self._pending is None:
             raise _misplaced("the first chunk of a tensor does not say which it is")
         self._pending.fill(chunk.offset, data)
@@ -61,7 +62,7 @@ class BatchAssembler:
     def end_batch(self) -> Batch:
         """Gives the batch that the chunks so far make up, and begins the next; raises INVALID_REQUEST."""
         self._check_complete()
-        batch, self._batch = self._batch, {}
+        batch, self._batch, self._room = self._batch, {}, BatchRoom()
         return batch
 
     def end_stream(self) -> None:
@@ -78,7 +79,7 @@ class BatchAssembler:
 class _Pending:
     """A tensor of which chunks are still to come."""
 
-    def __init__(self, info: tensor_pb2.TensorInfo) -> None:
+    def __init__(self, info: tensor_pb2.TensorInfo, room: BatchRoom) -> None:
         self.name = info.name
         dtype, shape = dtype_of(info.dtype, info.name), tuple(info.shape)
         if is_packed(dtype):
@@ -86,10 +87,7 @@ class _Pending:
         if len(shape) > MAX_AXES:
             raise ShimError(Reason.BAD_TENSOR, f"tensor {info.name!r} has {len(shape)} axes; {MAX_AXES} are the most")
         self._size = byte_length(dtype, shape)
-        if self._size > MAX_TENSOR_BYTES:
-            raise ShimError(
-                Reason.BAD_TENSOR, f"tensor {info.name!r} has {self._size:,} bytes; {MAX_TENSOR_BYTES:,} are the most"
-            )
+        room.take(info.name, self._size)
         self.tensor = HostTensor.empty(dtype, shape)
         self._filled = 0
 

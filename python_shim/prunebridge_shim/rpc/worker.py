@@ -10,6 +10,7 @@ from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.requests import output_shards, read_index_sets
+from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.wire import info_of
 from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.run import slice_shards
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 class ShimWorker:
     """Does all kinds of work. torch is imported with the first that needs it, so that the rest need not wait for it."""
 
-    def __init__(self, entry_points: EntryPoints) -> None:
+    def __init__(self, entry_points: EntryPoints, roots: Roots) -> None:
         self._entry_points = entry_points
+        self._roots = roots
         # Two threads that import torch at once can each see half of it.
         self._importing = Lock()
 
     def run(self, operation: Operation) -> None:
         """Runs an operation to its success; raises what went wrong."""
+        # Once more: while the operation waited, a folder may have become a symlink.
+        self._roots.confine(operation.kind, operation.work)
         tensors: Mapping[str, HostTensor] = {}
         if operation.kind == "slice":
             result = self._slice(operation)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.request import Indices
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 """Bytes read at a time; larger blocks fall out of the cache between reading, gathering and writing."""
 
 SKIP_BYTES = 1 << 20

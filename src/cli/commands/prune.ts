@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { checkTarget, formatCandidates, formatOutline, formatSpace, prune, type RunOptions, readWeightedParent } from "../../index.js";
-import { command, positiveInteger, withBatchFlags, withDeviceFlags } from "../options.js";
+import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
 import { type Output, runCommand, withBridge } from "../run.js";
 import { withBoundFlags, withSpaceFlags } from "../searchFlags.js";
@@ -24,7 +24,7 @@ export function pruneCommand(): Command {
     .option("--metric-seq-length <tokens>", "tokens of a sequence, for memory and flops (default: 4096)", positiveInteger)
     .option("--metric-batch-size <n>", "sequences of a batch, for memory and flops (default: 1)", positiveInteger)
     .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron");
-  return withDeviceFlags(withBatchFlags(withSpaceFlags(withBoundFlags(made)))).action((dir: string, flags: PruneFlags) =>
+  return withShimFlags(withDeviceFlags(withBatchFlags(withSpaceFlags(withBoundFlags(made))))).action((dir: string, flags: PruneFlags) =>
     runCommand(flags, (options) => pruneCheckpoint(dir, flags, options)),
   );
 }
@@ -37,6 +37,7 @@ async function pruneCheckpoint(dir: string, flags: PruneFlags, options: RunOptio
   say(inputs.target.kind === "sizes" ? formatOutline(inputs.target.outline) : formatSpace(inputs.target.found));
 
   return withBridge(
+    flags,
     async (bridge) => {
       const model = await bridge.open(parent, { device: flags.device, dtype: flags.dtype });
       const config = { ...inputs.configFor(model), ...options };

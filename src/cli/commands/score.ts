@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import { batchesOf, checkWritable, type OpenOptions, readCalibrationData, readWeightedParent, score, writeScoreFile } from "../../index.js";
-import { batchShape, command, type DeviceFlags, withBatchFlags, withDeviceFlags } from "../options.js";
+import { batchShape, command, type DeviceFlags, type ShimFlags, withBatchFlags, withDeviceFlags, withShimFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 
-interface Flags extends DeviceFlags {
+interface Flags extends DeviceFlags, ShimFlags {
   readonly json?: boolean;
   readonly data: string;
   readonly out: string;
@@ -18,13 +18,13 @@ export function scoreCommand(): Command {
     .argument("<dir>", "checkpoint folder")
     .requiredOption("--data <file>", "calibration data: .safetensors with input_ids, .jsonl with text, or .txt")
     .requiredOption("--out <file>", "the score file to write");
-  return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) =>
+  return withShimFlags(withDeviceFlags(withBatchFlags(made))).action((dir: string, flags: Flags) =>
     runCommand(flags, async (options) => {
       const parent = await readWeightedParent(dir);
       await checkWritable(flags.out);
       const shape = batchShape(flags, parent.checkpoint.config);
       const data = await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
-      const scores = await withBridge(async (bridge) => {
+      const scores = await withBridge(flags, async (bridge) => {
         const opened: OpenOptions = { device: flags.device, dtype: flags.dtype };
         const model = await bridge.open(parent, opened);
         return score(model, model.parent, batchesOf(data, model, shape), options);

@@ -1,9 +1,18 @@
 import type { Command } from "commander";
-import { batchesOf, type RunOptions, readCalibrationData, verify } from "../../index.js";
-import { batchShape, command, type DeviceFlags, positiveInteger, withBatchFlags, withDeviceFlags } from "../options.js";
+import { batchesOf, PruneError, type RunOptions, readCalibrationData, verify } from "../../index.js";
+import {
+  batchShape,
+  command,
+  type DeviceFlags,
+  positiveInteger,
+  type ShimFlags,
+  withBatchFlags,
+  withDeviceFlags,
+  withShimFlags,
+} from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 
-interface Flags extends DeviceFlags {
+interface Flags extends DeviceFlags, ShimFlags {
   readonly json?: boolean;
   readonly parent?: string;
   readonly rows?: number;
@@ -27,12 +36,15 @@ export function verifyCommand(): Command {
     .option("--full", "compare every byte with the parent's")
     .option("--load", "load it as transformers would, and refuse missing or unexpected tensors (needs torch)")
     .option("--data <file>", "also evaluate its loss on this data (needs torch)");
-  return withDeviceFlags(withBatchFlags(made)).action((dir: string, flags: Flags) =>
+  return withShimFlags(withDeviceFlags(withBatchFlags(made))).action((dir: string, flags: Flags) =>
     runCommand(flags, async (options) => {
       const { parent, rows, full } = flags;
+      const needsShim = flags.load || flags.data !== undefined;
+      if (flags.attach !== undefined && !needsShim)
+        throw new PruneError("BAD_OPTION", "--attach is for --load and --data: the rest of verify needs no shim");
       const given = { ...(parent !== undefined && { parent }), ...(rows !== undefined && { rows }), ...(full && { full }) };
       const verified = await verify(dir, { ...options, ...given });
-      const loaded = flags.load || flags.data !== undefined ? await loadAndEvaluate(dir, flags, options) : {};
+      const loaded = needsShim ? await loadAndEvaluate(dir, flags, options) : {};
       return { json: { ...verified, ...loaded }, text: describe(dir, verified, loaded) };
     }),
   );
@@ -44,7 +56,7 @@ interface Loaded {
 }
 
 async function loadAndEvaluate(dir: string, flags: Flags, options: RunOptions): Promise<Loaded> {
-  return withBridge(async (bridge) => {
+  return withBridge(flags, async (bridge) => {
     const model = await bridge.open(dir, { device: flags.device, dtype: flags.dtype });
     const shape = batchShape(flags, model.parent.checkpoint.config);
     const data = flags.data === undefined ? undefined : await readCalibrationData(flags.data, model.hyperparameters.vocab_size, shape);

@@ -11,6 +11,7 @@ it("has exactly these commands and flags", () => {
   );
   const batches = "--seq-length --samples --batch-size";
   const device = "--device --dtype";
+  const shim = "--attach --token-file --tls --tls-ca --tls-cert --tls-key";
   const bounds = "--params --active-params --memory-mb --flops";
   const space =
     "--top-k --max-width-pruning --max-depth-pruning --hparams-to-skip --hidden-size-divisor --ffn-hidden-size-divisor " +
@@ -20,10 +21,10 @@ it("has exactly these commands and flags", () => {
   expect(surface).toEqual({
     "inspect <path>": "--json",
     "search <path>": `--json --scores --seq-length --batch-size ${bounds} ${space}`,
-    "score <dir>": `--json --data! --out! ${batches} ${device}`,
+    "score <dir>": `--json --data! --out! ${batches} ${device} ${shim}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
-    "slice <dir>": "--json --plan! --out! --no-flush --sha256",
-    "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device}`,
-    "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device}`,
+    "slice <dir>": `--json --plan! --out! --no-flush --sha256 ${shim}`,
+    "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device} ${shim}`,
+    "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device} ${shim}`,
   });
 });

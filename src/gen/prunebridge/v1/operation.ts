@@ -82,12 +82,13 @@ export interface StartRequest {
 }
 
 export interface StartResponse {
+  /** Cannot be guessed: who was not told it can neither watch the operation nor cancel it. */
   operationId: string;
 }
 
 export interface WatchRequest {
   operationId: string;
-  /** The last sequence number already seen; 0 for all events. */
+  /** The last sequence number already seen; 0 for none. */
   afterSeq: number;
 }
 
@@ -1302,7 +1303,10 @@ export const OperationServiceService = {
     responseSerialize: (value: StartResponse): Buffer => Buffer.from(StartResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StartResponse => StartResponse.decode(value),
   },
-  /** Streams the operation's events after a sequence number, ending with its last one. Dropping the stream cancels nothing. */
+  /**
+   * Streams the operation's events after a sequence number as they come, ending with its last one. Of those that came before only the latest
+   * is kept. Dropping the stream cancels nothing.
+   */
   watch: {
     path: "/prunebridge.v1.OperationService/Watch" as const,
     requestStream: false as const,
@@ -1337,7 +1341,10 @@ export const OperationServiceService = {
 export interface OperationServiceServer extends UntypedServiceImplementation {
   /** Queues work. The same request id again returns the same operation and starts nothing. */
   start: handleUnaryCall<StartRequest, StartResponse>;
-  /** Streams the operation's events after a sequence number, ending with its last one. Dropping the stream cancels nothing. */
+  /**
+   * Streams the operation's events after a sequence number as they come, ending with its last one. Of those that came before only the latest
+   * is kept. Dropping the stream cancels nothing.
+   */
   watch: handleServerStreamingCall<WatchRequest, WatchResponse>;
   /** Asks for an end at the next batch or tensor boundary. Cancelling what has ended changes nothing. */
   cancel: handleUnaryCall<CancelRequest, CancelResponse>;
@@ -1362,7 +1369,10 @@ export interface OperationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StartResponse) => void,
   ): ClientUnaryCall;
-  /** Streams the operation's events after a sequence number, ending with its last one. Dropping the stream cancels nothing. */
+  /**
+   * Streams the operation's events after a sequence number as they come, ending with its last one. Of those that came before only the latest
+   * is kept. Dropping the stream cancels nothing.
+   */
   watch(request: WatchRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchResponse>;
   watch(
     request: WatchRequest,

@@ -25,7 +25,10 @@ export const protobufFileName = "prunebridge/v1/session.proto";
 
 export enum Right {
   RIGHT_UNSPECIFIED = 0,
-  /** RIGHT_READ - To look and to measure: every call, but for work that changes something. */
+  /**
+   * RIGHT_READ - To look and to measure: every call, but for work that changes something. Opening and closing models is part of it, as is running the
+   * Python functions that the shim's operator allowed.
+   */
   RIGHT_READ = 1,
   /** RIGHT_CHANGE - To write to storage (Slice) and to change a model that is in use (CutModel), and to cancel such work. */
   RIGHT_CHANGE = 2,

@@ -50,6 +50,7 @@ export interface OpenModel {
 }
 
 export interface ModelOpened {
+  /** Cannot be guessed: who was not told it can neither use the model nor close it. */
   modelId: string;
   device: string;
   dtype: string;

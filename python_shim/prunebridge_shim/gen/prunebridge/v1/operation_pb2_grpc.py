@@ -51,7 +51,8 @@ class OperationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Streams the operation's events after a sequence number, ending with its last one. Dropping the stream cancels nothing.
+        """Streams the operation's events after a sequence number as they come, ending with its last one. Of those that came before only the latest
+        is kept. Dropping the stream cancels nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
