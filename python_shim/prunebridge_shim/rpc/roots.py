@@ -45,7 +45,9 @@ class Roots:
             for file in _files_of(folder):
                 self._resolve(str(file))
         if kind == "slice":
-            for name in {part.source_file for shard in work.shards for tensor in shard.tensors for part in tensor.parts}:
+            for name in {
+                part.source_file for shard in work.shards for tensor in shard.tensors for part in tensor.parts
+            }:
                 self._resolve(f"{work.source_dir}/{name}")
 
     def _resolve(self, given: str) -> Path:
