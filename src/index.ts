@@ -34,7 +34,7 @@ export type { AttachOptions, TlsOptions } from "./shim/endpoint.js";
 export type { Timeouts } from "./shim/options.js";
 export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";
-export { type SliceOptions, slice } from "./slice.js";
+export { findChild, type SliceOptions, slice } from "./slice.js";
 export { formatCandidates, formatOutline, formatSpace, formatTable } from "./tables.js";
 export type { Batch, Batches, Dtype, Returns, Tensor } from "./tensor.js";
 export { type Verification, type VerifyOptions, verify } from "./verify.js";

@@ -1,9 +1,21 @@
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import { storageError } from "./checkpoint/atomicFile.js";
 import { CONFIG_FILE, INDEX_FILE } from "./checkpoint/folder.js";
 import { patchConfigText } from "./checkpoint/json.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
-import { carrySideFiles, checkTarget, leaveStaging, openStaging, publish, type Staging, stageFile } from "./checkpoint/staging.js";
+import {
+  carrySideFiles,
+  checkTarget,
+  findSideFiles,
+  leaveStaging,
+  openStaging,
+  publish,
+  type Staging,
+  settleStaging,
+  stageFile,
+} from "./checkpoint/staging.js";
 import { PruneError } from "./errors.js";
 import { type Parent, weightsOf } from "./inspect.js";
 import type { LayoutName } from "./policy/families/table.js";
@@ -60,47 +72,62 @@ export interface SliceOptions extends RunOptions {
  * plan.json and prune_manifest.json.
  *
  * A slicing that fails or is killed keeps what it wrote in a hidden folder beside the target, and the same call again goes on from there.
- * Several processes, on any machines, that make the same call share the work.
+ * Several processes, on any machines, that make the same call share the work; one that comes when it is done gets the child's manifest.
  *
- * @param target - a folder that does not exist or is empty
+ * @param target - a folder that does not exist or is empty, or holds this very child
  * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout) before any work; TARGET_BUSY where another child is being cut into the target;
  * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
   const { flush = true, sha256 = false, layout, onFound } = options;
-  await checkTarget(target, parent.checkpoint.dir);
+  const { dir } = parent.checkpoint;
+  const made = layOutChild(parent, plan, layout);
+  const there = await findPublished(target, parent, plan, made.shards);
+  if (there) return there;
+  await checkTarget(target, dir);
+  const sideFiles = await findSideFiles(dir, [CONFIG_FILE, PLAN_FILE, MANIFEST_FILE]);
   const staging = await openStaging(target, flush);
-  const job = cutJob(parent, plan, staging, { sha256, layout });
+  const job: CutJob = { ...made, sourceDir: dir, jobDir: staging.dir, flush, sha256 };
+  let manifest: Manifest;
   try {
     const { shards, foundBytes } = await cutter.cutShards(job, options);
     if (foundBytes > 0) onFound?.(foundBytes);
-    const carried = await carrySideFiles(parent.checkpoint.dir, staging, [CONFIG_FILE, PLAN_FILE, MANIFEST_FILE]);
-    const manifest = describeChild(parent, plan, shards, carried);
+    await carrySideFiles(dir, staging, sideFiles);
+    manifest = describeChild(parent, plan, shards, sideFiles.files);
     await stageFile(staging, PLAN_FILE, encodePlan(plan));
     await stageFile(staging, MANIFEST_FILE, json(manifest));
     if (job.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(job)));
     await stageFile(staging, CONFIG_FILE, patchConfigText(parent.checkpoint.configText, plan.config));
     await publish(staging);
-    return manifest;
   } catch (error) {
-    const theirs = await publishedByAnother(target, parent, plan, job);
+    const theirs = await findPublished(target, parent, plan, job.shards);
     if (theirs) return theirs;
     throw sayWhatIsKept(staging, await leaveStaging(staging), error);
   }
+  await settleStaging(staging);
+  return manifest;
 }
 
-interface ChildForm {
-  readonly sha256: boolean;
-  readonly layout: LayoutName | undefined;
+/** The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call. */
+export async function findChild(parent: Parent, plan: PlanFile, target: string, layout?: LayoutName): Promise<Manifest | undefined> {
+  return findPublished(target, parent, plan, layOutChild(parent, plan, layout).shards);
 }
 
-/** The manifest of the same child, where another process that shared the work has published it. */
-async function publishedByAnother(target: string, parent: Parent, plan: PlanFile, job: CutJob): Promise<Manifest | undefined> {
+async function findPublished(target: string, parent: Parent, plan: PlanFile, shards: CutJob["shards"]): Promise<Manifest | undefined> {
   const found = await readManifest(target).catch(() => undefined);
-  const files = (shards: readonly { file: string }[]): string => shards.map(({ file }) => file).join();
+  const files = (those: readonly { file: string }[]): string => those.map(({ file }) => file).join();
   const same =
-    found?.planHash === hashPlan(plan) && found.parent.fingerprint === parent.fingerprint && files(found.shards) === files(job.shards);
-  return same ? found : undefined;
+    found?.planHash === hashPlan(plan) && found.parent.fingerprint === parent.fingerprint && files(found.shards) === files(shards);
+  if (!same) return undefined;
+  const whole = await Promise.all(
+    found.shards.map(({ file, bytes }) =>
+      stat(join(target, file)).then(
+        ({ size }) => size === bytes,
+        () => false,
+      ),
+    ),
+  );
+  return whole.every(Boolean) ? found : undefined;
 }
 
 /** What went wrong, and where it can go on from: where a shim died, nobody else says so. */
@@ -112,7 +139,7 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function cutJob(parent: Parent, plan: PlanFile, { dir, flush }: Staging, { sha256, layout }: ChildForm): CutJob {
+function layOutChild(parent: Parent, plan: PlanFile, layout: LayoutName | undefined): Pick<CutJob, "indexSets" | "shards"> {
   const { checkpoint, architecture } = parent;
   const { indexSets, tensors: slices } = slicesInto(layout, architecture, plan.kept, weightsOf(parent));
   const sized = slices.map((slice) => ({
@@ -121,10 +148,10 @@ function cutJob(parent: Parent, plan: PlanFile, { dir, flush }: Staging, { sha25
   }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...checkpoint.headers.map(({ fileBytes }) => fileBytes));
-  return { sourceDir: checkpoint.dir, jobDir: dir, indexSets, shards: layOutShards(sized, capacity), flush, sha256 };
+  return { indexSets, shards: layOutShards(sized, capacity) };
 }
 
-function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: string[]): Manifest {
+function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: readonly string[]): Manifest {
   return {
     format: "prunebridge.manifest/1",
     version: VERSION,
@@ -137,7 +164,7 @@ function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shard
       crc32: formatCrc32(crc32),
       ...(sha256.length > 0 && { sha256: Buffer.from(sha256).toString("hex") }),
     })),
-    carried: carried.sort(),
+    carried: [...carried].sort(),
   };
 }
 

@@ -32,7 +32,7 @@ export interface Verification {
  * the manifest against the plan, and, where the parent is at hand, values against the parent's at the positions that the plan keeps. In
  * Megatron's torch_dist format, every tensor's bytes against the checksum that they were saved with.
  *
- * @throws PruneError VERIFY_FAILED; CHECKPOINT_MISMATCH where another parent is given; or as {@link inspect} does
+ * @throws PruneError VERIFY_FAILED, also where values are asked for and cannot be compared; CHECKPOINT_MISMATCH where another parent is given; or as {@link inspect} does
  */
 export async function verify(path: string, options: VerifyOptions = {}): Promise<Verification> {
   checkOptions(options);
@@ -51,15 +51,27 @@ export async function verify(path: string, options: VerifyOptions = {}): Promise
   }
   requireSafetensors(child.checkpoint);
   if (!(await isFile(join(dir, MANIFEST_FILE)))) {
+    if (asksForValues(options))
+      throw new PruneError("VERIFY_FAILED", `${dir} has no ${MANIFEST_FILE}, which says what its values come from`);
     return { inspection, manifest: false, checkedBytes: 0, values };
   }
   const manifest = await readManifest(dir);
   checkManifest(child, inspection, manifest, await readPlanFile(join(dir, PLAN_FILE)));
   const parent = await findParent(manifest, options.parent);
   const checkedBytes = await checkShards(dir, manifest, options);
-  if ("unchecked" in parent) return { inspection, manifest: true, checkedBytes, values: parent };
+  if ("unchecked" in parent) {
+    if (!asksForValues(options)) return { inspection, manifest: true, checkedBytes, values: parent };
+    throw new PruneError("VERIFY_FAILED", `the values of ${dir} cannot be compared: ${parent.unchecked}`, {
+      hint: "name the parent's folder",
+    });
+  }
   const plan = await readPlanFor(parent, join(dir, PLAN_FILE));
   return { inspection, manifest: true, checkedBytes, values: await verifyValues(child, parent, plan, options) };
+}
+
+/** Whether a caller who gets no comparison of values would be deceived. */
+function asksForValues({ parent, rows, full = false }: VerifyOptions): boolean {
+  return full || rows !== undefined || parent !== undefined;
 }
 
 function checkOptions({ rows, full }: VerifyOptions): void {

@@ -83,7 +83,8 @@ def _die_at(write, moment):
         if not dies or moment != "before":
             real(self, records, flush)
         if dies and moment == "torn":
-            os.truncate(self._path, self._path.stat().st_size - 7)
+            path = self._folder.path / self._name
+            os.truncate(path, path.stat().st_size - 7)
         if dies:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -107,6 +108,9 @@ def main(source, job, *, seed=0, slow=0.0, die=None, **options):
     if die:
         flusher.UNFLUSHED = 1  # each piece is a write of its own
         _die_at(**die)
+    place = options.pop("place", None)
+    if place:
+        owners._place = lambda: place
     _slow_down(slow)
     try:
         outcome = asdict(slice_shards(job_of(source, job, seed, **options), lambda *_: None))

@@ -180,6 +180,28 @@ def test_a_token_file(tmp_path):
         assert f"mode {mode:o}" in error.message
 
 
+def test_a_token_file_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for path in (tmp_path / "fifo", tmp_path):
+        error = refused_file(path)
+        assert error.reason is Reason.INVALID_REQUEST
+        assert f"{path} is no regular file" in error.message
+
+
+def test_a_token_file_of_another_user(tmp_path, monkeypatch):
+    path = tmp_path / "token"
+    path.touch(mode=0o600)
+    path.write_text("secret-of-16-byt\n")
+    user = os.geteuid()
+    if user == 0:
+        assert read_token_file(path) == "secret-of-16-byt"
+        os.chown(path, 4321, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    error = refused_file(path)
+    assert error.reason is Reason.PATH_DENIED
+    assert "belongs to user" in error.message
+
+
 def test_the_first_line_of_a_stream(monkeypatch):
     def read(data, *, close=True):
         read_fd, write_fd = os.pipe()

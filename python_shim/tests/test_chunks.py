@@ -74,10 +74,16 @@ def in_chunk(content):
         in_chunk(b"\x7d" + bytes(4) + DATA_FIELD),
         NEW_FIELD + in_chunk(DATA_FIELD + NEW_FIELD),
         in_chunk(b"\x7b\x7c" + DATA_FIELD),
+        NEW_FIELD * 1000 + in_chunk(DATA_FIELD),
     ],
 )
 def test_other_orders_read_as_generated_code_reads_them(message):
     assert read_whole(message) == operation_pb2.FeedRequest.FromString(message)
+
+
+def test_many_fields_are_left_to_generated_code():
+    assert read_request(in_chunk(NEW_FIELD * 3 + DATA_FIELD)).request.chunk.data == b""
+    assert read_request(in_chunk(NEW_FIELD * 4 + DATA_FIELD)).request.chunk.data == b"hi"
 
 
 def test_garbled_messages_read_as_generated_code_reads_them(rng):

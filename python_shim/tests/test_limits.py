@@ -173,7 +173,7 @@ def test_watches_without_end_leave_room_for_other_calls(own_shim):
     ("method", "token"),
     [("/prunebridge.v1.OperationService/Start", TOKEN), ("/grpc.health.v1.Health/Check", None)],
 )
-def test_calls_that_send_no_request_leave_room_for_other_calls(own_shim, method, token):
+def test_calls_that_send_no_request_leave_room_for_other_calls_and_are_ended(own_shim, method, token):
     client = Client(own_shim)
     opened = threading.Event()
 
@@ -187,6 +187,11 @@ def test_calls_that_send_no_request_leave_room_for_other_calls(own_shim, method,
         assert handshake(client).protocol == 1
         wait_until(lambda: sum(not one.done() for one in calls) == options.UNARY_CALLS_AT_A_TIME)
         assert handshake(client).protocol == 1
+        # Places are given back, and nobody else has cancelled the calls.
+        wait_until(lambda: all(one.done() for one in calls))
+        assert sum(one.code() is grpc.StatusCode.CANCELLED for one in calls) == options.UNARY_CALLS_AT_A_TIME
+        answered = call.future(iter([b""]), timeout=60).exception()
+        assert answered is None or answered.code() is grpc.StatusCode.INVALID_ARGUMENT
     finally:
         for one in calls:
             one.cancel()

@@ -183,3 +183,10 @@ def test_a_folder_that_becomes_a_symlink_while_work_waits_is_denied(tree, socket
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_root_is_no_jobs_folder(tree):
+    work = work_pb2.Slice(source_dir=str(tree / "a/model"), job_dir=str(tree / "b"))
+    with pytest.raises(ShimError, match="does not lie within") as caught:
+        Roots([tree / "a", tree / "b"]).confine("slice", work)
+    assert caught.value.reason is Reason.PATH_DENIED

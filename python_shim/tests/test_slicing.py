@@ -12,6 +12,7 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing import blocks, pieces
 from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.kept import Region
+from prunebridge_shim.slicing.opened import OpenFolder
 from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorPart, TensorSlice, index_sets_of
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.slicing.shard import ShardFile, join_crc32
@@ -310,7 +311,7 @@ def test_a_folder_that_is_not_there(source, tmp_path):
 def test_a_folder_of_something_else_is_left_alone(source):
     source[1].mkdir()
     (source[1] / "theirs").write_text("kept")
-    with pytest.raises(ShimError, match=r"holds theirs and no job\.json") as caught:
+    with pytest.raises(ShimError, match=r"holds theirs: it is no slicing job") as caught:
         cut(source, [x()])
     assert caught.value.reason is Reason.INVALID_REQUEST
     assert [path.name for path in source[1].iterdir()] == ["theirs"]
@@ -354,7 +355,7 @@ def test_many_shards_of_many_tensors(folders, rng):
 def test_a_shard_is_invalid_until_it_is_committed(tmp_path):
     header = build_header({"x": ("U8", (4,))}, {})
     path = tmp_path / "s"
-    shard = ShardFile(path, header, len(header) + 4, set())
+    shard = ShardFile(OpenFolder(tmp_path), "s", header, len(header) + 4, set())
     for late in (False, True):
         shard.write(shard.fd, np.frombuffer(b"abcd", np.uint8), 0)
         if not late:
@@ -370,7 +371,7 @@ def test_a_shard_is_invalid_until_it_is_committed(tmp_path):
 def test_a_shard_of_another_length_is_not_committed(tmp_path):
     header = build_header({"x": ("U8", (4,))}, {})
     (tmp_path / "s").write_bytes(bytes(len(header) + 5))
-    shard = ShardFile(tmp_path / "s", header, len(header) + 4, set())
+    shard = ShardFile(OpenFolder(tmp_path), "s", header, len(header) + 4, set())
     with pytest.raises(ShimError, match="bytes where"):
         shard.commit(flush=True)
     shard.close()

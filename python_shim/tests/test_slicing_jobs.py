@@ -18,6 +18,7 @@ from slice_small import SIZES, child_of, job_of, write_parent
 from prunebridge_shim.errors import Reason, ShimError, cancelled
 from prunebridge_shim.slicing import owners
 from prunebridge_shim.slicing.kept import Region
+from prunebridge_shim.slicing.opened import OpenFolder
 from prunebridge_shim.slicing.owners import Owner, Witness
 from prunebridge_shim.slicing.run import slice_shards
 
@@ -105,6 +106,13 @@ def fail_at(patch, name, number, call_error, times=1):
 
     patch.setattr(os, name, failing)
     return calls
+
+
+def fail_with(number):
+    def failing(*_):
+        raise OSError(number, os.strerror(number))
+
+    return failing
 
 
 def positions(axes, shape):
@@ -206,7 +214,7 @@ def test_a_folder_whose_job_was_never_told_is_taken(broken_off, expected):
 
 
 def test_another_job_of_a_process_that_lives_is_left_alone(broken_off):
-    Owner(broken_off.job_dir / "owners")
+    Owner(OpenFolder(broken_off.job_dir / "owners"))
     before = child_of(broken_off.job_dir)
     other = job_of(broken_off.source_dir, broken_off.job_dir, seed=1)
     error = fail(other, Reason.TARGET_BUSY, f"another job is being cut in {broken_off.job_dir}")
@@ -217,7 +225,7 @@ def test_another_job_of_a_process_that_lives_is_left_alone(broken_off):
 @pytest.mark.parametrize("beats", [True, False])
 def test_another_job_of_another_machine_is_busy_while_its_heart_beats(broken_off, monkeypatch, beats):
     monkeypatch.setattr(owners, "_place", lambda: "elsewhere")
-    owner = Owner(broken_off.job_dir / "owners")
+    owner = Owner(OpenFolder(broken_off.job_dir / "owners"))
     monkeypatch.setattr(owners, "_place", lambda: "here")
     stop = threading.Event()
 
@@ -239,7 +247,7 @@ def test_another_job_of_another_machine_is_busy_while_its_heart_beats(broken_off
 
 
 def test_an_owner_is_gone_with_its_process_and_not_with_another_of_its_id(tmp_path, monkeypatch):
-    owner, witness = Owner(tmp_path), Witness(tmp_path)
+    owner, witness = Owner(OpenFolder(tmp_path)), Witness(OpenFolder(tmp_path))
     assert not witness.is_gone(owner.name)
     card = json.loads((tmp_path / owner.name).read_text())
     with subprocess.Popen(["/bin/true"]) as process:
@@ -253,12 +261,12 @@ def test_an_owner_is_gone_with_its_process_and_not_with_another_of_its_id(tmp_pa
 
 
 def test_an_owner_that_ended_well_is_believed_by_those_who_knew_it(tmp_path):
-    owner, early = Owner(tmp_path), Witness(tmp_path)
+    owner, early = Owner(OpenFolder(tmp_path)), Witness(OpenFolder(tmp_path))
     assert early.is_at_work(owner.name)
     owner.leave(done=True)
     assert not early.is_gone(owner.name)
     assert not early.is_at_work(owner.name)
-    assert Witness(tmp_path).is_gone(owner.name)
+    assert Witness(OpenFolder(tmp_path)).is_gone(owner.name)
 
 
 def overwrite(file):
@@ -427,3 +435,112 @@ def test_sha256(parent, tmp_path, expected):
     plain = slice_shards(job_of(parent, tmp_path / "job"), quiet)
     assert {one.sha256 for one in plain.shards} <= {b"", *(one.sha256 for one in outcome.shards)}
     assert plain.found_bytes == data_bytes(expected)
+
+
+def tree_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", ["inside", "itself", "around", "by a link", "around a linked file"])
+def test_a_job_and_its_parent_lie_apart(parent, tmp_path, how):
+    outer = tmp_path / "outer"
+    if how == "around":
+        outer.mkdir()
+        parent = parent.rename(outer / "parent")
+    elif how == "around a linked file":
+        outer.mkdir()
+        (parent / "a.safetensors").rename(outer / "blob")
+        (parent / "a.safetensors").symlink_to(outer / "blob")
+    (tmp_path / "link").symlink_to(parent)
+    places = {"inside": parent / "job", "itself": parent, "by a link": tmp_path / "link" / "job"}
+    before = tree_of(tmp_path)
+    fail(job_of(parent, places.get(how, outer)), Reason.PATH_DENIED, "lies within", cancel_at(0))
+    assert tree_of(tmp_path) == before
+    assert not (parent / "job").exists()
+
+
+FOREIGN = {
+    "a job of something else": {"job.json": '{"format": "cron/1", "identity": "x"}', "child/weights": "w"},
+    "no JSON": {"job.json": "steps:", "owners/me": "w"},
+    "parts alone": {"child/weights": "w"},
+    "a file beside": {"notes.txt": "n"},
+}
+
+
+@pytest.mark.parametrize("holds", FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_that_is_no_jobs_is_left_as_it_is(job, holds):
+    for name, content in holds.items():
+        (job.job_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (job.job_dir / name).write_text(content)
+    before = sorted(job.job_dir.rglob("*"))
+    fail(job, Reason.INVALID_REQUEST, "no slicing job's folder")
+    assert sorted(job.job_dir.rglob("*")) == before
+
+
+def test_an_entry_beside_another_jobs_own_is_not_removed(broken_off):
+    (broken_off.job_dir / "notes.txt").write_text("n")
+    before = tree_of(broken_off.job_dir)
+    fail(job_of(broken_off.source_dir, broken_off.job_dir, seed=1), Reason.INVALID_REQUEST, "holds notes.txt")
+    assert tree_of(broken_off.job_dir) == before
+
+
+def test_no_more_than_a_jobs_own_is_removed(job, monkeypatch):
+    slow_down(monkeypatch, 0.5)
+    added = []
+
+    def tick(_done, _total):
+        if (job.job_dir / "job.json").exists():
+            added.append((job.job_dir / "notes.txt").write_text("n"))
+            raise cancelled()
+
+    fail(job, Reason.CANCELLED, "cancelled", tick)
+    assert added
+    (left,) = job.job_dir.parent.glob("job.discarded-*")
+    assert {str(name) for name in tree_of(left)} == {"notes.txt"}
+
+
+def test_an_empty_folder_and_empty_parts_are_taken(job, expected):
+    (job.job_dir / "leases").mkdir(parents=True)
+    slice_shards(job, quiet)
+    assert child_of(job.job_dir) == expected
+
+
+def test_a_run_that_flushes_does_not_believe_one_that_did_not(job, expected):
+    slice_shards(job_of(job.source_dir, job.job_dir, flush=False), quiet)
+    assert slice_shards(job, quiet).found_bytes == 0
+    assert child_of(job.job_dir) == expected
+
+
+def test_names_of_others_in_a_jobs_folders_are_passed_over(broken_off, expected):
+    for part in ("owners", "leases", "journals"):
+        for name in (".nfs00000001", ".DS_Store", "a.b.c"):
+            (broken_off.job_dir / part / name).write_text("")
+    (broken_off.job_dir / ".nfs00000001").write_text("")
+    assert slice_shards(broken_off, quiet).found_bytes > 0
+    assert child_of(broken_off.job_dir) == expected
+
+
+def test_leases_that_tell_no_owner_yet_are_watched_each_by_itself(tmp_path, monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(owners.time, "monotonic", lambda: now.seconds)
+    witness = Witness(OpenFolder(tmp_path))
+    assert witness.is_at_work("", "1.0")
+    now.seconds = owners.STALE_SECONDS + 1
+    assert not witness.is_at_work("", "1.0")
+    assert witness.is_at_work("", "2.0")
+
+
+def test_a_job_that_ended_is_not_busy(tmp_path):
+    owner, witness = Owner(OpenFolder(tmp_path)), Witness(OpenFolder(tmp_path))
+    assert witness.at_work() == {owner.name: True}
+    owner.leave(done=True)
+    assert witness.at_work() == {}
+    assert witness.others() == [owner.name]
+
+
+def test_a_run_that_ends_leaves_no_sign_of_life_whatever_failed(broken_off, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("prunebridge_shim.slicing.journal.Journals.refresh", fail_with(errno.EIO))
+        fail(broken_off, Reason.STORAGE_FAILED, "Input/output error")
+    assert list((broken_off.job_dir / "owners").iterdir()) == []
+    assert slice_shards(broken_off, quiet).found_bytes > 0

@@ -172,6 +172,26 @@ def test_one_that_wakes_up_when_all_is_published_does_no_harm(parent, undisturbe
     assert not job.exists()
 
 
+def test_one_that_wakes_up_in_the_folder_of_another_job_does_no_harm(parent, tmp_path):
+    job, fresh = tmp_path / "job", tmp_path / "fresh"
+    assert "shards" in run(parent, fresh, seed=1)
+    stopped = start(parent, job, slow=0.05, place="here")
+    wait_for(begun(job, 5), stopped)
+    stopped.send_signal(signal.SIGSTOP)
+    before = (job / "job.json").read_bytes()
+    other = start(parent, job, slow=0.2, place="elsewhere", seed=1)
+    wait_for(lambda: (job / "job.json").exists() and (job / "job.json").read_bytes() != before, other)
+    wait_for(begun(job, 3), other)
+    stopped.send_signal(signal.SIGCONT)
+    outcome = outcome_of(stopped)
+    assert other.poll() is None, "it woke up in the middle"
+    assert outcome["reason"] == "TARGET_BUSY"
+    assert "was removed meanwhile" in outcome["message"]
+    assert outcome_of(other)["found_bytes"] == 0
+    assert child_of(job) == child_of(fresh)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "job"]
+
+
 def test_two_jobs_do_not_share_a_folder(parent, undisturbed, tmp_path):
     _, files = undisturbed
     job = tmp_path / "job"

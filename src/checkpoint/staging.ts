@@ -107,34 +107,67 @@ export async function leaveStaging({ target, dir, outermost }: Staging): Promise
   );
 }
 
-/** Copies tokenizer, generation config, licence and remote code: every file and folder of the parent that holds no weights. */
-export async function carrySideFiles(parent: string, staging: Staging, replaced: readonly string[]): Promise<string[]> {
-  const carried: string[] = [];
-  const copy = async (within: string): Promise<void> => {
+/** What a child has from its parent besides weights: paths within the parent's folder. */
+export interface SideFiles {
+  /** Each behind the one that it lies in. */
+  readonly folders: readonly string[];
+  readonly files: readonly string[];
+}
+
+/**
+ * Finds tokenizer, generation config, licence and remote code: every file and folder of the parent that holds no weights.
+ *
+ * @throws PruneError PATH_DENIED for one that cannot be read
+ */
+export async function findSideFiles(parent: string, replaced: readonly string[]): Promise<SideFiles> {
+  const folders: string[] = [];
+  const files: string[] = [];
+  const find = async (within: string): Promise<void> => {
     for (const entry of await readdir(join(parent, within), { withFileTypes: true })) {
       const name = join(within, entry.name);
       if (entry.name.startsWith(".") || NOT_CARRIED.test(entry.name) || replaced.includes(name)) continue;
       const kind = await stat(join(parent, name));
-      if (kind.isDirectory()) {
-        await mkdir(join(staging.child, name), { recursive: true });
-        await copy(name);
-      } else if (kind.isFile()) {
-        await stageFile(staging, name, createReadStream(join(parent, name)));
-        carried.push(name);
+      if (!kind.isDirectory() && !kind.isFile()) continue;
+      await checkReadable(join(parent, name));
+      if (kind.isFile()) files.push(name);
+      else {
+        folders.push(name);
+        await find(name);
       }
     }
   };
-  await copy("");
-  return carried;
+  await find("");
+  return { folders, files };
+}
+
+async function checkReadable(path: string): Promise<void> {
+  await access(path, constants.R_OK).catch((cause: unknown) => {
+    throw new PruneError("PATH_DENIED", `${path} cannot be read by this user`, {
+      hint: "the child gets a copy: have its rights changed",
+      cause,
+    });
+  });
+}
+
+/** Copies side files into the child. */
+export async function carrySideFiles(parent: string, staging: Staging, { folders, files }: SideFiles): Promise<void> {
+  for (const folder of folders) {
+    // Not what lies above: where another process has published the child, that is gone for good.
+    await mkdir(join(staging.child, folder)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error;
+    });
+  }
+  for (const file of files) await stageFile(staging, file, () => createReadStream(join(parent, file)));
+  if (staging.flush) for (const folder of folders) await syncFolder(join(staging.child, folder));
 }
 
 /** Puts a file into the child in one step, over one that another process put there: they do no harm to each other. */
-export async function stageFile({ dir, child, flush }: Staging, name: string, content: string | Readable): Promise<void> {
+export async function stageFile({ dir, child, flush }: Staging, name: string, content: string | (() => Readable)): Promise<void> {
   // Outside of the child: what a writer leaves that is killed is not published.
   const temporary = join(dir, `.${basename(name)}.${randomUUID()}`);
   const file = await open(temporary, "wx");
   try {
-    await writeFile(file, content);
+    await writeFile(file, typeof content === "string" ? content : content());
     if (flush) await file.sync();
   } finally {
     await file.close();
@@ -142,16 +175,27 @@ export async function stageFile({ dir, child, flush }: Staging, name: string, co
   await rename(temporary, join(child, name));
 }
 
-/** Gives the finished child its name in one step, and removes the rest. Throws TARGET_EXISTS where something took the name meanwhile. */
-export async function publish({ target, dir, child, flush }: Staging): Promise<void> {
+/** Gives the finished child its name in one step. Throws TARGET_EXISTS where something took the name meanwhile. */
+export async function publish({ target, child, flush }: Staging): Promise<void> {
   if (flush) await syncFolder(child);
   await rename(child, target).catch((cause: NodeJS.ErrnoException) => {
     if (!TAKEN.includes(cause.code ?? "")) throw cause;
     throw new PruneError("TARGET_EXISTS", `${target} was filled by someone else in the meantime`, { cause });
   });
-  if (flush) await syncFolder(dirname(target));
+}
+
+/** After publishing: flushes the child's name to storage, and removes what is left of the job. */
+export async function settleStaging({ target, dir, outermost, flush }: Staging): Promise<void> {
+  if (flush) await syncAbove(target, outermost);
   // Out of the way in one step: whoever looks for the job's folder finds all of it or nothing.
   const discarded = `${dir}.discarded-${randomUUID()}`;
   await rename(dir, discarded);
   await rm(discarded, { recursive: true, force: true });
+}
+
+/** Flushes the folder that has a name, and those above it that were made for it. */
+async function syncAbove(path: string, outermost: string | undefined): Promise<void> {
+  const folder = dirname(path);
+  await syncFolder(folder);
+  if (outermost !== undefined && path !== outermost) await syncAbove(folder, outermost);
 }

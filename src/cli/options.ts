@@ -12,6 +12,7 @@ export interface ShimFlags {
   readonly tlsCa?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
+  readonly tlsServerName?: string;
 }
 
 /** A subcommand with what all of them share. */
@@ -38,7 +39,8 @@ export function withShimFlags(to: Command): Command {
     .option("--tls", "speak TLS with it, by the certificate authorities that Node.js knows")
     .option("--tls-ca <file>", "speak TLS with it, by these certificate authorities")
     .option("--tls-cert <file>", "the certificate to prove oneself with")
-    .option("--tls-key <file>", "its key");
+    .option("--tls-key <file>", "its key")
+    .option("--tls-server-name <name>", "the name that the shim's certificate is for, where that is not the host's");
 }
 
 /** `--seq-length`, `--samples` and `--batch-size`. */

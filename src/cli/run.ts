@@ -5,6 +5,16 @@ import { ProgressBar } from "./progressBar.js";
 /** Exit codes: done, failed, bad input. */
 export const EXIT = { done: 0, failed: 1, badInput: 2 } as const;
 
+/** The flags of the options that attaching takes. */
+const OPTION_FLAGS: Readonly<Record<string, string>> = {
+  tokenFile: "--token-file",
+  tls: "--tls",
+  "tls.ca": "--tls-ca",
+  "tls.cert": "--tls-cert",
+  "tls.key": "--tls-key",
+  "tls.serverName": "--tls-server-name",
+};
+
 /** What a command prints: an object for --json, text for people. */
 export interface Output {
   readonly json: unknown;
@@ -29,23 +39,48 @@ export async function runCommand(flags: { json?: boolean }, body: (options: RunO
   }
 }
 
-/** Runs work on a shim of its own, or on the one that the flags name; what that may call, its operator has said. */
+/**
+ * Runs work on a shim of its own, or on the one that the flags name; what that may call, its operator has said. That the shim could not be
+ * left in order neither hides how the work failed nor fails what succeeded.
+ */
 export async function withBridge<T>(flags: ShimFlags, body: (bridge: Bridge) => Promise<T>, options: SpawnOptions = {}): Promise<T> {
-  await using bridge = await openBridge(flags, options);
-  return await body(bridge);
+  const bridge = await openBridge(flags, options);
+  try {
+    return await body(bridge);
+  } finally {
+    await bridge.close().catch((error: unknown) => process.stderr.write(`warning: ${textOf(error)}\n`));
+  }
 }
 
-async function openBridge({ attach, tokenFile, ...tlsFlags }: ShimFlags, options: SpawnOptions): Promise<Bridge> {
-  const { tls, tlsCa: ca, tlsCert: cert, tlsKey: key } = tlsFlags;
-  const files = [ca, cert, key];
+/** Opens it, and names in what fails the flags beside the options that they stand for. */
+async function openBridge(flags: ShimFlags, options: SpawnOptions): Promise<Bridge> {
+  try {
+    return await bridgeOf(flags, options);
+  } catch (error) {
+    if (!(error instanceof PruneError)) throw error;
+    throw new PruneError(error.code, withFlags(error.detail), { hint: withFlags(error.hint), cause: error });
+  }
+}
+
+async function bridgeOf({ attach, tokenFile, ...tlsFlags }: ShimFlags, options: SpawnOptions): Promise<Bridge> {
+  const { tls, tlsCa: ca, tlsCert: cert, tlsKey: key, tlsServerName: serverName } = tlsFlags;
+  const details = [ca, cert, key, serverName];
   if (attach === undefined) {
-    if ([tokenFile, tls, ...files].every((flag) => flag === undefined)) return Bridge.spawn(options);
+    if ([tokenFile, tls, ...details].every((flag) => flag === undefined)) return Bridge.spawn(options);
     throw new PruneError("BAD_OPTION", "--token-file and --tls flags are for a shim that runs already", {
       hint: "give its --attach host:port",
     });
   }
-  if (files.every((flag) => flag === undefined)) return Bridge.attach(attach, { tokenFile, tls: tls || undefined });
-  return Bridge.attach(attach, { tokenFile, tls: { ca, cert, key } });
+  if (details.every((flag) => flag === undefined)) return Bridge.attach(attach, { tokenFile, tls: tls || undefined });
+  return Bridge.attach(attach, { tokenFile, tls: { ca, cert, key, serverName } });
+}
+
+function withFlags(text: string): string {
+  // Words alone: a file may be called so.
+  return text.replace(/(?<!\S)(tls\.\w+|tls|tokenFile)(?=[\s,;:]|$)/g, (option) => {
+    const flag = OPTION_FLAGS[option];
+    return flag === undefined ? option : `${option} (${flag})`;
+  });
 }
 
 function reportError(error: unknown, asJson: boolean): void {
@@ -54,7 +89,12 @@ function reportError(error: unknown, asJson: boolean): void {
     const { code = "INTERNAL", detail = String(error), hint = "" } = known ?? {};
     process.stdout.write(`${JSON.stringify({ error: { code, message: detail, hint } })}\n`);
   }
-  // A defect shows where it happened; what a user can mend shows how.
-  process.stderr.write(`error: ${known ? known.message : error instanceof Error ? error.stack : String(error)}\n`);
+  process.stderr.write(`error: ${textOf(error)}\n`);
   process.exitCode = known?.kind === "input" ? EXIT.badInput : EXIT.failed;
+}
+
+/** A defect shows where it happened; what a user can mend shows how. */
+function textOf(error: unknown): string {
+  if (error instanceof PruneError) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

@@ -1,6 +1,7 @@
-import { PruneError } from "../errors.js";
+import { type ErrorCode, PruneError } from "../errors.js";
 import { type Parent, readWeightedParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
+import { hintOnHangUp } from "../shim/connectionHints.js";
 import { type AttachOptions, type Endpoint, parseEndpoint } from "../shim/endpoint.js";
 import { ShimProcess, type SpawnOptions } from "../shim/process.js";
 import { type ShimInfo, ShimSession } from "../shim/session.js";
@@ -10,6 +11,7 @@ import { VERSION } from "../version.js";
 import { Model, type OpenOptions } from "./model.js";
 
 const CLIENT = `prunebridge/${VERSION}`;
+const OUT_OF_REACH: readonly ErrorCode[] = ["SHIM_UNREACHABLE", "SHIM_STALLED"];
 
 /** A connection to one shim: what opens models and cuts checkpoints. */
 export abstract class Bridge implements Cutter, AsyncDisposable {
@@ -123,12 +125,21 @@ class AttachedBridge extends Bridge {
     });
     return this.#closed;
   }
+
+  /** Closes, but keeps to itself that the shim is out of reach: an error of the block that ends would be lost in that. */
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await this.close().catch((error: unknown) => {
+      if (!(error instanceof PruneError && OUT_OF_REACH.includes(error.code))) throw error;
+    });
+  }
 }
 
 function attachError(error: unknown, address: string): unknown {
   if (!(error instanceof PruneError)) return error;
-  if (error.code !== "INTERNAL")
-    return new PruneError(error.code, `attaching to ${address}: ${error.detail}`, { hint: error.hint, cause: error });
+  if (error.code !== "INTERNAL") {
+    const hint = (error.code === "SHIM_UNREACHABLE" && hintOnHangUp(error.detail)) || error.hint;
+    return new PruneError(error.code, `attaching to ${address}: ${error.detail}`, { hint, cause: error });
+  }
   return new PruneError("SHIM_UNREACHABLE", `what answers at ${address} is no shim: ${error.detail}`, {
     hint: "give the address that the shim told in its readiness line",
     cause: error,

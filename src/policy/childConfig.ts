@@ -30,7 +30,11 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
   const { num_layers: layers, num_moe_experts: experts = 0 } = parent.hyperparameters;
   if (parent.quantization) {
     const { key } = parent.quantization;
-    const renumbered = renumberModules(config[key], keptLayers, (child.num_moe_experts ?? 0) < experts);
+    const dropped = [
+      ...(keptLayers.length < layers ? (["layers"] as const) : []),
+      ...((child.num_moe_experts ?? 0) < experts ? (["experts"] as const) : []),
+    ];
+    const renumbered = renumberModules(config[key], keptLayers, dropped);
     if (JSON.stringify(renumbered) !== JSON.stringify(config[key])) patch[key] = renumbered;
   }
   return keptLayers.length === layers ? patch : { ...patch, ...patchLayers(config, parent.table, parent.layers, keptLayers) };

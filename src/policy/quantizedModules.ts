@@ -10,13 +10,15 @@ const PATTERN_OF_LAYER = /^re:.*layers\W*\d/;
  * layers go, those behind are renumbered.
  *
  * @param keptLayers - the parent's layers that stay, in order
+ * @param dropped - of what some go
  * @throws PruneError UNSUPPORTED_QUANTIZATION where a list picks layers by a pattern, or single experts of which some go
  */
-export function renumberModules(stated: unknown, keptLayers: readonly number[], dropsExperts: boolean): unknown {
+export function renumberModules(stated: unknown, keptLayers: readonly number[], dropped: readonly ("layers" | "experts")[]): unknown {
   const positions = new Map(keptLayers.map((layer, position) => [String(layer), String(position)]));
   const rename = (name: string): string[] => {
-    if (PATTERN_OF_LAYER.test(name)) throw unclear(`picks layers by the pattern ${JSON.stringify(name)}`, "layers");
-    if (dropsExperts && EXPERT.test(name)) throw unclear(`names the single expert ${name}`, "experts");
+    if (dropped.includes("layers") && PATTERN_OF_LAYER.test(name))
+      throw unclear(`picks layers by the pattern ${JSON.stringify(name)}`, "layers");
+    if (dropped.includes("experts") && EXPERT.test(name)) throw unclear(`names the single expert ${name}`, "experts");
     const layer = LAYER.exec(name)?.[0];
     if (layer === undefined) return [name];
     const position = positions.get(layer);

@@ -11,9 +11,19 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [/wrong version number|packet length/i, "what listens there speaks no TLS"],
 ];
 
-const OTHERWISE = "where the shim has TLS, give tls; where it asks for a certificate, tls.cert and tls.key";
+const HUNG_UP = /ECONNRESET|EPIPE|failed to connect|hang up|connection dropped|disconnected before/i;
 
 /** What to do about a connection that failed, by the words of Node.js and OpenSSL. */
 export function hintOnConnection(details: string): string {
-  return HINTS.find(([pattern]) => pattern.test(details))?.[1] ?? OTHERWISE;
+  return explanation(details) ?? "see the shim's log";
+}
+
+/** What to do about the first connection to a shim that runs already, where that is reset or closed without a reason. */
+export function hintOnHangUp(details: string): string | undefined {
+  if (explanation(details) !== undefined || !HUNG_UP.test(details)) return undefined;
+  return "where the shim has TLS, give tls; where it asks for a certificate, tls.cert and tls.key";
+}
+
+function explanation(details: string): string | undefined {
+  return HINTS.find(([pattern]) => pattern.test(details))?.[1];
 }

@@ -1,7 +1,11 @@
+import { X509Certificate } from "node:crypto";
 import { type ChannelCredentials, credentials } from "@grpc/grpc-js";
 import { PruneError } from "../errors.js";
 import type { Timeouts } from "./options.js";
 import { readText, Token } from "./token.js";
+
+const CERTIFICATE = "-----BEGIN CERTIFICATE-----";
+const HOW_TO_CA = "give the PEM certificates of the authorities, one after the other";
 
 /** Where a shim is, and what it takes to talk to it. */
 export interface Endpoint {
@@ -96,6 +100,7 @@ async function readToken({ token, tokenFile }: AttachOptions): Promise<Token> {
 async function readTls({ ca, cert, key }: TlsOptions): Promise<ChannelCredentials> {
   if ((cert === undefined) !== (key === undefined)) throw new PruneError("BAD_OPTION", "tls.cert and tls.key go together");
   const [authorities, chain, secret] = await Promise.all([readPem(ca, "tls.ca"), readPem(cert, "tls.cert"), readPem(key, "tls.key")]);
+  if (authorities !== null) checkAuthorities(authorities.toString(), `tls.ca: ${ca}`);
   try {
     return credentials.createSsl(authorities, secret, chain);
   } catch (cause) {
@@ -103,6 +108,20 @@ async function readTls({ ca, cert, key }: TlsOptions): Promise<ChannelCredential
       hint: "give a PEM certificate and its own key, without a password",
       cause,
     });
+  }
+}
+
+/** OpenSSL passes over what it cannot read among authorities, and then believes in nobody. */
+function checkAuthorities(pem: string, source: string): void {
+  const parts = pem.split(CERTIFICATE).slice(1);
+  if (parts.length === 0) throw new PruneError("BAD_OPTION", `${source} has no certificate`, { hint: HOW_TO_CA });
+  for (const [i, part] of parts.entries()) {
+    try {
+      new X509Certificate(CERTIFICATE + part);
+    } catch (cause) {
+      const detail = `${source}: certificate ${i + 1} of ${parts.length} cannot be read: ${(cause as Error).message}`;
+      throw new PruneError("BAD_OPTION", detail, { hint: HOW_TO_CA, cause });
+    }
   }
 }
 

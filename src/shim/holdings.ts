@@ -1,11 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { StartRequest, Succeeded } from "../gen/prunebridge/v1/operation.js";
+import type { StartRequest, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 
 type Work = NonNullable<StartRequest["work"]>;
+
+/** The last event of an operation. */
+export type Outcome = Exclude<NonNullable<WatchResponse["event"]>, { $case: "progress" }>;
 
 /** What a session has in its shim: the operations that run for it, and the models that it opened. */
 export class Holdings {
   readonly #cancels = new Set<() => void>();
+  readonly #openings = new Map<string, Work>();
   readonly #models = new Set<string>();
   #tellIdle: () => void = () => {};
 
@@ -14,8 +18,14 @@ export class Holdings {
     return [...this.#models];
   }
 
-  /** Notes an operation that runs, and what cancels it; gives what has to be called when it has ended. */
-  begin(cancel: () => void): () => void {
+  /** The operations that open a model, and of which nobody knows yet how they ended. */
+  get openings(): readonly (readonly [operationId: string, work: Work])[] {
+    return [...this.#openings];
+  }
+
+  /** Notes an operation that runs, and what cancels it; gives what has to be called when it is watched no more. */
+  begin(operationId: string, work: Work, cancel: () => void): () => void {
+    if (work.$case === "openModel") this.#openings.set(operationId, work);
     this.#cancels.add(cancel);
     return () => {
       this.#cancels.delete(cancel);
@@ -23,8 +33,11 @@ export class Holdings {
     };
   }
 
-  /** Notes what work that succeeded has opened or closed. A model's views end with it. */
-  note(work: Work, { result }: Succeeded): void {
+  /** Notes how an operation ended, and what it has opened or closed. A model's views end with it. */
+  note(operationId: string, work: Work, outcome: Outcome): void {
+    this.#openings.delete(operationId);
+    if (outcome.$case !== "succeeded") return;
+    const { result } = outcome.value;
     if (result?.$case === "modelOpened") this.#models.add(result.value.modelId);
     if (work.$case === "closeModel") this.#models.delete(work.value.modelId);
   }

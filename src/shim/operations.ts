@@ -3,13 +3,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Metadata } from "@grpc/grpc-js";
 import { onAbort, throwIfCancelled } from "../cancel.js";
 import { type ErrorCode, PruneError } from "../errors.js";
+import { ErrorReason } from "../gen/prunebridge/v1/error.js";
 import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
 import type { RunOptions } from "../progress.js";
 import { withTotal } from "../progress.js";
 import type { Tensor } from "../tensor.js";
 import { Drawing } from "./drawing.js";
 import { type FeedSource, sendFeed } from "./feed.js";
-import { Holdings } from "./holdings.js";
+import { Holdings, type Outcome } from "./holdings.js";
 import type { Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
 import { callUnary, readStream, type Stubs } from "./rpc.js";
@@ -53,18 +54,19 @@ export class Operations {
     const operationId = await this.#start(work);
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
     const undo = signal && onAbort(signal, cancel);
-    const end = this.#holdings.begin(cancel);
+    const end = this.#holdings.begin(operationId, work, cancel);
     const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed, new Drawing(this), abandoned)) : undefined;
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
     try {
       const report = onProgress && feed ? withTotal(onProgress, () => feed.asks.size) : onProgress;
-      const done = await this.#watch(operationId, report, abandoned);
+      const outcome = await this.#watch(operationId, report, abandoned);
+      this.#holdings.note(operationId, work, outcome);
+      if (outcome.$case === "failed") throw fromDetail(outcome.value);
       const { error } = (await feeding) ?? {};
       // Some of what it gave back may be lost.
       if (error !== undefined) throw error;
-      this.#holdings.note(work, done);
-      return { operationId, done };
+      return { operationId, done: outcome.value };
     } catch (error) {
       // Where it is not the operation that failed, it must not go on with nobody waiting for it.
       cancel();
@@ -77,12 +79,19 @@ export class Operations {
     }
   }
 
-  /** Cancels what runs, and closes the models that were opened. A shim that is at other work is not waited for. */
+  /**
+   * Cancels what runs, and closes the models that were opened. A shim that is at other work is not waited for.
+   *
+   * @throws PruneError what kept a model from being closed, where that was known in time
+   */
   async release(abandoned: AbortSignal): Promise<void> {
     await this.#holdings.cancelAll(this.#timeouts.detach);
-    const closing = this.#holdings.models.map((modelId) => this.#start({ $case: "closeModel", value: { modelId } }));
-    const ends = (await Promise.all(closing)).map((operationId) => this.#watch(operationId, undefined, abandoned));
-    await Promise.race([Promise.allSettled(ends), sleep(this.#timeouts.detach, undefined, { ref: false })]);
+    try {
+      await this.#inTime(this.#holdings.openings.map(([operationId, work]) => this.#endOpening(operationId, work, abandoned)));
+    } finally {
+      const closing = this.#holdings.models.map((modelId) => this.#start({ $case: "closeModel", value: { modelId } }));
+      await this.#inTime((await Promise.all(closing)).map((operationId) => this.#endClosing(operationId, abandoned)));
+    }
   }
 
   /** Fetches the tensors that an operation left. */
@@ -108,7 +117,16 @@ export class Operations {
     return operationId;
   }
 
-  async #watch(operationId: string, onProgress: RunOptions["onProgress"], abandoned: AbortSignal): Promise<Succeeded> {
+  /** Watches an operation to its end. What `onProgress` throws is the caller's own. */
+  async #watch(operationId: string, onProgress: RunOptions["onProgress"], abandoned: AbortSignal): Promise<Outcome> {
+    for await (const event of this.#events(operationId, abandoned)) {
+      if (event.$case !== "progress") return event;
+      onProgress?.({ ...event.value, etaSeconds: event.value.etaSeconds });
+    }
+    throw new PruneError("INTERNAL", `the watch of operation ${operationId} ended without its last event`);
+  }
+
+  async *#events(operationId: string, abandoned: AbortSignal): AsyncGenerator<Event, void, void> {
     const [silence, retries] = [new Silence(this.#timeouts.stall), new Retries()];
     for (let seen = 0; ; ) {
       try {
@@ -117,30 +135,35 @@ export class Operations {
           retries.reset();
           if (event === undefined || seq <= seen) continue;
           seen = seq;
-          const done = settleEvent(event, onProgress);
-          if (done) return done;
+          yield event;
         }
-        throw new PruneError("INTERNAL", `the watch of operation ${operationId} ended without its last event`);
+        return;
       } catch (error) {
         await retries.pause(error);
       }
     }
   }
 
+  async #endOpening(operationId: string, work: Work, abandoned: AbortSignal): Promise<void> {
+    await this.#cancel(operationId);
+    this.#holdings.note(operationId, work, await this.#watch(operationId, undefined, abandoned));
+  }
+
+  async #endClosing(operationId: string, abandoned: AbortSignal): Promise<void> {
+    const outcome = await this.#watch(operationId, undefined, abandoned);
+    // It may have been closed by a call whose answer was lost.
+    if (outcome.$case === "failed" && outcome.value.reason !== ErrorReason.ERROR_REASON_UNKNOWN_MODEL) throw fromDetail(outcome.value);
+  }
+
+  async #inTime(ends: readonly Promise<void>[]): Promise<void> {
+    const failures: unknown[] = [];
+    const all = Promise.all(ends.map((end) => end.catch((error: unknown) => void failures.push(error))));
+    await Promise.race([all, sleep(this.#timeouts.detach, undefined, { ref: false })]);
+    if (failures.length > 0) throw failures[0];
+  }
+
   async #cancel(operationId: string): Promise<void> {
     await callUnary((options, done) => this.#stubs.operations.cancel({ operationId }, META, options, done), this.#timeouts.unary);
-  }
-}
-
-function settleEvent(event: Event, onProgress: RunOptions["onProgress"]): Succeeded | undefined {
-  switch (event.$case) {
-    case "progress":
-      onProgress?.({ ...event.value, etaSeconds: event.value.etaSeconds });
-      return undefined;
-    case "succeeded":
-      return event.value;
-    case "failed":
-      throw fromDetail(event.value);
   }
 }
 

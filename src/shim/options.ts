@@ -41,6 +41,8 @@ export interface Timeouts {
   readonly terminate: number;
   /** How long a broken connection may precede the news that the process has ended. Default: 2 s. */
   readonly exitNews: number;
+  /** For a shim that others use to say, after a connection broke, whether it was started anew. Default: 5 s. */
+  readonly restartNews: number;
 }
 
 /** The defaults. */
@@ -55,6 +57,7 @@ export const TIMEOUTS: Timeouts = {
   detach: 5_000,
   terminate: 30_000,
   exitNews: 2_000,
+  restartNews: 5_000,
 };
 
 /** Channel options; the shim's options module has their counterparts. gRPC ignores a misspelt name in silence, so a test checks each. */

@@ -60,9 +60,9 @@ export class ShimSession {
     // It has imported torch before it listened.
     const timeouts = { ...TIMEOUTS, handshake: 2 * TIMEOUTS.unary, ...limits };
     return connected(endpoint, timeouts, async (stubs) => {
-      const ask = (): Promise<HandshakeResponse> => shakeHands(stubs, client, timeouts);
-      const shim = await ask();
-      const watch = new RestartWatch(shim.bootId, async () => (await ask()).bootId);
+      const shim = await shakeHands(stubs, client, timeouts);
+      const again = { ...timeouts, handshake: timeouts.restartNews };
+      const watch = new RestartWatch(shim.bootId, async () => (await shakeHands(stubs, client, again)).bootId);
       return new ShimSession({ stubs, watch, operations: new Operations(stubs, timeouts) }, shim);
     });
   }

@@ -7,6 +7,8 @@ import { TIMEOUTS } from "./options.js";
 /** The name of a shim's socket in its folder. */
 export const SOCKET = "shim.sock";
 
+const DAY_MS = 24 * 3_600_000;
+
 const FOLDER = /^prunebridge-\d+-\w{6}$/;
 
 /** Makes a private folder for a shim's socket, and removes those that shims left whose parents were killed: nobody else can. */
@@ -22,9 +24,9 @@ export async function makeSocketFolder(): Promise<string> {
 async function removeIfDead(folder: string): Promise<void> {
   const found = await lstat(folder);
   if (!found.isDirectory() || found.uid !== process.getuid?.()) return;
-  // A shim that is starting does not listen yet.
-  if (Date.now() - found.mtimeMs < TIMEOUTS.spawn) return;
   const entries = await readdir(folder);
+  // A shim that is starting does not listen yet, and nobody knows how long its parent waits.
+  if (Date.now() - found.mtimeMs < (entries.length === 0 ? DAY_MS : TIMEOUTS.spawn)) return;
   if (entries.some((name) => name !== SOCKET)) return;
   const socket = join(folder, SOCKET);
   if (entries.length > 0) {

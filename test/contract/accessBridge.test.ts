@@ -3,7 +3,8 @@ import { access, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { withBridge } from "../../src/cli/run.js";
 import { type Batch, Bridge, PruneError, prune, tokenBatch } from "../../src/index.js";
 import { parseEndpoint } from "../../src/shim/endpoint.js";
 import { openModel } from "../../src/shim/modelWork.js";
@@ -12,6 +13,8 @@ import { evaluateLoss } from "../../src/shim/runWork.js";
 import { ShimSession } from "../../src/shim/session.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { runCli } from "../fixtures/cli.js";
+import { failureOf } from "../fixtures/failures.js";
+import { FlakyProxy } from "../fixtures/flakyProxy.js";
 import { type Listener, startListener, TOKENS } from "../fixtures/listeners.js";
 
 let root: string;
@@ -163,6 +166,67 @@ describe("a shim that ends", () => {
   });
 });
 
+describe("a shim that does not answer", () => {
+  const timeouts = { unary: 1_000, restartNews: 500, detach: 500 };
+  const SLACK_MS = 2_000;
+
+  /** A call fails within its limit and that of asking after a restart; closing within these and twice that for what it had. */
+  async function stalls(address: string, stall: () => void): Promise<void> {
+    const bridge = await Bridge.attach(address, { token: TOKENS.change, timeouts });
+    const model = await bridge.open(parent);
+    await model.load();
+    stall();
+    const call = await failureOf(model.loss([batch()]));
+    expect(call.error.code).toBe("SHIM_STALLED");
+    expect(call.ms).toBeLessThan(timeouts.unary + timeouts.restartNews + SLACK_MS);
+    const close = await failureOf(bridge.close());
+    expect(close.error).toMatchObject({ code: "SHIM_STALLED", detail: expect.stringMatching(/may still be open/) });
+    expect(close.ms).toBeLessThan(timeouts.unary + timeouts.restartNews + 2 * timeouts.detach + SLACK_MS);
+    await bridge[Symbol.asyncDispose]();
+  }
+
+  it("since it is stopped is told as stalled", async () => {
+    const stopped = await startListener(root);
+    onTestFinished(() => void stopped.stop("SIGKILL"));
+    await stalls(stopped.address, () => process.kill(stopped.pid, "SIGSTOP"));
+  });
+
+  it("since it is cut off is told as stalled", async () => {
+    const folder = await mkdtemp(join(root, "cut-"));
+    const cut = await startListener(root, [], `unix:${folder}/s`);
+    onTestFinished(() => void cut.stop());
+    const proxy = await FlakyProxy.to(cut.address);
+    await stalls(proxy.address, () => proxy.freeze());
+  });
+});
+
+describe("a shim that vanishes at the end", () => {
+  it("leaves a failing block its own error", async () => {
+    const vanishing = await startListener(root);
+    const block = async (): Promise<void> => {
+      await using bridge = await attach(vanishing);
+      await (await bridge.open(parent)).load();
+      await vanishing.stop("SIGKILL");
+      throw new PruneError("BAD_DATA", "the block's own");
+    };
+    await expect(block()).rejects.toMatchObject({ code: "BAD_DATA", detail: "the block's own" });
+  });
+
+  it("costs a command nothing but a warning", async () => {
+    const vanishing = await startListener(root);
+    const flags = { attach: vanishing.address, tokenFile: join(root, "token-file") };
+    const warned = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    onTestFinished(() => warned.mockRestore());
+    const work = withBridge(flags, async (bridge) => {
+      await (await bridge.open(parent)).load();
+      await vanishing.stop("SIGKILL");
+      return "done";
+    });
+    expect(await work).toBe("done");
+    expect(warned.mock.calls.join("")).toMatch(/^warning: \[SHIM_UNREACHABLE\] .*may still be open/);
+  });
+});
+
 describe("the command line", () => {
   const args = (...flags: string[]): string[] => ["verify", parent, "--load", "--json", ...flags];
 
@@ -180,10 +244,19 @@ describe("the command line", () => {
 
   it.each([
     ["a token without a shim", ["--token-file", "x"], /--attach/],
-    ["another machine without TLS", ["--attach", "example.org:7070", "--token-file", "x"], /in the clear/],
-    ["no token", ["--attach", "localhost:7070"], /needs a token/],
+    ["another machine without TLS", ["--attach", "example.org:7070", "--token-file", "x"], /give tls \(--tls\)/],
+    ["no token", ["--attach", "localhost:7070"], /tokenFile \(--token-file\)/],
     ["a token file that is not there", ["--attach", "localhost:7070", "--token-file", "/no/such/file"], /no\/such\/file/],
-    ["a certificate without its key", ["--attach", "localhost:7070", "--token-file", "TOKEN", "--tls-cert", "x"], /go together/],
+    [
+      "a certificate without its key",
+      ["--attach", "localhost:7070", "--token-file", "TOKEN", "--tls-cert", "x"],
+      /tls\.cert \(--tls-cert\) and .* go together/,
+    ],
+    [
+      "authorities that are none, for a name",
+      ["--attach", "localhost:7070", "--token-file", "TOKEN", "--tls-ca", "TOKEN", "--tls-server-name", "x"],
+      /tls\.ca \(--tls-ca\): .* is no PEM file/,
+    ],
   ])("refuses %s", async (_what, flags, says) => {
     const { exitCode, stderr } = await runCli(args(...flags.map((flag) => (flag === "TOKEN" ? join(root, "token-file") : flag))));
     expect(exitCode).toBe(2);

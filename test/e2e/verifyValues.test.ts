@@ -157,6 +157,7 @@ describe("verify without its parent", () => {
   it("says that values were not compared, and compares them with one that is named", async () => {
     await rename(parent, join(dir, "moved"));
     expect((await verify(child)).values).toEqual({ unchecked: `the parent cannot be read: ${parent} does not exist` });
+    await expect(verify(child, { full: true })).rejects.toThrow(/VERIFY_FAILED.*cannot be compared: the parent cannot be read/);
     const { json } = await runCli(["verify", child, "--parent", join(dir, "moved"), "--full", "--json"]);
     const { bytes, ofBytes } = json["values"] as { bytes: number; ofBytes: number };
     expect(bytes).toBe(ofBytes);
@@ -174,6 +175,7 @@ describe("verify without its parent", () => {
   it("says so where there is no manifest", async () => {
     await rm(join(child, "prune_manifest.json"));
     expect(await verify(child)).toMatchObject({ manifest: false, values: { unchecked: "there is no prune_manifest.json" } });
+    await expect(verify(child, { rows: 2 })).rejects.toThrow(/VERIFY_FAILED.*has no prune_manifest.json/);
   });
 });
 

@@ -161,7 +161,7 @@ describe("a child that transformers' config class refuses", () => {
   it("runs all the same, in place and from storage", async () => {
     await using bridge = await Bridge.spawn();
     const dir = await temporaryFolder();
-    const model = await bridge.open(await writeCheckpoint(dir), { dtype: "bfloat16" });
+    const model = await bridge.open(await writeCheckpoint(join(dir, "parent")), { dtype: "bfloat16" });
     // 20 is no multiple of the 6 heads.
     const { subnet } = await prune(model, "mcore_gpt_minitron", { export_config: { hidden_size: 20 } }, null, { dataLoader: [batch()] });
     await subnet.save(join(dir, "child"));

@@ -206,6 +206,10 @@ describe("several processes that slice onto one target", () => {
     // Whoever published found what the others had cut.
     expect(found[0]).toBeGreaterThan(0);
     await expectWhole(prepared);
+    // One that comes when all is done.
+    expect(await slice(slow, prepared.parent, prepared.made, prepared.target)).toEqual(manifests[0]);
+    await truncate(join(prepared.target, manifests[0]?.shards[0]?.file ?? ""), 100);
+    await expect(slice(slow, prepared.parent, prepared.made, prepared.target)).rejects.toThrow(/TARGET_EXISTS/);
   });
 
   it("end in one child though one is killed and one is stopped", async () => {

@@ -22,6 +22,9 @@ FIXED_BYTES = {1: 8, 5: 4}
 """The wire types of protobuf's encoding, with the sizes of those that have one."""
 MAX_VARINT_BYTES = 10
 
+MOST_FIELDS = 4
+"""Of a message that is read here, one more than the contract has; generated code is faster with others."""
+
 
 class FeedPart(NamedTuple):
     """A request of a feed, and its chunk's data, which `request` itself may lack."""
@@ -74,10 +77,12 @@ class _Field(NamedTuple):
 
 
 def _last_field(message: memoryview, number: int) -> _Field | None:
-    """The last field of a message, where it has that number and is length-delimited."""
+    """The last field of a message of few, where it has that number and is length-delimited."""
     start = begin = end = tag = 0
     try:
-        while end < len(message):
+        for _ in range(MOST_FIELDS):
+            if end >= len(message):
+                break
             start = end
             tag, begin, end = _read_field(message, start)
     except (IndexError, ValueError):

@@ -54,6 +54,7 @@ def _pump(feed: Feed, parts: Iterator[FeedPart]) -> None:
     assembler = BatchAssembler()
     sent, stated = 0, None
     try:
+        feed.await_reader()
         for request, data in parts:
             if request.feed_id not in {"", feed.id}:
                 raise ShimError(Reason.INVALID_REQUEST, f"feed {feed.id!r} turns into {request.feed_id!r} midway")

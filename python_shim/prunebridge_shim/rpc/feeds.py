@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from threading import Condition
 
 from prunebridge_shim.errors import Reason, ShimError, cancelled
-from prunebridge_shim.rpc.options import ANSWER_DEPTH, FEED_DEPTH, FEED_OPENING_SECONDS
+from prunebridge_shim.rpc.options import ANSWER_DEPTH, FEED_DEPTH, FEED_OPENING_SECONDS, FEED_SILENCE_SECONDS
 from prunebridge_shim.tensors import Ask, Batch, Returns
 
 Answer = tuple[int, Batch]
@@ -26,6 +26,7 @@ class Feed:
         self._taken = 0
         self._unanswered = 0
         self._attached = False
+        self._begun = False  # the reader has begun, or never will
         self._complete = False  # the sender has sent its last batch
         self._broken: ShimError | None = None  # the sender is lost
         self._unheard: ShimError | None = None  # nobody hears answers any more
@@ -39,6 +40,15 @@ class Feed:
                 raise ShimError(Reason.INVALID_REQUEST, f"feed {self.id!r} has a stream already")
             self._attached = True
             self._changed.notify_all()
+
+    def await_reader(self) -> None:
+        """Waits until the operation has begun, as only running ones hold batches; raises what ended it before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._begun or self._unheard)
+            if self._closed:
+                raise self._reader_gone()
+            if not self._begun and self._unheard:
+                raise self._unheard
 
     def put(self, batch: Batch, returns: Returns) -> None:
         """Adds a batch once there is room; raises FEED_LOST where the operation has ended."""
@@ -85,6 +95,7 @@ class Feed:
         """Takes batches until the sender has sent its last; raises CANCELLED, or what broke the stream.
 
         A sender that never comes is lost, too: it may have died between starting the operation and opening its stream.
+        So is one that falls silent, and one that takes no answers: they would hold up all work of this lane.
         """
         self._await_sender()
         while (ask := self._take()) is not None:
@@ -100,6 +111,12 @@ class Feed:
                 )
             yield ask.batch
 
+    def begin(self) -> None:
+        """Says that the operation has begun."""
+        with self._changed:
+            self._begun = True
+            self._changed.notify_all()
+
     def cancel(self) -> None:
         """Wakes a reader that waits, and has it raise CANCELLED."""
         with self._changed:
@@ -109,7 +126,7 @@ class Feed:
     def close(self) -> None:
         """Says that the operation has ended; batches that wait are dropped, answers are still given out."""
         with self._changed:
-            self._closed = True
+            self._begun = self._closed = True
             self._complete = self._all_taken
             self._waiting.clear()
             self._changed.notify_all()
@@ -133,7 +150,10 @@ class Feed:
 
     def _take(self) -> Ask | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._complete or self._broken or self._cancelled)
+            if not self._changed.wait_for(
+                lambda: self._waiting or self._complete or self._broken or self._cancelled, FEED_SILENCE_SECONDS
+            ):
+                self._broken = self._silent("sent no whole batch", "send smaller batches, or make them before Start")
             self._raise_lost()
             if not self._waiting:
                 return None
@@ -145,9 +165,11 @@ class Feed:
 
     def _answer(self, number: int, answer: Batch) -> None:
         with self._changed:
-            self._changed.wait_for(
-                lambda: len(self._answers) < ANSWER_DEPTH or self._unheard or self._broken or self._cancelled
-            )
+            if not self._changed.wait_for(
+                lambda: len(self._answers) < ANSWER_DEPTH or self._unheard or self._broken or self._cancelled,
+                FEED_SILENCE_SECONDS,
+            ):
+                self._broken = self._silent("took no answer", "read answers as they come, or ask for less")
             self._raise_lost()
             if self._unheard:
                 raise self._unheard
@@ -175,6 +197,11 @@ class Feed:
             raise cancelled()
         if self._broken:
             raise self._broken
+
+    def _silent(self, omission: str, hint: str) -> ShimError:
+        return ShimError(
+            Reason.FEED_LOST, f"the client of feed {self.id!r} {omission} for {FEED_SILENCE_SECONDS:g} s", hint
+        )
 
     def _reader_gone(self) -> ShimError:
         return ShimError(

@@ -10,6 +10,7 @@ import grpc
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.access import Access
+from prunebridge_shim.rpc.first_requests import FirstRequests
 from prunebridge_shim.rpc.limits import Allowance
 from prunebridge_shim.rpc.options import (
     FAILED_TOKENS_AT_ONCE,
@@ -60,13 +61,15 @@ class Turnstile(grpc.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, streams: Mapping[str, int] = STREAMS_AT_A_TIME, unary: int = UNARY_CALLS_AT_A_TIME) -> None:
         self._rooms = {method: _Room(method, most) for method, most in streams.items()}
         self._unary = unary
+        self._first_requests = FirstRequests()
 
     def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
-        """Gives a handler that takes its place before it waits for its request, as long as there is one."""
+        """Gives a handler that takes its place, as long as there is one, and then waits for its request a while."""
         handler = continuation(details)
         if handler is None:
             return None
-        return _through(self._rooms.setdefault(details.method, _Room(details.method, self._unary)), handler)
+        room = self._rooms.setdefault(details.method, _Room(details.method, self._unary))
+        return _through(room, self._first_requests, handler)
 
 
 class _Room:
@@ -97,17 +100,17 @@ class _Room:
             return free
 
 
-def _through(room: _Room, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+def _through(room: _Room, first: FirstRequests, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
     run = handler.unary_unary or handler.unary_stream or handler.stream_stream
     take = _all if handler.request_streaming else _only
 
     def answer(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         with room.place(context):
-            return run(take(requests, context), context)
+            return run(take(first.wait(requests, context), context), context)
 
     def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         with room.place(context):
-            yield from run(take(requests, context), context)
+            yield from run(take(first.wait(requests, context), context), context)
 
     codec = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
     if handler.response_streaming:

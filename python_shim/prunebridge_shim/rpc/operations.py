@@ -43,6 +43,8 @@ class Operation:
         """Claims the operation for running; False where it was cancelled before."""
         with self._changed:
             self._running = not self._ended
+            if self._running and self._feed is not None:
+                self._feed.begin()
             return self._running
 
     def succeed(self, result: operation_pb2.Succeeded, tensors: Mapping[str, HostTensor]) -> None:

@@ -17,6 +17,10 @@ ANSWER_DEPTH = 2
 FEED_OPENING_SECONDS = 20.0
 """How long an operation waits for its feed's stream, which a client opens in the same breath."""
 
+FEED_SILENCE_SECONDS = 600.0
+"""How long a running operation waits for a whole batch, or for an answer to be taken. Long, for a loader may think or
+tokenize, and the largest batch may come over a slow line; others wait in its lane meanwhile."""
+
 PROTOCOL_VERSIONS = range(1, 2)
 
 MAX_BATCH_BYTES = 1 << 30
@@ -50,6 +54,9 @@ STREAMS_AT_A_TIME: Mapping[str, int] = {
 
 UNARY_CALLS_AT_A_TIME = 12
 """Of each method. One that sends no request holds its thread."""
+
+FIRST_REQUEST_SECONDS = 5.0
+"""For a call to send its request, or its first: clients do so with the call itself."""
 
 HEARTBEAT_SECONDS = 10.0
 """Silence on a watch, after which a sign of life is sent."""

@@ -13,8 +13,8 @@ from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.options import MAX_OPERATIONS
 from prunebridge_shim.rpc.requests import brings_batches
 
-LANES = {"slice": "storage", "tokenize": "storage"}
-"""Kinds that touch no model have a thread of their own: a loss may wait for batches that wait for being tokenized."""
+LANES = {"slice": "slicing", "tokenize": "tokenizing"}
+"""Kinds that touch no model have a thread each: a loss may wait for batches that wait for being tokenized."""
 
 ENDED_KEPT = 256
 """Operations that are remembered after their end."""
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """Does the work of operations: what touches models one after the other on one thread, the rest on another."""
+    """Does the work of operations: what touches models one after the other on one thread, the rest beside it."""
 
     def run(self, operation: Operation) -> None:
         """Runs an operation to its success; raises what went wrong."""
@@ -39,12 +39,13 @@ class Registry:
         self._worker = worker
         self._lock = threading.Lock()
         self._operations: dict[str, Operation] = {}
+        self._live: dict[str, Operation] = {}  # by request, as far as is known
         self._by_request: dict[str, Operation] = {}
         self._feeds: dict[str, Operation] = {}
         self._ended: deque[tuple[str, Operation]] = deque()
-        self._queues: dict[str, SimpleQueue[tuple[str, Operation]]] = {}
+        self._queues: dict[str, SimpleQueue[str]] = {}
         self._closing = False
-        for lane in ("models", *sorted(set(LANES.values()))):
+        for lane in ("models", *LANES.values()):
             self._queues[lane] = SimpleQueue()
             threading.Thread(target=self._run_all, args=(lane,), name=lane, daemon=True).start()
 
@@ -52,14 +53,16 @@ class Registry:
         """Queues work under a request id; the same id again gives the same operation.
 
         Raises:
-            ShimError: SHUTTING_DOWN, LIMIT_EXCEEDED, or INVALID_REQUEST for a feed id that is missing or in use.
+            ShimError: SHUTTING_DOWN, LIMIT_EXCEEDED, or INVALID_REQUEST for a request id of another kind of work, and
+                for a feed id that is missing or in use.
         """
         with self._lock:
-            if request_id in self._by_request:
-                return self._by_request[request_id]
+            if known := self._by_request.get(request_id):
+                return _same_kind(known, request_id, kind)
             if self._closing:
                 raise ShimError(Reason.SHUTTING_DOWN, "the shim is shutting down and starts nothing new")
-            if len(self._operations) - len(self._ended) >= MAX_OPERATIONS:
+            self._remember_ended()
+            if len(self._live) >= MAX_OPERATIONS:
                 raise ShimError(
                     Reason.LIMIT_EXCEEDED,
                     f"{MAX_OPERATIONS} operations are queued or running, which is the most",
@@ -67,10 +70,10 @@ class Registry:
                 )
             feed = self._new_feed(kind, work) if hasattr(work, "feed_id") and not brings_batches(work) else None
             operation = Operation(kind, work, feed)
-            self._operations[operation.id] = self._by_request[request_id] = operation
+            self._operations[operation.id] = self._by_request[request_id] = self._live[request_id] = operation
             if feed is not None:
                 self._feeds[feed.id] = operation
-        self._queues[LANES.get(kind, "models")].put((request_id, operation))
+        self._queues[LANES.get(kind, "models")].put(operation.id)
         return operation
 
     def get(self, operation_id: str) -> Operation:
@@ -116,18 +119,23 @@ class Registry:
 
     def _run_all(self, lane: str) -> None:
         while True:
-            request_id, operation = self._queues[lane].get()
-            if operation.begin():
+            operation_id = self._queues[lane].get()
+            with self._lock:
+                operation = self._operations.get(operation_id)
+            # What was cancelled while it waited may be forgotten already.
+            if operation is not None and operation.begin():
                 log.info("%s %s begins", operation.kind, operation.id)
                 try:
                     self._worker.run(operation)
                 except BaseException as error:  # noqa: BLE001 the thread outlives every operation
                     operation.fail(error)
                 log.info("%s %s ended", operation.kind, operation.id)
-            self._remember(request_id, operation)
+            with self._lock:
+                self._remember_ended()
 
-    def _remember(self, request_id: str, operation: Operation) -> None:
-        with self._lock:
+    def _remember_ended(self) -> None:
+        for request_id, operation in [item for item in self._live.items() if item[1].ended]:
+            del self._live[request_id]
             self._ended.append((request_id, operation))
             if len(self._ended) > RESULTS_KEPT:
                 self._ended[-RESULTS_KEPT - 1][1].drop_tensors()
@@ -137,3 +145,13 @@ class Registry:
     def _forget(self, request_id: str, operation: Operation) -> None:
         del self._operations[operation.id], self._by_request[request_id]
         self._feeds = {feed_id: reader for feed_id, reader in self._feeds.items() if reader is not operation}
+
+
+def _same_kind(operation: Operation, request_id: str, kind: str) -> Operation:
+    if operation.kind != kind:
+        raise ShimError(
+            Reason.INVALID_REQUEST,
+            f"request id {request_id!r} belongs to a {operation.kind}, and this is a {kind}",
+            "choose a new id for each piece of work",
+        )
+    return operation

@@ -45,6 +45,7 @@ class Roots:
             for file in _files_of(folder):
                 self._resolve(str(file))
         if kind == "slice":
+            self._resolve(str(Path(work.job_dir).parent))  # the folder is renamed before it is removed
             for name in {
                 part.source_file for shard in work.shards for tensor in shard.tensors for part in tensor.parts
             }:

@@ -20,12 +20,22 @@ def read_token_file(path: Path) -> str:
     """Reads a token from a file that nobody else can read.
 
     Raises:
-        ShimError: PATH_DENIED for a file that others can read, INVALID_REQUEST for what is no token.
+        ShimError: PATH_DENIED for a file that others own or can read, INVALID_REQUEST for what is no file or no token.
         OSError: the file cannot be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    _check_regular(path, path.stat())
+    # What has taken its place since must not block: a FIFO would wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        status = os.fstat(fd)
+        _check_regular(path, status)
+        if status.st_uid not in {os.geteuid(), 0}:
+            raise ShimError(
+                Reason.PATH_DENIED,
+                f"the token file {path} belongs to user {status.st_uid}, who can read and change it",
+                f"make a file of user {os.geteuid()}, who runs the shim, with a new token in it",
+            )
+        mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             raise ShimError(
                 Reason.PATH_DENIED,
@@ -49,6 +59,11 @@ def read_token_line(fd: int) -> str:
                 "the parent writes one when it has started the shim, and keeps stdin open",
             )
     return _checked(line.split(b"\n", maxsplit=1)[0], "the first line of stdin")
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ShimError(Reason.INVALID_REQUEST, f"the token file {path} is no regular file", HOW_TO_MAKE)
 
 
 def _checked(raw: bytes, source: str) -> str:

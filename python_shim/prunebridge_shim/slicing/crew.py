@@ -1,9 +1,7 @@
 """The threads of one process at work on a job: some read, gather and write pieces, and one flushes them."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from threading import Condition, Event, Lock
 
 from prunebridge_shim.slicing.cutting import Cutter, Stopped
@@ -72,11 +70,12 @@ class Crew:
         running = set(workers)
         while running:
             self._tell(tick)
-            self._folder.owner.beat()
-            ended, _ = wait([flusher, *running], TICK_SECONDS, FIRST_EXCEPTION)
+            self._folder.beat()
+            ended, running = wait(running, TICK_SECONDS, FIRST_EXCEPTION)
+            if flusher.done():
+                ended.add(flusher)
             for thread in ended:
                 thread.result()
-            running -= ended
         self._tell(tick)
 
     def _tell(self, tick: Tick) -> None:
@@ -124,9 +123,12 @@ class Crew:
             source.check()
         file.commit(self._job.flush)
         if self._job.flush:
-            sync_folder(self._folder.child)
+            self._folder.sync_child()
         crc = join_crc32(file.header, [(turn.crcs[piece.number], piece.bytes) for piece in pieces])
-        sha256 = cutter.sha256(file) if self._job.sha256 else b""
+        sha256 = b""
+        if self._job.sha256:
+            file.reopen()  # has a file server look what is there by now, whoever wrote it
+            sha256 = cutter.sha256(file)
         self._record(Records(shards={turn.shard: Finished(crc, sha256)}))
 
     def _record(self, records: Records) -> None:
@@ -141,12 +143,3 @@ class Crew:
             self._passed += count
             if cut:
                 self.cut_bytes += count
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts a folder's entries on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -8,8 +8,9 @@ from threading import Event
 from zlib_ng import zlib_ng
 
 from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.opened import naming
 from prunebridge_shim.slicing.pieces import Piece
-from prunebridge_shim.slicing.shard import ShardFile, naming
+from prunebridge_shim.slicing.shard import ShardFile
 from prunebridge_shim.slicing.sources import reopening
 
 

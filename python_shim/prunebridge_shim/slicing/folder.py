@@ -7,9 +7,10 @@ journals/           what is done
 """
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,38 +18,71 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing import owners
 from prunebridge_shim.slicing.journal import Journal, Journals
 from prunebridge_shim.slicing.leases import Leases
+from prunebridge_shim.slicing.leftovers import CHILD, JOB_FILE, PARTS, PREFIX, check_is_jobs, remove_leftovers
+from prunebridge_shim.slicing.opened import OpenFolder
 from prunebridge_shim.slicing.owners import Owner, Witness
 
-JOB_FILE = "job.json"
-PARTS = ("child", "owners", "leases", "journals")
 LOOK_SECONDS = 0.2
 
 
 class JobFolder:
-    """A job's folder, and this process's place in it.
+    """A job's folder, and this process's place in it. All is done by descriptors: once removed, it stays removed.
 
     Args:
         path: The folder, made where it is missing.
         identity: What tells the job from others; what another one left is removed.
+        flush: Whether it is on the disk that the folder is this job's.
         tick: Told while it is waited for what others do; may raise to end that.
+        stack: Closes the folder in the end.
+
+    Attributes:
+        open: The open folder, whatever its path names by now.
 
     Raises:
         ShimError: TARGET_BUSY where another job is being cut in the folder, INVALID_REQUEST where it is no job's.
         OSError: storage failed.
     """
 
-    def __init__(self, path: Path, identity: str, tick: Callable[[], None]) -> None:
+    open: OpenFolder
+
+    def __init__(self, path: Path, identity: str, flush: bool, tick: Callable[[], None], stack: ExitStack) -> None:
         self.path = path
         self._identity = identity
+        self._flush = flush
         self._tick = tick
-        self._clear_discarded()
-        while not self._enter():
+        remove_leftovers(path)
+        while True:
+            with ExitStack() as attempt:
+                if self._enter(attempt):
+                    stack.push(attempt.pop_all())
+                    return
             tick()
 
-    @property
-    def child(self) -> Path:
-        """The folder of the shards."""
-        return self.path / "child"
+    def beat(self) -> None:
+        """Gives a sign of life now and then; raises TARGET_BUSY where the folder is no more."""
+        if self.owner.beat():
+            self.check()
+
+    def check(self) -> None:
+        """Raises TARGET_BUSY where the folder was removed meanwhile."""
+        if not self.open.is_there:
+            raise self.removed()
+
+    def removed(self) -> ShimError:
+        """The error for a folder that is no more."""
+        return ShimError(
+            Reason.TARGET_BUSY,
+            f"the job in {self.path} was removed meanwhile: another took its place, or its child was published",
+            "look what is there; run the same again where it is not what was wanted",
+        )
+
+    def sync_child(self) -> None:
+        """Puts the entries of the folder of the shards on the disk."""
+        child = OpenFolder(Path(CHILD), self.open)
+        try:
+            child.sync()
+        finally:
+            child.close()
 
     def leave(self, done: bool, keep: bool) -> None:
         """Ends this process's part; what is not to be kept is removed, unless others are at work on it.
@@ -61,46 +95,47 @@ class JobFolder:
         if not keep and not self.witness.others():
             self._discard()
 
-    def _enter(self) -> bool:
+    def _enter(self, attempt: ExitStack) -> bool:
         """Takes a place in the folder; False where it was removed meanwhile, by this process or another."""
         try:
+            self.path.mkdir(exist_ok=True)
+            self.open = _closing(attempt, OpenFolder(self.path))
             self._make()
             if not self._is_ours():
-                self._remove_other()
+                self._remove_other(attempt)
                 return False
-            self._register()
-            if self._is_ours():
-                return True
+            self._register(attempt)
+            try:
+                if self.open.is_there and self._is_ours():
+                    return True
+            except BaseException:
+                self.owner.leave(done=False)
+                raise
             self.owner.leave(done=False)
         except FileNotFoundError:
             if not self.path.parent.is_dir():
                 raise
         return False
 
-    def _register(self) -> None:
-        self.owner = Owner(self.path / "owners")
-        self.witness = Witness(self.path / "owners")
-        self.leases = Leases(self.path / "leases", self.owner.name)
-        self.journal = Journal(self.path / "journals", self.owner.name)
-        self.journals = Journals(self.path / "journals")
+    def _register(self, attempt: ExitStack) -> None:
+        parts = {part: _closing(attempt, OpenFolder(Path(part), self.open)) for part in PARTS if part != CHILD}
+        self.witness = Witness(parts["owners"])
+        self.journals = Journals(parts["journals"])
+        self.owner = Owner(parts["owners"])
+        self.leases = Leases(parts["leases"], self.owner.name)
+        self.journal = Journal(parts["journals"], self.owner.name)
 
     def _make(self) -> None:
-        self.path.mkdir(exist_ok=True)
-        found = {entry.name for entry in self.path.iterdir()}
-        strange = sorted(found - set(PARTS))
-        if strange and JOB_FILE not in found:
-            raise ShimError(
-                Reason.INVALID_REQUEST,
-                f"{self.path} holds {strange[0]} and no {JOB_FILE}: it is no slicing job's folder",
-                "name a folder that does not exist",
-            )
+        check_is_jobs(self.open)
         for part in PARTS:  # a child that was published is missing
-            (self.path / part).mkdir(exist_ok=True)
+            self.open.make(part)
         try:
-            with (self.path / JOB_FILE).open("x") as file:
-                file.write(json.dumps({"format": "prunebridge.slice-job/1", "identity": self._identity}))
+            content = PREFIX + self._identity.encode() + b'"}'
+            self.open.write(JOB_FILE, content, os.O_EXCL, self._flush)
         except FileExistsError:
             return
+        if self._flush:
+            self.open.sync()
 
     def _is_ours(self) -> bool:
         return self._read_identity() == self._identity
@@ -110,7 +145,7 @@ class JobFolder:
         deadline = time.monotonic() + owners.STALE_SECONDS
         while True:
             try:
-                found = json.loads((self.path / JOB_FILE).read_text())
+                found = json.loads(self.open.read(JOB_FILE))
                 return str(found["identity"])
             except (ValueError, KeyError, TypeError):  # it is being written, or its writer was killed
                 if time.monotonic() > deadline:
@@ -118,11 +153,11 @@ class JobFolder:
             self._tick()
             time.sleep(LOOK_SECONDS)
 
-    def _remove_other(self) -> None:
+    def _remove_other(self, attempt: ExitStack) -> None:
         """Removes what another job left, once nobody is seen to be at work on it."""
-        witness = Witness(self.path / "owners")
-        while others := witness.others():
-            if any(others.values()) and not self._is_ours():
+        witness = Witness(_closing(attempt, OpenFolder(Path("owners"), self.open)))
+        while others := witness.at_work():
+            if any(others.values()):
                 raise ShimError(
                     Reason.TARGET_BUSY,
                     f"another job is being cut in {self.path}",
@@ -130,19 +165,22 @@ class JobFolder:
                 )
             self._tick()
             time.sleep(LOOK_SECONDS)
-            if self._is_ours():  # another process of this job was faster
+            if not self.open.is_there:  # another process was faster
                 return
         self._discard()
 
     def _discard(self) -> None:
         """Takes the folder out of everybody's way in one step, and removes it."""
+        if not self.open.is_there:
+            return
+        aside = self.path.with_name(f"{self.path.name}.discarded-{uuid4().hex}")
         try:
-            self.path.rename(self.path.with_name(f"{self.path.name}.discarded-{uuid4().hex}"))
+            self.path.rename(aside)
         except FileNotFoundError:
             return
-        self._clear_discarded()
+        remove_leftovers(self.path)
 
-    def _clear_discarded(self) -> None:
-        for entry in self.path.parent.iterdir():
-            if entry.name.startswith(f"{self.path.name}.discarded-"):
-                shutil.rmtree(entry, ignore_errors=True)
+
+def _closing(stack: ExitStack, folder: OpenFolder) -> OpenFolder:
+    stack.callback(folder.close)
+    return folder

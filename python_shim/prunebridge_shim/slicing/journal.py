@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from prunebridge_shim.slicing.opened import OpenFolder
+
 JSONL = ".jsonl"
+NAME = re.compile(rf"([0-9a-f]{{32}}){re.escape(JSONL)}")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Records:
 class Journal:
     """This process's journal, for any thread. Made with its first lines."""
 
-    def __init__(self, folder: Path, owner: str) -> None:
-        self._path = folder / f"{owner}{JSONL}"
+    def __init__(self, folder: OpenFolder, owner: str) -> None:
+        self._folder = folder
+        self._name = f"{owner}{JSONL}"
         self._lock = Lock()
 
     def append(self, records: Records, flush: bool) -> None:
@@ -40,29 +44,24 @@ class Journal:
         lines: list[dict[str, Any]] = [{"piece": number, "crc32": crc} for number, crc in records.pieces.items()]
         for number, shard in records.shards.items():
             lines.append({"shard": number, "crc32": shard.crc32, "sha256": shard.sha256.hex()})
-        with self._lock, self._path.open("ab") as file:
-            file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
-            file.flush()
-            if flush:
-                os.fsync(file.fileno())
+        with self._lock:
+            text = "".join(f"{json.dumps(line)}\n" for line in lines)
+            self._folder.write(self._name, text.encode(), os.O_APPEND, flush)
 
 
 class Journals:
     """All journals of a job's folder as far as they were read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: OpenFolder) -> None:
         self._folder = folder
         self._read: dict[str, int] = {}
         self._records: dict[str, Records] = {}
 
     def refresh(self) -> None:
         """Reads what was appended meanwhile."""
-        for path in self._folder.iterdir():
-            owner = path.stem
-            with path.open("rb") as file:
-                file.seek(self._read.get(owner, 0))
-                # A line without an end was torn by a kill, or is being written.
-                whole, end, _ = file.read().rpartition(b"\n")
+        for owner, name in [(found[1], found[0]) for found in map(NAME.fullmatch, self._folder.names()) if found]:
+            # A line without an end was torn by a kill, or is being written.
+            whole, end, _ = self._folder.read(name, self._read.get(owner, 0)).rpartition(b"\n")
             self._read[owner] = self._read.get(owner, 0) + len(whole) + len(end)
             records = self._records.setdefault(owner, Records())
             for line in whole.splitlines():

@@ -1,22 +1,32 @@
 """Who does what: each share of a job is held by who first made its lease file."""
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from dataclasses import dataclass, replace
+
+from prunebridge_shim.slicing.opened import OpenFolder
+
+NAME = re.compile(r"((?:shard-)?\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
 class Lease:
     """A share's newest lease: how often it was taken over, and by whom it is held; empty where that is not told yet."""
 
+    share: str
     generation: int
     owner: str
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return f"{self.share}.{self.generation}"
 
 
 class Leases:
     """The lease files of a job, `SHARE.GENERATION`. Made and never changed, so that one of several takers wins."""
 
-    def __init__(self, folder: Path, owner: str) -> None:
+    def __init__(self, folder: OpenFolder, owner: str) -> None:
         self._folder = folder
         self._owner = owner
         self._held: dict[str, Lease] = {}
@@ -24,31 +34,27 @@ class Leases:
     def refresh(self) -> None:
         """Looks at what is held by now."""
         newest: dict[str, int] = {}
-        for path in self._folder.iterdir():
-            share, generation = path.stem, int(path.suffix[1:])
-            newest[share] = max(newest.get(share, 0), generation)
+        for share, generation in [found.groups() for found in map(NAME.fullmatch, self._folder.names()) if found]:
+            newest[share] = max(newest.get(share, 0), int(generation))
         for share, generation in newest.items():
             known = self._held.get(share)
             if known is None or known.generation < generation or not known.owner:
-                self._held[share] = Lease(generation, self._path(share, generation).read_text())
+                self._held[share] = self._read(Lease(share, generation, ""))
 
-    def holder(self, share: str) -> str | None:
-        """Who holds a share; None where nobody ever took it."""
-        lease = self._held.get(share)
-        return lease.owner if lease else None
+    def of(self, share: str) -> Lease | None:
+        """A share's lease; None where nobody ever took it."""
+        return self._held.get(share)
 
     def take(self, share: str) -> bool:
         """Takes a share, from its holder where it has one; False where another was faster."""
         lease = self._held.get(share)
-        generation = lease.generation + 1 if lease else 0
+        mine = Lease(share, lease.generation + 1 if lease else 0, self._owner)
         try:
-            fd = os.open(self._path(share, generation), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._folder.write(mine.name, mine.owner.encode(), os.O_EXCL)
         except FileExistsError:
             return False
-        with os.fdopen(fd, "w") as file:
-            file.write(self._owner)
-        self._held[share] = Lease(generation, self._owner)
+        self._held[share] = mine
         return True
 
-    def _path(self, share: str, generation: int) -> Path:
-        return self._folder / f"{share}.{generation}"
+    def _read(self, lease: Lease) -> Lease:
+        return replace(lease, owner=self._folder.read(lease.name).decode())

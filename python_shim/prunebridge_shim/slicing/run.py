@@ -11,9 +11,11 @@ from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError, storage_error
 from prunebridge_shim.slicing import pieces as sizes
+from prunebridge_shim.slicing.apart import check_apart
 from prunebridge_shim.slicing.crew import Crew
 from prunebridge_shim.slicing.folder import JobFolder
 from prunebridge_shim.slicing.layout import lay_out
+from prunebridge_shim.slicing.leftovers import CHILD
 from prunebridge_shim.slicing.pieces import Piece, cut_pieces, gather_stretches
 from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.shard import ShardFile
@@ -63,18 +65,20 @@ def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
         layouts = [lay_out(shard, sources, job.sets) for shard in job.shards]
         pieces = cut_pieces(layouts)
         total = sum(piece.bytes for piece in pieces)
-        folder = JobFolder(job.job_dir, _identity(job, sources), partial(tick, 0, total))
-        inodes = {source.inode for source in sources.values()}
-        files = [ShardFile(folder.child / one.file, one.header, one.bytes, inodes) for one in layouts]
-        for file in files:
-            stack.callback(file.close)
+        check_apart(job.job_dir, job.source_dir, [source.path for source in sources.values()])
+        folder = JobFolder(job.job_dir, _identity(job, sources), job.flush, partial(tick, 0, total), stack)
         try:
+            inodes = {source.inode for source in sources.values()}
+            files = [ShardFile(folder.open, f"{CHILD}/{one.file}", one.header, one.bytes, inodes) for one in layouts]
+            for file in files:
+                stack.callback(file.close)
             turns = Turns(folder, gather_stretches(pieces), len(files), job.sha256)
             _check_room(folder.path, pieces, turns)
             crew = Crew(job, folder, files, pieces, turns)
             crew.work(tick)
             for source in sources.values():
                 source.check_path()
+            folder.check()
         except BaseException as error:
             named = _leave(folder, pieces, error)
             if named is error:
@@ -93,6 +97,7 @@ def _identity(job: SliceJob, sources: Mapping[str, Source]) -> str:
     """What tells a job from others. Paths are no part of it: machines may see the same folders under other names."""
     described = {
         "sizes": [sizes.PIECE_BYTES, sizes.STRETCH_BYTES],
+        "flush": job.flush,  # what is not flushed is not to be believed by who wants it so
         "shards": job.shards,
         "sets": {name: hashlib.sha256(kept.tobytes()).hexdigest() for name, kept in job.sets.items()},
         "sources": {name: [source.header_sha256, source.version] for name, source in sources.items()},
@@ -116,11 +121,18 @@ def _leave(folder: JobFolder, pieces: Sequence[Piece], error: BaseException) -> 
     """Leaves a job that failed, and gives the error that says what is kept of it."""
     named = storage_error(error) if isinstance(error, OSError) else error
     kept: set[int] = set()
+    keep = True
     with suppress(OSError):  # what failed the run may fail this too
-        folder.journals.refresh()
-        if not (isinstance(named, ShimError) and named.reason is Reason.SOURCE_CHANGED):
+        if not folder.open.is_there:
+            named = folder.removed() if isinstance(error, OSError) else error
+        elif isinstance(named, ShimError) and named.reason is Reason.SOURCE_CHANGED:
+            keep = False
+        else:
+            folder.journals.refresh()
             kept = {number for records in folder.journals.records.values() for number in records.pieces}
-        folder.leave(done=False, keep=bool(kept))
+            keep = bool(kept)
+    with suppress(OSError):
+        folder.leave(done=False, keep=keep)
     if not kept or not isinstance(named, ShimError):
         return named
     stored = sum(piece.bytes for piece in pieces if piece.number in kept)

@@ -7,8 +7,6 @@ late does no harm.
 
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +14,7 @@ from zlib_ng import zlib_ng
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.headers import LENGTH_BYTES
+from prunebridge_shim.slicing.opened import OpenFolder, naming
 
 READ_BYTES = 4 << 20
 """Read at a time where a file is read back."""
@@ -25,14 +24,19 @@ class ShardFile:
     """A shard's file, made where it is missing. It is opened by what is first done with it, and closed by `close`.
 
     Args:
-        path: Where it lies.
+        folder: The open folder that it is made in.
+        name: Its name in there.
         header: Its first bytes.
         size: Bytes of the whole file.
         sources: Devices and inodes of the files that are read, none of which it may be.
     """
 
-    def __init__(self, path: Path, header: bytes, size: int, sources: Collection[tuple[int, int]]) -> None:
-        self.path = path
+    def __init__(
+        self, folder: OpenFolder, name: str, header: bytes, size: int, sources: Collection[tuple[int, int]]
+    ) -> None:
+        self.path = folder.path / name
+        self._folder = folder
+        self._name = name
         self.header = header
         self.size = size
         self._sources = sources
@@ -47,7 +51,7 @@ class ShardFile:
 
     def reopen(self) -> None:
         """Opens the file anew, where its server forgot the open one. That stays open: it may have to be flushed."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = self._folder.open(self._name, os.O_RDWR | os.O_CREAT)
         self._fds.append(fd)
         found = os.fstat(fd)
         if (found.st_dev, found.st_ino) in self._sources:
@@ -101,16 +105,6 @@ class ShardFile:
         """Closes the file as it is."""
         while self._fds:
             os.close(self._fds.pop())
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Has errors of open files say which file they were about."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def join_crc32(header: bytes, parts: list[tuple[int, int]]) -> int:

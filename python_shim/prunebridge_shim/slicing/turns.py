@@ -125,10 +125,10 @@ class Turns:
 
     def _obtain(self, share: str) -> bool:
         """Takes a share that nobody is at work on; True for one's own, which may have to be done again."""
-        return self._folder.leases.holder(share) == self._folder.owner.name or (
-            not self._is_held(share) and self._folder.leases.take(share)
-        )
+        lease = self._folder.leases.of(share)
+        is_own = lease is not None and lease.owner == self._folder.owner.name
+        return is_own or (not self._is_held(share) and self._folder.leases.take(share))
 
     def _is_held(self, share: str) -> bool:
-        holder = self._folder.leases.holder(share)
-        return holder is not None and self._folder.witness.is_at_work(holder)
+        lease = self._folder.leases.of(share)
+        return lease is not None and self._folder.witness.is_at_work(lease.owner, lease.name)

@@ -27,9 +27,10 @@ export function scoreCommand(): Command {
       const scores = await withBridge(flags, async (bridge) => {
         const opened: OpenOptions = { device: flags.device, dtype: flags.dtype };
         const model = await bridge.open(parent, opened);
-        return score(model, model.parent, batchesOf(data, model, shape), options);
+        const measured = await score(model, model.parent, batchesOf(data, model, shape), options);
+        await writeScoreFile(flags.out, measured);
+        return measured;
       });
-      await writeScoreFile(flags.out, scores);
       const { batches, samples, tokens } = scores.provenance;
       return {
         json: { out: flags.out, batches: Number(batches), samples: Number(samples), tokens: Number(tokens) },

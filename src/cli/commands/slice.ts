@@ -1,5 +1,5 @@
 import { type Command, Option } from "commander";
-import { checkTarget, LAYOUT_NAMES, type LayoutName, readPlanFor, readWeightedParent, slice } from "../../index.js";
+import { checkTarget, findChild, LAYOUT_NAMES, type LayoutName, readPlanFor, readWeightedParent, slice } from "../../index.js";
 import { command, type ShimFlags, withShimFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 import { formatFound, formatManifest } from "../tables.js";
@@ -26,6 +26,8 @@ export function sliceCommand(): Command {
     runCommand(flags, async (options) => {
       const parent = await readWeightedParent(dir);
       const plan = await readPlanFor(parent, flags.plan);
+      const there = await findChild(parent, plan, flags.out, flags.layout);
+      if (there) return { json: { out: flags.out, ...there, foundBytes: 0 }, text: `${flags.out} holds this child already` };
       await checkTarget(flags.out, parent.checkpoint.dir);
       let found = 0;
       const onFound = (bytes: number): void => {

@@ -5,10 +5,12 @@ import { describe, expect, it } from "vitest";
 import {
   carrySideFiles,
   checkTarget,
+  findSideFiles,
   leaveStaging,
   openStaging,
   publish,
   type Staging,
+  settleStaging,
   stageFile,
 } from "../../../src/checkpoint/staging.js";
 import { temporaryFolder } from "../../fixtures/checkpoints.js";
@@ -27,6 +29,7 @@ describe("staging", () => {
     await stageFile(staging, "config.json", "{}");
     expect(await readdir(join(dir, "deep"))).toEqual([".child.prunebridge-partial"]);
     await publish(staging);
+    await settleStaging(staging);
     expect(await readdir(join(dir, "deep"))).toEqual(["child"]);
     expect(await readFile(join(dir, "deep", "child", "config.json"), "utf8")).toBe("{}");
   });
@@ -40,7 +43,7 @@ describe("staging", () => {
         throw new Error("the disk is gone");
       })(),
     );
-    await expect(stageFile(staging, "tokenizer.json", broken)).rejects.toThrow("the disk is gone");
+    await expect(stageFile(staging, "tokenizer.json", () => broken)).rejects.toThrow("the disk is gone");
     expect(await readdir(staging.child)).toEqual([]);
   });
 
@@ -64,7 +67,9 @@ describe("staging", () => {
   it("publishes into an empty folder, and not over one that was filled meanwhile", async () => {
     const dir = await temporaryFolder();
     await mkdir(join(dir, "child"));
-    await publish(await staged(join(dir, "child")));
+    const early = await staged(join(dir, "child"));
+    await publish(early);
+    await settleStaging(early);
     const late = await staged(join(dir, "child"));
     await writeFile(join(dir, "child", "config.json"), "theirs");
     await expect(publish(late)).rejects.toThrow(/filled by someone else/);
@@ -121,9 +126,24 @@ describe("carrySideFiles", () => {
     }
     await chmod(join(parent, "tokenizer.json"), 0o444);
     const staging = await staged(join(dir, "child"));
-    const carried = await carrySideFiles(parent, staging, ["config.json"]);
-    expect(carried.sort()).toEqual(["assets/chat.jinja", "modeling_custom.py", "tokenizer.json"]);
+    const found = await findSideFiles(parent, ["config.json"]);
+    expect([...found.files].sort()).toEqual(["assets/chat.jinja", "modeling_custom.py", "tokenizer.json"]);
+    await carrySideFiles(parent, staging, found);
     expect((await readdir(staging.child)).sort()).toEqual(["assets", "modeling_custom.py", "tokenizer.json"]);
     expect((await stat(join(staging.child, "tokenizer.json"))).mode & 0o777).toBe(0o666 & ~process.umask());
+    // Another process may have put them there.
+    await carrySideFiles(parent, staging, found);
+  });
+
+  it("makes nothing anew where another process has published the child", async () => {
+    const dir = await temporaryFolder();
+    const parent = join(dir, "parent");
+    await mkdir(join(parent, "assets"), { recursive: true });
+    await writeFile(join(parent, "assets", "chat.jinja"), "");
+    const staging = await staged(join(dir, "child"));
+    await publish(staging);
+    await settleStaging(staging);
+    await expect(carrySideFiles(parent, staging, await findSideFiles(parent, []))).rejects.toThrow(/ENOENT/);
+    expect((await readdir(dir)).sort()).toEqual(["child", "parent"]);
   });
 });

@@ -11,7 +11,7 @@ it("has exactly these commands and flags", () => {
   );
   const batches = "--seq-length --samples --batch-size";
   const device = "--device --dtype";
-  const shim = "--attach --token-file --tls --tls-ca --tls-cert --tls-key";
+  const shim = "--attach --token-file --tls --tls-ca --tls-cert --tls-key --tls-server-name";
   const bounds = "--params --active-params --memory-mb --flops";
   const space =
     "--top-k --max-width-pruning --max-depth-pruning --hparams-to-skip --hidden-size-divisor --ffn-hidden-size-divisor " +

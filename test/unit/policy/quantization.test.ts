@@ -169,18 +169,22 @@ describe("renumberModules", () => {
       groups: [{ targets: ["Linear"] }],
       n: 1,
     };
-    expect(renumberModules(stated, [0, 10], false)).toEqual({
+    expect(renumberModules(stated, [0, 10], ["layers"])).toEqual({
       ignore: ["lm_head", "model.layers.0.mlp", "model.layers.1.mlp"],
       groups: [{ targets: ["Linear"] }],
       n: 1,
     });
-    expect(renumberModules({ ignore: ["re:.*self_attn.*", "model.layers.*.mlp"] }, [1], true)).toEqual({
+    expect(renumberModules({ ignore: ["re:.*self_attn.*", "model.layers.*.mlp"] }, [1], ["layers", "experts"])).toEqual({
       ignore: ["re:.*self_attn.*", "model.layers.*.mlp"],
     });
   });
 
   it("refuses what would mean other modules in the child", () => {
-    expect(() => renumberModules({ ignore: ["re:model\\.layers\\.0\\..*"] }, [1], false)).toThrow(/picks layers by the pattern/);
-    expect(() => renumberModules({ ignore: ["model.layers.0.mlp.experts.3.up_proj"] }, [0], true)).toThrow(/names the single expert/);
+    const pattern = { ignore: ["re:model\\.layers\\.0\\..*"] };
+    expect(() => renumberModules(pattern, [1], ["layers"])).toThrow(/picks layers by the pattern/);
+    expect(renumberModules(pattern, [0, 1], ["experts"])).toEqual(pattern);
+    expect(() => renumberModules({ ignore: ["model.layers.0.mlp.experts.3.up_proj"] }, [0], ["experts"])).toThrow(
+      /names the single expert/,
+    );
   });
 });

@@ -1,10 +1,11 @@
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { describe, expect, it } from "vitest";
 import { type AttachOptions, parseEndpoint } from "../../../src/shim/endpoint.js";
 import { Token } from "../../../src/shim/token.js";
 import { temporaryFolder } from "../../fixtures/checkpoints.js";
+import { makeAuthority } from "../../fixtures/listeners.js";
 
 const token = "a-token-for-the-tests";
 
@@ -63,8 +64,22 @@ describe("options", () => {
     const path = join(await temporaryFolder(), "no.pem");
     await writeFile(path, "no certificate");
     await expect(parseEndpoint("localhost:1", { token, tls: { ca: path } })).rejects.toMatchObject({ code: "BAD_OPTION" });
-    await writeFile(path, "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n");
+    const garbage = "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n";
+    await writeFile(path, garbage);
     await expect(parseEndpoint("localhost:1", { token, tls: { cert: path, key: path } })).rejects.toMatchObject({ code: "BAD_OPTION" });
+    await writeFile(path, "-----BEGIN PRIVATE KEY-----\nnothing\n-----END PRIVATE KEY-----\n");
+    await expect(parseEndpoint("localhost:1", { token, tls: { ca: path } })).rejects.toThrow(`tls.ca: ${path} has no certificate`);
+  });
+
+  it("take authorities of which each certificate can be read", async () => {
+    const dir = await temporaryFolder();
+    const [authority, path] = [await makeAuthority(dir, "authority"), join(dir, "bundle.pem")];
+    const whole = await readFile(authority.cert, "utf8");
+    await writeFile(path, `an authority\n${whole}another\n${whole}`);
+    expect(await parseEndpoint("localhost:1", { token, tls: { ca: path } })).toMatchObject({ target: "dns:localhost:1" });
+    await writeFile(path, whole + whole.slice(0, 200));
+    const error = await parseEndpoint("localhost:1", { token, tls: { ca: path } }).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: "BAD_OPTION", detail: expect.stringContaining(`tls.ca: ${path}: certificate 2 of 2`) });
   });
 });
 

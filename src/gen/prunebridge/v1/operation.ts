@@ -1289,11 +1289,11 @@ export const FeedTaken: MessageFns<FeedTaken> = {
 
 /**
  * Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
- * run beside it, so that an operation may wait for batches that are still being tokenized.
+ * have a thread each beside it, so that an operation may wait for batches that are still being tokenized.
  */
 export type OperationServiceService = typeof OperationServiceService;
 export const OperationServiceService = {
-  /** Queues work. The same request id again returns the same operation and starts nothing. */
+  /** Queues work. The same request id again returns the same operation and starts nothing; with another kind of work it is INVALID_REQUEST. */
   start: {
     path: "/prunebridge.v1.OperationService/Start" as const,
     requestStream: false as const,
@@ -1339,7 +1339,7 @@ export const OperationServiceService = {
 } as const;
 
 export interface OperationServiceServer extends UntypedServiceImplementation {
-  /** Queues work. The same request id again returns the same operation and starts nothing. */
+  /** Queues work. The same request id again returns the same operation and starts nothing; with another kind of work it is INVALID_REQUEST. */
   start: handleUnaryCall<StartRequest, StartResponse>;
   /**
    * Streams the operation's events after a sequence number as they come, ending with its last one. Of those that came before only the latest
@@ -1353,7 +1353,7 @@ export interface OperationServiceServer extends UntypedServiceImplementation {
 }
 
 export interface OperationServiceClient extends Client {
-  /** Queues work. The same request id again returns the same operation and starts nothing. */
+  /** Queues work. The same request id again returns the same operation and starts nothing; with another kind of work it is INVALID_REQUEST. */
   start(
     request: StartRequest,
     callback: (error: ServiceError | null, response: StartResponse) => void,
@@ -1418,8 +1418,9 @@ export type FeedServiceService = typeof FeedServiceService;
 export const FeedServiceService = {
   /**
    * Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
-   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
-   * `Limits.feed_depth` batches wait.
+   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back until
+   * the operation begins, and while `Limits.feed_depth` batches wait. Once it has begun, a client that for ten minutes sends no whole batch,
+   * or takes no answer, is lost, too.
    */
   feed: {
     path: "/prunebridge.v1.FeedService/Feed" as const,
@@ -1435,8 +1436,9 @@ export const FeedServiceService = {
 export interface FeedServiceServer extends UntypedServiceImplementation {
   /**
    * Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
-   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
-   * `Limits.feed_depth` batches wait.
+   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back until
+   * the operation begins, and while `Limits.feed_depth` batches wait. Once it has begun, a client that for ten minutes sends no whole batch,
+   * or takes no answer, is lost, too.
    */
   feed: handleBidiStreamingCall<FeedRequest, FeedResponse>;
 }
@@ -1444,8 +1446,9 @@ export interface FeedServiceServer extends UntypedServiceImplementation {
 export interface FeedServiceClient extends Client {
   /**
    * Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
-   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
-   * `Limits.feed_depth` batches wait.
+   * operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back until
+   * the operation begins, and while `Limits.feed_depth` batches wait. Once it has begun, a client that for ten minutes sends no whole batch,
+   * or takes no answer, is lost, too.
    */
   feed(): ClientDuplexStream<FeedRequest, FeedResponse>;
   feed(options: Partial<CallOptions>): ClientDuplexStream<FeedRequest, FeedResponse>;

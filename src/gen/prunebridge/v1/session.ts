@@ -109,9 +109,9 @@ export interface Limits {
   feedDepth: number;
   /** The largest batch of a feed, in bytes of all its tensors. */
   maxBatchBytes: number;
-  /** Operations that may be queued or running at a time. */
+  /** Operations that may be queued or running at a time, of all clients. */
   maxOperations: number;
-  /** Operations that a client may start in a second, on average. */
+  /** Operations that the holders of a token may start in a second, on average and together. */
   startsPerSecond: number;
 }
 

@@ -7,7 +7,7 @@ from prunebridge_shim.gen.prunebridge.v1 import operation_pb2 as prunebridge_dot
 
 class OperationServiceStub(object):
     """Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
-    run beside it, so that an operation may wait for batches that are still being tokenized.
+    have a thread each beside it, so that an operation may wait for batches that are still being tokenized.
     """
 
     def __init__(self, channel):
@@ -40,11 +40,11 @@ class OperationServiceStub(object):
 
 class OperationServiceServicer(object):
     """Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
-    run beside it, so that an operation may wait for batches that are still being tokenized.
+    have a thread each beside it, so that an operation may wait for batches that are still being tokenized.
     """
 
     def Start(self, request, context):
-        """Queues work. The same request id again returns the same operation and starts nothing.
+        """Queues work. The same request id again returns the same operation and starts nothing; with another kind of work it is INVALID_REQUEST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_OperationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class OperationService(object):
     """Everything that takes longer than a moment. Work on models runs one after the other on the thread that owns them; slicing and tokenizing
-    run beside it, so that an operation may wait for batches that are still being tokenized.
+    have a thread each beside it, so that an operation may wait for batches that are still being tokenized.
     """
 
     @staticmethod
@@ -199,8 +199,9 @@ class FeedServiceServicer(object):
 
     def Feed(self, request_iterator, context):
         """Answers the batches that ask for something, in their order, and last says that every batch was taken; fails with FEED_LOST when the
-        operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back while
-        `Limits.feed_depth` batches wait.
+        operation has ended before. A stream that breaks off fails the operation with FEED_LOST. The sender is held back until
+        the operation begins, and while `Limits.feed_depth` batches wait. Once it has begun, a client that for ten minutes sends no whole batch,
+        or takes no answer, is lost, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
