@@ -7,6 +7,7 @@ export const ERROR_CODES = {
   UNKNOWN_ARCHITECTURE: "input",
   BAD_INDEX: "input",
   BAD_SAFETENSORS: "input",
+  BAD_TORCH_DIST: "input",
   UNKNOWN_TENSOR: "input",
   MISSING_TENSOR: "input",
   BAD_TENSOR: "input",

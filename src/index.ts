@@ -17,6 +17,7 @@ export type { Model, OpenOptions } from "./model/model.js";
 export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
 export type { ModelView } from "./model/view.js";
 export { outline, plan, type RankBy, readPlanFor } from "./plan.js";
+export { LAYOUT_NAMES, type LayoutName } from "./policy/families/table.js";
 export type { Hyperparameters } from "./policy/hyperparameters.js";
 export type { ScoredCandidate } from "./policy/modes/minitron.js";
 export { parseModes } from "./policy/modes/modes.js";

@@ -1,5 +1,6 @@
 import { fingerprint } from "./checkpoint/fingerprint.js";
 import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint } from "./checkpoint/folder.js";
+import { PruneError } from "./errors.js";
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
@@ -29,7 +30,14 @@ export interface Inspection {
   readonly quantization: string | undefined;
   /** The weight files; undefined for a bare config.json. */
   readonly weights:
-    | { readonly files: number; readonly tensors: number; readonly bytes: number; readonly dtypes: readonly string[] }
+    | {
+        readonly files: number;
+        readonly tensors: number;
+        readonly bytes: number;
+        readonly dtypes: readonly string[];
+        /** Tensors of the optimizer, which no child has. */
+        readonly leftOut: number;
+      }
     | undefined;
   readonly fingerprint: string | undefined;
 }
@@ -54,9 +62,16 @@ export async function readWeightedParent(path: string): Promise<Parent> {
   return understand(await readWeightedCheckpoint(path));
 }
 
+/** The tensors of a parent with their rows. Throws NOT_A_CHECKPOINT on a bare config.json. */
+export function weightsOf({ checkpoint, matched }: Parent): MatchedTensors<CheckpointTensor> {
+  if (matched) return matched;
+  throw new PruneError("NOT_A_CHECKPOINT", `${checkpoint.configPath} stands alone, without weights`, { hint: "name a checkpoint folder" });
+}
+
 /** Sums a parent up. */
 export function describeParent({ checkpoint, architecture, ...parent }: Parent): Inspection {
-  const { tensors, headers } = checkpoint;
+  const { tensors, torchDist } = checkpoint;
+  const files = torchDist?.files.length ?? checkpoint.headers.length;
   return {
     family: architecture.table.family,
     layout: parent.matched?.layout,
@@ -66,13 +81,14 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
     tiedEmbeddings: architecture.flags.tied,
     quantization: architecture.quantization?.name,
     weights:
-      headers.length === 0
+      files === 0
         ? undefined
         : {
-            files: headers.length,
+            files,
             tensors: tensors.length,
             bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
             dtypes: [...new Set(tensors.map(({ dtype }) => dtype))].sort(),
+            leftOut: torchDist?.optimizerTensors ?? 0,
           },
     fingerprint: parent.fingerprint,
   };
@@ -80,7 +96,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
 
 async function understand(checkpoint: Checkpoint): Promise<Parent> {
   const architecture = readArchitecture(checkpoint.config, checkpoint.configPath);
-  const weighted = checkpoint.headers.length > 0;
+  const weighted = checkpoint.headers.length > 0 || checkpoint.torchDist !== undefined;
   return {
     checkpoint,
     architecture,

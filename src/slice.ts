@@ -17,9 +17,11 @@ import {
   stageFile,
 } from "./checkpoint/staging.js";
 import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
+import { type Parent, weightsOf } from "./inspect.js";
+import type { LayoutName } from "./policy/families/table.js";
+import { slicesInto } from "./policy/rearrange.js";
 import { layOutShards, type ShardLayout } from "./policy/shards.js";
-import { sliceTensors, type TensorSlice } from "./policy/slices.js";
+import type { TensorSlice } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
 import { byteLength } from "./tensor.js";
 import { VERSION } from "./version.js";
@@ -59,6 +61,8 @@ export interface SliceOptions extends RunOptions {
   readonly flush?: boolean;
   /** Puts a SHA-256 of each shard into the manifest, which takes reading it once more. Default: false. */
   readonly sha256?: boolean;
+  /** How the child is laid out: as its parent is, or by another of the family's layouts. Default: as its parent. */
+  readonly layout?: LayoutName;
   /** Told of bytes of tensors that earlier runs had written, or others at work on the same child. */
   readonly onFound?: (bytes: number) => void;
 }
@@ -71,13 +75,13 @@ export interface SliceOptions extends RunOptions {
  * Several processes, on any machines, that make the same call share the work; one that comes when it is done gets the child's manifest.
  *
  * @param target - a folder that does not exist or is empty, or holds this very child
- * @throws PruneError TARGET_EXISTS or PATH_DENIED before any work; TARGET_BUSY where another child is being cut into the target;
+ * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout) before any work; TARGET_BUSY where another child is being cut into the target;
  * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
-  const { flush = true, sha256 = false, onFound } = options;
+  const { flush = true, sha256 = false, layout, onFound } = options;
   const { dir } = parent.checkpoint;
-  const made = layOutChild(parent, plan);
+  const made = layOutChild(parent, plan, layout);
   const there = await findPublished(target, parent, plan, made.shards);
   if (there) return there;
   await checkTarget(target, dir);
@@ -105,8 +109,8 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
 }
 
 /** The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call. */
-export async function findChild(parent: Parent, plan: PlanFile, target: string): Promise<Manifest | undefined> {
-  return findPublished(target, parent, plan, layOutChild(parent, plan).shards);
+export async function findChild(parent: Parent, plan: PlanFile, target: string, layout?: LayoutName): Promise<Manifest | undefined> {
+  return findPublished(target, parent, plan, layOutChild(parent, plan, layout).shards);
 }
 
 async function findPublished(target: string, parent: Parent, plan: PlanFile, shards: CutJob["shards"]): Promise<Manifest | undefined> {
@@ -135,9 +139,13 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function layOutChild({ checkpoint, architecture, matched }: Parent, plan: PlanFile): Pick<CutJob, "indexSets" | "shards"> {
-  const { indexSets, tensors: slices } = sliceTensors(architecture, plan.kept, matched?.tensors ?? []);
-  const sized = slices.map((slice) => ({ ...slice, bytes: byteLength({ dtype: slice.source.dtype, shape: slice.shape }) }));
+function layOutChild(parent: Parent, plan: PlanFile, layout: LayoutName | undefined): Pick<CutJob, "indexSets" | "shards"> {
+  const { checkpoint, architecture } = parent;
+  const { indexSets, tensors: slices } = slicesInto(layout, architecture, plan.kept, weightsOf(parent));
+  const sized = slices.map((slice) => ({
+    ...slice,
+    bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
+  }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...checkpoint.headers.map(({ fileBytes }) => fileBytes));
   return { indexSets, shards: layOutShards(sized, capacity) };

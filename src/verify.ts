@@ -1,10 +1,11 @@
 import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
-import { isFile } from "./checkpoint/folder.js";
+import { isFile, requireSafetensors } from "./checkpoint/folder.js";
 import { checkShard, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
+import { checkChunks } from "./checkpoint/megatron/checkChunks.js";
 import { hashPlan, PLAN_FILE, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
-import { describeParent, type Inspection, type Parent, readWeightedParent } from "./inspect.js";
+import { describeParent, type Inspection, type Parent, readParent, readWeightedParent } from "./inspect.js";
 import { readPlanFor } from "./plan.js";
 import type { RunOptions } from "./progress.js";
 import { type ComparedValues, type ValueOptions, verifyValues } from "./verifyValues.js";
@@ -28,19 +29,31 @@ export interface Verification {
 
 /**
  * Checks a pruned checkpoint without Python: every tensor's shape against its config, every shard's size and checksums against the manifest,
- * the manifest against the plan, and, where the parent is at hand, values against the parent's at the positions that the plan keeps.
+ * the manifest against the plan, and, where the parent is at hand, values against the parent's at the positions that the plan keeps. In
+ * Megatron's torch_dist format, every tensor's bytes against the checksum that they were saved with.
  *
  * @throws PruneError VERIFY_FAILED, also where values are asked for and cannot be compared; CHECKPOINT_MISMATCH where another parent is given; or as {@link inspect} does
  */
 export async function verify(path: string, options: VerifyOptions = {}): Promise<Verification> {
   checkOptions(options);
-  const child = await readWeightedParent(path);
-  const { dir } = child.checkpoint;
+  const child = await readParent(path);
+  const { dir, torchDist } = child.checkpoint;
   const inspection = describeParent(child);
+  const values = { unchecked: `there is no ${MANIFEST_FILE}` };
+  if (torchDist) {
+    const total = inspection.weights?.bytes ?? 0;
+    return {
+      inspection,
+      manifest: false,
+      checkedBytes: await countBytes(total, options, (tick) => checkChunks(dir, torchDist, tick)),
+      values,
+    };
+  }
+  requireSafetensors(child.checkpoint);
   if (!(await isFile(join(dir, MANIFEST_FILE)))) {
     if (asksForValues(options))
       throw new PruneError("VERIFY_FAILED", `${dir} has no ${MANIFEST_FILE}, which says what its values come from`);
-    return { inspection, manifest: false, checkedBytes: 0, values: { unchecked: `there is no ${MANIFEST_FILE}` } };
+    return { inspection, manifest: false, checkedBytes: 0, values };
   }
   const manifest = await readManifest(dir);
   checkManifest(child, inspection, manifest, await readPlanFile(join(dir, PLAN_FILE)));
@@ -94,15 +107,24 @@ async function findParent({ parent }: Manifest, given: string | undefined): Prom
   throw new PruneError("CHECKPOINT_MISMATCH", detail, { hint: `name the folder of the parent: it was at ${parent.path}` });
 }
 
-async function checkShards(dir: string, { shards }: Manifest, { signal, onProgress }: RunOptions): Promise<number> {
+async function checkShards(dir: string, { shards }: Manifest, options: RunOptions): Promise<number> {
   const total = shards.reduce((sum, { bytes }) => sum + bytes, 0);
+  return countBytes(total, options, async (tick) => {
+    for (const shard of shards) await checkShard(dir, shard, tick);
+  });
+}
+
+/** Counts the bytes of a check while it runs. */
+async function countBytes(
+  total: number,
+  { signal, onProgress }: RunOptions,
+  check: (tick: (bytes: number) => void) => Promise<void>,
+): Promise<number> {
   let done = 0;
-  for (const shard of shards) {
-    await checkShard(dir, shard, (bytes) => {
-      throwIfCancelled(signal);
-      done += bytes;
-      onProgress?.({ phase: "verifying", done, total, unit: "bytes", etaSeconds: undefined });
-    });
-  }
+  await check((bytes) => {
+    throwIfCancelled(signal);
+    done += bytes;
+    onProgress?.({ phase: "verifying", done, total, unit: "bytes", etaSeconds: undefined });
+  });
   return done;
 }

@@ -4,8 +4,9 @@ import { compareTensors, type PlacedTensor } from "./checkpoint/compareTensors.j
 import { type CutTensor, cutShape, rowCount } from "./checkpoint/cutTensor.js";
 import type { PlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
-import { type Slices, sliceTensors, type TensorSlice } from "./policy/slices.js";
+import { type Parent, weightsOf } from "./inspect.js";
+import { slicesInto } from "./policy/rearrange.js";
+import type { Slices, TensorPart } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
 import { byteLength } from "./tensor.js";
 
@@ -50,12 +51,8 @@ export async function verifyValues(
   plan: PlanFile,
   { rows = DEFAULT_ROWS, full = false, signal, onProgress }: ValueOptions & RunOptions,
 ): Promise<ComparedValues> {
-  const comparisons = pairUp(
-    child,
-    parent,
-    sliceTensors(parent.architecture, plan.kept, parent.matched?.tensors ?? []),
-    full ? undefined : rows,
-  );
+  const slices = slicesInto(weightsOf(child).layout, parent.architecture, plan.kept, weightsOf(parent));
+  const comparisons = pairUp(child, parent, slices, full ? undefined : rows);
   const total = comparisons.reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   for (const { child: ours, parent: theirs, cut, rows: some } of comparisons) {
@@ -66,28 +63,34 @@ export async function verifyValues(
     });
   }
   const ofBytes = child.checkpoint.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
-  return { parent: parent.checkpoint.dir, tensors: comparisons.length, bytes: done, ofBytes };
+  return { parent: parent.checkpoint.dir, tensors: child.checkpoint.tensors.length, bytes: done, ofBytes };
 }
 
 /** Finds each tensor of the child that a plan makes, and what it is made of. Throws VERIFY_FAILED where these are not the child's. */
 function pairUp(child: Parent, parent: Parent, { indexSets, tensors }: Slices<StoredTensor>, rows: number | undefined): Comparison[] {
   const { dir } = child.checkpoint;
   const [ours, theirs] = [child, parent].map(placesOf) as [Places, Places];
-  const comparisons = tensors.map((slice) => {
-    const found = ours.get(slice.name);
-    const source = theirs.get(slice.source.name);
-    if (!found || !source) throw differs(dir, `it has no ${slice.name}, which the plan makes`);
-    const cut = cutOf(slice, indexSets);
-    const shape = cutShape(cut);
-    if (found.tensor.dtype !== cut.dtype || String(found.tensor.shape) !== String(shape)) {
-      throw differs(dir, `${slice.name} is ${found.tensor.dtype} [${found.tensor.shape}]; the plan makes ${cut.dtype} [${shape}]`);
+  const comparisons = tensors.flatMap(({ name, parts, shape }) => {
+    const found = ours.get(name);
+    if (!found) throw differs(dir, `it has no ${name}, which the plan makes`);
+    const dtype = parts[0]?.source.dtype;
+    if (found.tensor.dtype !== dtype || String(found.tensor.shape) !== String(shape)) {
+      throw differs(dir, `${name} is ${found.tensor.dtype} [${found.tensor.shape}]; the plan makes ${dtype} [${shape}]`);
     }
-    const all = rowCount(cut);
-    const some = rows === undefined ? undefined : sampleRows(slice.name, all, rows);
-    const bytes = byteLength(found.tensor) * (all === 0 ? 0 : (some?.length ?? all) / all);
-    return { child: found, parent: source, cut, rows: some, bytes };
+    let { begin } = found.tensor;
+    return parts.map((part) => {
+      const source = theirs.get(part.source.name);
+      if (!source) throw differs(dir, `its ${name} is made of ${part.source.name}, which the parent does not hold`);
+      const cut = cutOf(part, indexSets);
+      const placed = { ...found.tensor, shape: cutShape(cut), begin, end: begin + byteLength({ dtype: cut.dtype, shape: cutShape(cut) }) };
+      begin = placed.end;
+      const all = rowCount(cut);
+      const some = rows === undefined ? undefined : sampleRows(name, all, rows);
+      const bytes = (placed.end - placed.begin) * (all === 0 ? 0 : (some?.length ?? all) / all);
+      return { child: { path: found.path, tensor: placed }, parent: source, cut, rows: some, bytes };
+    });
   });
-  if (ours.size > comparisons.length) {
+  if (ours.size > tensors.length) {
     const made = new Set(tensors.map(({ name }) => name));
     throw differs(dir, `it holds ${[...ours.keys()].find((name) => !made.has(name))}, which the plan does not make`);
   }
@@ -100,7 +103,7 @@ function placesOf({ checkpoint: { headers } }: Parent): Places {
   return new Map(headers.flatMap(({ path, tensors }) => tensors.map((tensor) => [tensor.name, { path, tensor }] as const)));
 }
 
-function cutOf({ source, axes, blocks }: TensorSlice<StoredTensor>, indexSets: Slices["indexSets"]): CutTensor {
+function cutOf({ source, axes, blocks }: TensorPart<StoredTensor>, indexSets: Slices["indexSets"]): CutTensor {
   const keptBy = (ids: readonly string[]): CutTensor["axes"] => ids.map((id) => indexSets.get(id));
   return { dtype: source.dtype, shape: source.shape, axes: keptBy(axes), blocks: blocks.map(keptBy) };
 }

@@ -3,8 +3,8 @@
 import json
 
 import numpy as np
+from parts import cut_of
 
-from prunebridge_shim.slicing.request import TensorSlice
 from prunebridge_shim.subnet.child import build_child, stored_tensors
 
 SMALLER = {
@@ -56,7 +56,7 @@ def random_slices(model, config, rng):
                 tuple(keep(f"{name}.{expert}.{axis}", *pair) for axis, pair in enumerate(inner, 1))
                 for expert in range(cut[0])
             )
-        slices.append(TensorSlice(name, "model.safetensors", source, "F32", shape, axes, blocks))
+        slices.append(cut_of(name, "model.safetensors", source, "F32", shape, axes, blocks))
     return slices, sets
 
 

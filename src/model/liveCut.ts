@@ -18,7 +18,10 @@ export function liveCut({ checkpoint, architecture }: Parent, plan: PlanFile): L
   return {
     indexSets,
     // A model may be open in another dtype than it is stored in: the shim looks at neither file nor dtype of a live tensor.
-    tensors: tensors.map((slice) => ({ ...slice, source: { ...slice.source, dtype: "F32", file: "" } })),
+    tensors: tensors.map(({ parts, ...slice }) => ({
+      ...slice,
+      parts: parts.map((part) => ({ ...part, source: { ...part.source, dtype: "F32", file: "" } })),
+    })),
     configJson: patchConfigText(checkpoint.configText, plan.config),
     units: Array.from({ length: layers }, (_, layer) => nameAt(layerModule, { layer })),
   };

@@ -2,7 +2,16 @@ import { PruneError } from "../errors.js";
 import type { DimensionSizes } from "./axes/evaluate.js";
 import { dimensionsOf, parseAxis } from "./axes/expression.js";
 import { findFamily } from "./families/registry.js";
-import type { ConfigField, Fallback, FamilyTable, FlagName, LayerKind, TensorRow } from "./families/table.js";
+import {
+  type ConfigField,
+  type Fallback,
+  type FamilyTable,
+  FLAG_NAMES,
+  type FlagField,
+  type FlagName,
+  type LayerKind,
+  type TensorRow,
+} from "./families/table.js";
 import {
   dimensionSizes,
   HYPERPARAMETERS,
@@ -31,11 +40,12 @@ export interface Architecture {
 
 type Sizes = { -readonly [name in HyperparameterName]?: number };
 
+/** Switches that a size switches on by being there. */
+const SIZE_FLAGS: readonly FlagName[] = ["latent", "shared_expert"];
+
 // Bounds that no network comes near to: a config that states more is wrong, and must not exhaust memory before that is found.
 const MAX_SIZE = 2 ** 24;
 const MAX_LAYERS = 10_000;
-
-const FLAGS: readonly FlagName[] = ["tied", "attention_bias", "mlp_bias", "latent", "mamba_bias", "conv_bias"];
 
 /**
  * Reads a checkpoint's config through its family's table.
@@ -104,9 +114,12 @@ function usedHyperparameters(
   flags: Architecture["flags"],
   layers: readonly LayerKind[],
 ): ReadonlySet<HyperparameterName> {
-  const has = (dimension: string): boolean => kindsWith({ table, flags, layers }, dimension).size > 0;
+  const outside = liveRows(table).filter((row) => exists(row, flags) && !row.name.includes("{layer}"));
+  const has = (dimension: string): boolean =>
+    kindsWith({ table, flags, layers }, dimension).size > 0 || outside.some((row) => namesOf(row).has(dimension));
   const optional: Readonly<Partial<Record<HyperparameterName, string>>> = {
     ...PRUNABLE,
+    max_position_embeddings: "position",
     moe_router_topk: "expert",
     moe_router_num_groups: "expert",
     moe_router_group_topk: "expert",
@@ -187,12 +200,15 @@ function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none"
 
 function readFlags(config: ModelConfig, table: FamilyTable, where: string): Record<FlagName, boolean> {
   const read = (name: FlagName): boolean => {
-    const { key, absent } = table.flags[name] ?? { key: null, absent: false };
+    const { key, absent, named }: FlagField = table.flags[name] ?? { key: null, absent: false };
     const stored = key === null ? undefined : config[key];
     if (stored === undefined || stored === null) return absent;
-    if (typeof stored === "boolean") return stored;
-    if (name === "latent" && typeof stored === "number") return true;
-    throw new PruneError("BAD_CONFIG", `${where}: ${key} is ${JSON.stringify(stored)}; it must be true or false`);
+    const on = typeof stored === "string" ? named?.[stored] : undefined;
+    if (on !== undefined) return on;
+    if (typeof stored === "boolean" && !named) return stored;
+    if (SIZE_FLAGS.includes(name) && typeof stored === "number") return true;
+    const legal = named ? Object.keys(named).join(" or ") : "true or false";
+    throw new PruneError("BAD_CONFIG", `${where}: ${key} is ${JSON.stringify(stored)}; it must be ${legal}`);
   };
-  return Object.fromEntries(FLAGS.map((name) => [name, read(name)])) as Record<FlagName, boolean>; // FLAGS names every flag
+  return Object.fromEntries(FLAG_NAMES.map((name) => [name, read(name)])) as Record<FlagName, boolean>; // FLAG_NAMES has every flag
 }

@@ -9,6 +9,8 @@ export interface Hyperparameters {
   /** Channels of one head (head_dim); pruning never changes it. */
   readonly kv_channels: number;
   readonly vocab_size: number;
+  /** Positions that the embedding has learned. */
+  readonly max_position_embeddings?: number;
   readonly ffn_hidden_size?: number;
   readonly num_moe_experts?: number;
   readonly moe_ffn_hidden_size?: number;
@@ -39,6 +41,7 @@ export const HYPERPARAMETERS = [
   "num_query_groups",
   "kv_channels",
   "vocab_size",
+  "max_position_embeddings",
   "num_moe_experts",
   "moe_ffn_hidden_size",
   "moe_shared_expert_intermediate_size",
@@ -106,6 +109,8 @@ export function dimensionSizes(sizes: Hyperparameters): DimensionSizes {
     heads_of_group: sizes.num_attention_heads / sizes.num_query_groups,
     head_dim: sizes.kv_channels,
     vocab: sizes.vocab_size,
+    vocab_padding: 0,
+    position: sizes.max_position_embeddings,
     expert: sizes.num_moe_experts,
     moe_ffn: sizes.moe_ffn_hidden_size,
     moe_shared_ffn: sizes.moe_shared_expert_intermediate_size,

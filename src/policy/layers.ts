@@ -24,6 +24,8 @@ export function readLayerKinds(
       const named = new Set<unknown>(dense);
       return Array.from({ length: layers }, (_, layer) => (named.has(layer) || (layer + 1) % step !== 0 ? "dense" : "sparse"));
     }
+    case "moe_frequency":
+      return readFrequency(config, rule, layers, where);
     case "pattern": {
       const key = rule.keys.find((name) => config[name] !== undefined && config[name] !== null);
       const stored = key === undefined ? undefined : config[key];
@@ -50,6 +52,21 @@ export function readLayerKinds(
   }
 }
 
+type FrequencyRule = Extract<FamilyTable["layers"], { by: "moe_frequency" }>;
+
+function readFrequency(config: ModelConfig, rule: FrequencyRule, layers: number, where: string): LayerKind[] {
+  const every = Array.from({ length: layers }, (_, layer) => layer);
+  if ((config[rule.experts] ?? null) === null) return every.map(() => "dense");
+  const frequency = config[rule.frequency] ?? 1;
+  if (typeof frequency === "number" && Number.isInteger(frequency) && frequency > 0) {
+    return every.map((layer) => (layer % frequency === 0 ? "sparse" : "dense"));
+  }
+  if (Array.isArray(frequency) && frequency.length === layers && frequency.every((entry) => entry === 0 || entry === 1)) {
+    return every.map((layer) => (frequency[layer] === 1 ? "sparse" : "dense"));
+  }
+  throw bad(where, `${rule.frequency} must be a positive integer, or a list of 0 or 1 for each of the ${layers} layers`);
+}
+
 /** Config fields that say what kinds the kept layers are of, and the lists with one entry for each layer. */
 export function patchLayers(config: ModelConfig, table: FamilyTable, kinds: readonly LayerKind[], kept: readonly number[]): ModelConfig {
   const patch: Record<string, unknown> = { ...patchKinds(config, table, kinds, kept) };
@@ -71,6 +88,10 @@ function patchKinds(config: ModelConfig, { layers: rule }: FamilyTable, kinds: r
     case "sparse_step": {
       const dense = kept.flatMap((layer, position) => (kinds[layer] === "dense" ? [position] : []));
       return { [rule.dense]: dense, [rule.step]: 1 };
+    }
+    case "moe_frequency": {
+      const stated = config[rule.frequency] ?? 1;
+      return stated === 1 ? {} : { [rule.frequency]: kept.map((layer) => (kinds[layer] === "sparse" ? 1 : 0)) };
     }
     case "pattern":
       return Object.fromEntries(

@@ -1,5 +1,6 @@
 import { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
+import { PADDED_VOCABULARY } from "./families/megatron.js";
 import type { Layout, LayoutName } from "./families/table.js";
 import { suggestName } from "./nearest.js";
 import { refuseQuantizedTensor } from "./quantization.js";
@@ -18,6 +19,9 @@ import {
   type StoredTensor,
 } from "./tensors.js";
 
+/** State of the Transformer Engine's own beside weights, of use to a model of the same shapes only. */
+const EXTRA_STATE = "_extra_state";
+
 /** Tensors of a checkpoint, each with its row. */
 export interface MatchedTensors<T extends StoredTensor> {
   readonly layout: LayoutName;
@@ -35,17 +39,18 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
   const layout = findLayout(architecture, stored);
   const all = architectureRows(architecture, layout);
   const rows = rowsByName(architecture, all);
+  const padded = withVocabularyPadding(architecture, stored, rows);
   const tensors: MatchedTensor<T>[] = [];
   const present = new Set<string>();
   const packed = new Set<string>();
   for (const tensor of stored) {
-    const { template, ...place } = splitName(tensor.name);
-    if (isLeftOut(architecture, tensor.name, template)) continue;
+    const { template, spelling, ...place } = splitName(tensor.name);
+    if (isLeftOut(architecture, template)) continue;
     const shapes = rows.get(template) ?? [];
     const row = shapes.find(({ axes }) => axes.length === tensor.shape.length) ?? shapes[0];
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
-    checkShape(tensor, row, architecture);
-    tensors.push({ stored: tensor, row, ...place });
+    checkShape(tensor, row, padded);
+    tensors.push({ stored: tensor, row, spelling, ...place });
     const name = nameAt(row.name, place);
     if (present.has(name)) throw secondTensor(tensor.name, name);
     present.add(name);
@@ -64,9 +69,11 @@ function rowsByName({ quantization, table }: Architecture, rows: readonly Archit
   const add = (name: string, row: StoredRow): unknown => byName.set(name, [...(byName.get(name) ?? []), row]);
   for (const row of rows) {
     add(row.name, row);
-    if (row.alias) add(row.alias, row);
     if (quantization) for (const part of partsOf(row, quantization, table)) add(part.name, part);
   }
+  // A row's own name comes before another's other spelling.
+  const names = new Set(byName.keys());
+  for (const row of rows) for (const alias of row.aliases) if (!names.has(alias)) add(alias, row);
   return byName;
 }
 
@@ -74,30 +81,50 @@ function rowsByName({ quantization, table }: Architecture, rows: readonly Archit
 function findLayout(architecture: Architecture, stored: readonly StoredTensor[]): LayoutName {
   const templates = stored.map(({ name }) => splitName(name).template);
   const known = (layout: Layout): number => {
-    const names = new Set(architectureRows(architecture, layout.name).map(({ name }) => name));
+    const names = new Set(architectureRows(architecture, layout.name).flatMap(({ name, aliases }) => [name, ...aliases]));
     return templates.filter((template) => names.has(template)).length;
   };
   const counted = architecture.table.layouts.map((layout) => ({ name: layout.name, known: known(layout) }));
   return counted.reduce((best, next) => (next.known > best.known ? next : best)).name;
 }
 
-function isLeftOut({ table }: Architecture, name: string, template: string): boolean {
+function isLeftOut({ table }: Architecture, template: string): boolean {
   return (
-    table.obsolete.includes(template) || (table.multiTokenPrediction !== undefined && name.startsWith(table.multiTokenPrediction.prefix))
+    template.endsWith(EXTRA_STATE) ||
+    table.obsolete.includes(template) ||
+    (table.multiTokenPrediction !== undefined && template.startsWith(table.multiTokenPrediction.prefix))
   );
 }
 
-/** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3. */
-function splitName(name: string): { template: string } & Place {
-  const layer = /\.layers\.(0|[1-9]\d*)\./.exec(name);
-  const expert = /\.experts\.(0|[1-9]\d*)\./.exec(name);
+const NUMBER = "(0|[1-9]\\d*)";
+const LAYER_NUMBER = new RegExp(`(?<=\\.layers\\.)${NUMBER}(?=\\.)`);
+/** `experts.3.`, `local_experts.3.`, and `experts.linear_fc1.weight3` of experts that are computed as one. */
+const EXPERT_NUMBER = new RegExp(`(?<=experts\\.)${NUMBER}(?=\\.)|(?<=\\.experts\\.linear_fc[12]\\.(?:weight|bias))${NUMBER}$`);
+/** What wrappers of a Megatron model put before its names. */
+const MEGATRON_WRAPPERS = /^(?:model\.)?(?:module\.)*(?=(?:embedding|decoder|output_layer|mtp)\.)/;
+
+/** `model.layers.7.mlp.experts.3.x` -> `model.layers.{layer}.mlp.experts.{expert}.x`, 7, 3; the template is without a wrapper's prefix. */
+function splitName(name: string): { template: string; spelling: string } & Place {
+  const [layer, expert] = [LAYER_NUMBER, EXPERT_NUMBER].map((number) => number.exec(name)?.[0]);
+  const spelling = name.replace(LAYER_NUMBER, LAYER).replace(EXPERT_NUMBER, EXPERT);
   return {
-    template: name
-      .replace(layer?.[0] ?? "", layer ? `.layers.${LAYER}.` : "")
-      .replace(expert?.[0] ?? "", expert ? `.experts.${EXPERT}.` : ""),
-    layer: layer ? Number(layer[1]) : undefined,
-    expert: expert ? Number(expert[1]) : undefined,
+    template: spelling.replace(MEGATRON_WRAPPERS, ""),
+    spelling,
+    layer: layer === undefined ? undefined : Number(layer),
+    expert: expert === undefined ? undefined : Number(expert),
   };
+}
+
+/** Megatron-Core pads the vocabulary to what its tensor-parallel size wants: by how much, only the weights say. */
+function withVocabularyPadding(
+  architecture: Architecture,
+  stored: readonly StoredTensor[],
+  rows: ReadonlyMap<string, readonly StoredRow[]>,
+): Architecture {
+  const embedding = stored.find(({ name }) => rows.get(splitName(name).template)?.[0]?.axisTexts[0] === PADDED_VOCABULARY);
+  const vocabulary = architecture.sizes["vocab"] ?? 0;
+  const padding = (embedding?.shape[0] ?? vocabulary) - vocabulary;
+  return padding > 0 ? { ...architecture, sizes: { ...architecture.sizes, vocab_padding: padding } } : architecture;
 }
 
 function isPlaced(row: StoredRow, { layer, expert }: Place, { layers, hyperparameters }: Architecture): boolean {

@@ -103,7 +103,7 @@ function mxfp4Parts(row: ArchitectureRow): PartRow[] {
 type Nature = Pick<PartRow, "beside" | "role" | "dtypes">;
 
 function part(weight: ArchitectureRow, name: string, { axes, texts }: PartAxes, rest: Nature): PartRow {
-  return { ...weight, ...rest, weight, name, alias: undefined, axes, axisTexts: texts, multiplies: false };
+  return { ...weight, ...rest, weight, name, aliases: [], axes, axisTexts: texts, multiplies: false };
 }
 
 function inBlocks(weight: { axes: readonly Axis[]; texts: readonly string[] }, sizes: readonly [number, number]): PartAxes {

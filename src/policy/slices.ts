@@ -1,16 +1,20 @@
-import type { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
-import { keptBlocks, keptPositions, type Scope } from "./axes/evaluate.js";
-import { dimensionsOf, type StoredAxis } from "./axes/expression.js";
-import { DIMENSION_SCOPES } from "./hyperparameters.js";
-import { isPositions, type Kept, keptLookup } from "./kept.js";
-import { keptLayers } from "./plan.js";
+import type { Scope } from "./axes/evaluate.js";
+import { placeFinder } from "./childPlaces.js";
+import { IndexSets } from "./indexSets.js";
+import type { Kept } from "./kept.js";
 import { type MatchedTensor, nameAt, type Place, type StoredTensor } from "./tensors.js";
 import { tornBlocks } from "./tornBlocks.js";
 
-/** How one tensor of the child comes from one tensor of the parent. */
+/** How one tensor of the child comes from tensors of the parent: cut from one of them, or from several, joined along their first axis. */
 export interface TensorSlice<T extends StoredTensor = StoredTensor> {
   readonly name: string;
+  readonly parts: readonly TensorPart<T>[];
+  readonly shape: readonly number[];
+}
+
+/** What is cut from one tensor of the parent. */
+export interface TensorPart<T extends StoredTensor = StoredTensor> {
   readonly source: T;
   /** For each axis the id of an index set, or empty where the axis stays whole. */
   readonly axes: readonly string[];
@@ -19,7 +23,6 @@ export interface TensorSlice<T extends StoredTensor = StoredTensor> {
    * first axis. Then `axes` has the first axis only.
    */
   readonly blocks: readonly (readonly string[])[];
-  readonly shape: readonly number[];
 }
 
 /** Everything a shim needs to know to cut: index sets once, and slices that refer to them. */
@@ -43,99 +46,35 @@ export function sliceTensors<T extends StoredTensor>(
   const newPlace = placeFinder(architecture, kept);
   const tensors = matched.flatMap((tensor) => {
     const place = newPlace(tensor);
-    return place ? [sliceTensor(architecture, sets, tensor, place)] : [];
+    return place ? [sliceTensor(sets, tensor, place)] : [];
   });
   return { indexSets: sets.byId, tensors };
 }
 
-function sliceTensor<T extends StoredTensor>(
-  architecture: Architecture,
-  sets: IndexSets,
-  tensor: MatchedTensor<T>,
-  place: Place,
-): TensorSlice<T> {
-  const { stored, row, layer, expert } = tensor;
-  const scope: Scope = { ...(layer !== undefined && { layer }), ...(expert !== undefined && { expert }) };
-  const name = place.layer === undefined ? stored.name : nameAt(row.name, place);
-  const size = (ids: readonly string[], first = 0): number[] =>
-    ids.map((id, i) => sets.byId.get(id)?.length ?? stored.shape[first + i] ?? 0);
-  const idAt = (axis: number, within: Scope): string => sets.idOf(tensor, axis, within);
-  const every = row.axes.map((_, axis) => axis);
-
-  if (expert !== undefined || !row.axes.some((axis) => sets.variesByExpert(axis))) {
-    const axes = every.map((axis) => idAt(axis, scope));
-    return { name, source: stored, axes, blocks: [], shape: size(axes) };
-  }
-  const experts = sets.positions("expert", scope) ?? Array.from({ length: architecture.sizes["expert"] ?? 0 }, (_, e) => e);
-  const axes = [idAt(0, scope)];
-  const blocks = experts.map((each) => every.slice(1).map((axis) => idAt(axis, { ...scope, expert: each })));
-  return { name, source: stored, axes, blocks, shape: [...size(axes), ...size(blocks[0] ?? [], 1)] };
+function sliceTensor<T extends StoredTensor>(sets: IndexSets, tensor: MatchedTensor<T>, place: Place): TensorSlice<T> {
+  const { stored, row, spelling, expert } = tensor;
+  const scope = scopeOf(tensor);
+  const idsAt = (first: number, within: Scope): string[] =>
+    row.axes.slice(first).map((_, index) => sets.idOf(tensor, first + index, within));
+  const varies = expert === undefined && row.axes.some((axis) => sets.variesByExpert(axis));
+  const part: TensorPart<T> = varies
+    ? {
+        source: stored,
+        axes: idsAt(0, scope).slice(0, 1),
+        blocks: sets.positions("expert", scope).map((each) => idsAt(1, { ...scope, expert: each })),
+      }
+    : { source: stored, axes: idsAt(0, scope), blocks: [] };
+  return { name: nameAt(spelling, place), parts: [part], shape: partShape(part, sets.byId) };
 }
 
-/** The index sets of a cut. The same expression in the same scope keeps the same positions, whichever tensor it belongs to. */
-class IndexSets {
-  readonly byId = new Map<string, readonly number[]>();
-  readonly positions: ReturnType<typeof keptLookup>;
-  readonly #sizes: Architecture["sizes"];
-  readonly #kept: Kept;
-  readonly #torn: (axis: number, tensor: MatchedTensor) => PruneError;
-
-  constructor({ sizes }: Architecture, kept: Kept, torn: (axis: number, tensor: MatchedTensor) => PruneError) {
-    this.#sizes = sizes;
-    this.#kept = kept;
-    this.#torn = torn;
-    this.positions = keptLookup(kept);
-  }
-
-  /** The id of the positions that a tensor's axis keeps, or empty where it stays whole. */
-  idOf(tensor: MatchedTensor, index: number, scope: Scope): string {
-    const axis = tensor.row.axes[index];
-    const cut = axis ? this.#cutDimensions(axis) : [];
-    if (!axis || cut.length === 0) return "";
-    const scoped = (outer: "layer" | "expert"): boolean => cut.some((name) => DIMENSION_SCOPES[name].some((other) => other === outer));
-    const id = [
-      ...(scoped("layer") ? [`layers.${scope["layer"]}`] : []),
-      ...(scoped("expert") ? [`experts.${scope["expert"]}`] : []),
-      tensor.row.axisTexts[index],
-    ].join(": ");
-    if (!this.byId.has(id)) {
-      const positions = this.#positionsOf(axis, scope);
-      if (!positions) throw this.#torn(index, tensor);
-      this.byId.set(id, positions);
-    }
-    return id;
-  }
-
-  /** Whether an axis keeps other positions in each expert. */
-  variesByExpert(axis: StoredAxis): boolean {
-    return this.#cutDimensions(axis).some((name) => DIMENSION_SCOPES[name].some((outer) => outer === "expert"));
-  }
-
-  #positionsOf(axis: StoredAxis, scope: Scope): number[] | undefined {
-    if (axis.kind === "blocks") return keptBlocks(axis, this.#sizes, this.positions, scope);
-    return keptPositions(axis, this.#sizes, this.positions, scope);
-  }
-
-  #cutDimensions(axis: StoredAxis): (keyof Kept)[] {
-    return dimensionsOf(axis).filter((name): name is keyof Kept => name in this.#kept);
-  }
+/** The scope in which the axes of a tensor are read. */
+export function scopeOf({ layer, expert }: Place): Scope {
+  return { ...(layer !== undefined && { layer }), ...(expert !== undefined && { expert }) };
 }
 
-/** Finds where a tensor's layer and expert come to lie in the child; undefined where they are dropped. */
-function placeFinder(architecture: Architecture, kept: Kept): (place: Place) => Place | undefined {
-  const layers = new Map(keptLayers(kept, architecture.hyperparameters.num_layers).map((layer, position) => [layer, position]));
-  const experts = kept.expert;
-  const expertAt = (layer: number, expert: number): number | undefined => {
-    const staying = experts && !isPositions(experts) ? experts[String(layer)] : undefined;
-    if (staying === undefined || !isPositions(staying)) return expert;
-    const position = staying.indexOf(expert);
-    return position < 0 ? undefined : position;
-  };
-  return ({ layer, expert }) => {
-    if (layer === undefined) return { layer, expert };
-    const newLayer = layers.get(layer);
-    if (newLayer === undefined || expert === undefined) return newLayer === undefined ? undefined : { layer: newLayer, expert };
-    const newExpert = expertAt(layer, expert);
-    return newExpert === undefined ? undefined : { layer: newLayer, expert: newExpert };
-  };
+/** The shape that a part is cut to. */
+export function partShape({ source, axes, blocks }: TensorPart, indexSets: Slices["indexSets"]): number[] {
+  const sizes = (ids: readonly string[], first: number): number[] =>
+    ids.map((id, index) => indexSets.get(id)?.length ?? source.shape[first + index] ?? 0);
+  return [...sizes(axes, 0), ...sizes(blocks[0] ?? [], 1)];
 }

@@ -14,7 +14,9 @@ export interface StoredTensor {
 /** A row of the family's table that exists in an architecture, with its axes parsed. */
 export interface ArchitectureRow {
   readonly name: string;
-  readonly alias: string | undefined;
+  readonly aliases: readonly string[];
+  /** The rows of the Hugging Face layout that it holds. */
+  readonly of: readonly string[];
   readonly axes: readonly Axis[];
   readonly axisTexts: readonly string[];
   readonly perLayer: boolean;
@@ -41,6 +43,8 @@ export interface Place {
 export interface MatchedTensor<T extends StoredTensor = StoredTensor> extends Place {
   readonly stored: T;
   readonly row: StoredRow;
+  /** The name that the checkpoint has for tensors of the row, a prefix included, with `{layer}` and `{expert}`. */
+  readonly spelling: string;
 }
 
 /** Where the names of rows have a layer's and an expert's number. */
@@ -53,7 +57,8 @@ export function architectureRows({ table, flags, layers }: Architecture, layout:
     .tensors.filter((row) => exists(row, flags) && (row.on?.some((kind) => layers.includes(kind)) ?? true))
     .map((row: TensorRow) => ({
       name: row.name,
-      alias: row.alias,
+      aliases: row.aliases ?? [],
+      of: row.of ?? [row.name],
       axes: row.axes.map(parseAxis),
       axisTexts: row.axes,
       perLayer: row.name.includes(LAYER),
@@ -108,6 +113,11 @@ export function expectedTensors(architecture: Architecture, layout: LayoutName =
     .filter((row) => !row.shared)
     .flatMap((row) => {
       const shape = rowShape(row, architecture);
-      return [...rowPlaces(row, architecture)].map((place) => ({ ...place, row, stored: { name: nameAt(row.name, place), shape } }));
+      return [...rowPlaces(row, architecture)].map((place) => ({
+        ...place,
+        row,
+        spelling: row.name,
+        stored: { name: nameAt(row.name, place), shape },
+      }));
     });
 }

@@ -70,12 +70,14 @@ export function toWireHook({ key, module, side, reduction }: HookPoint): WireHoo
 }
 
 /** A tensor's slice for the wire. */
-export function toWireSlice({ name, source, axes, blocks }: StoredSlice): WireSlice {
+export function toWireSlice({ name, parts }: StoredSlice): WireSlice {
   return {
     name,
-    sourceFile: source.file,
-    source: toTensorInfo(source.name, source),
-    axes: [...axes],
-    blocks: blocks.map((inner) => ({ axes: [...inner] })),
+    parts: parts.map(({ source, axes, blocks }) => ({
+      sourceFile: source.file,
+      source: toTensorInfo(source.name, source),
+      axes: [...axes],
+      blocks: blocks.map((inner) => ({ axes: [...inner] })),
+    })),
   };
 }

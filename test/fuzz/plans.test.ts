@@ -78,7 +78,10 @@ function slicesOf({ config, architecture, tensors }: Network, plan: PlanFile): S
   return sliceTensors(architecture, plan.kept, tensors);
 }
 
-function fits({ source, axes, blocks, shape }: Slices["tensors"][number], sets: Slices["indexSets"]): boolean {
+function fits({ parts, shape }: Slices["tensors"][number], sets: Slices["indexSets"]): boolean {
+  const [part] = parts;
+  if (!part || parts.length > 1) return false;
+  const { source, axes, blocks } = part;
   const whole = (ids: readonly string[], first: number): boolean =>
     ids.every((id, i) => {
       const size = source.shape[first + i] ?? 0;

@@ -2,10 +2,10 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readHeader, readTensorBytes } from "../../src/checkpoint/safetensors.js";
 import { type Batch, Bridge, prune, readScoreFile, readTokenFile, verify } from "../../src/index.js";
-import { asFloat32, type Tensor } from "../../src/tensor.js";
+import { asFloat32 } from "../../src/tensor.js";
 import { temporaryFolder } from "../fixtures/checkpoints.js";
+import { largestDifference, readTensor } from "../fixtures/goldens.js";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const CASES = {
@@ -19,18 +19,6 @@ beforeAll(async () => {
   bridge = await Bridge.spawn();
 });
 afterAll(() => bridge?.close());
-
-async function readTensor(path: string, name: string): Promise<Tensor> {
-  const header = await readHeader(path);
-  const tensor = header.tensors.find((candidate) => candidate.name === name);
-  if (!tensor) throw new Error(`${path} has no ${name}`);
-  return { dtype: tensor.dtype, shape: tensor.shape, data: await readTensorBytes(header, tensor) };
-}
-
-function largestDifference(a: Float32Array, b: Float32Array): number {
-  expect(a.length).toBe(b.length);
-  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? Number.NaN))), 0);
-}
 
 describe.each(Object.entries(CASES))("%s", (name, exports) => {
   const folder = join(HERE, name);

@@ -14,6 +14,7 @@ const FORBIDDEN = [
   ["src/policy/modes", "../../tensor.js"],
   ["src/checkpoint", "../model/bridge.js"],
   ["src/checkpoint", "../gen/prunebridge/v1/tensor.js"],
+  ["src/checkpoint/megatron", "../../model/bridge.js"],
   ["src/data", "../shim/session.js"],
   ["src/shim", "../checkpoint/folder.js"],
   ["src/cli", "../shim/session.js"],

@@ -7,7 +7,7 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.wire import dtype_of
-from prunebridge_shim.slicing.request import Indices, OutputShard, TensorSlice, index_sets_of
+from prunebridge_shim.slicing.request import Indices, OutputShard, TensorPart, TensorSlice, index_sets_of
 
 Measure = Literal[
     "mean_abs_square_in",
@@ -47,8 +47,11 @@ def measure_of(point: work_pb2.HookPoint) -> Measure:
 
 def tensor_slice(wire: work_pb2.TensorSlice) -> TensorSlice:
     """A slice as the slicer knows it; raises BAD_TENSOR for an unknown dtype."""
-    return TensorSlice(
-        name=wire.name,
+    return TensorSlice(wire.name, tuple(map(_tensor_part, wire.parts)))
+
+
+def _tensor_part(wire: work_pb2.TensorPart) -> TensorPart:
+    return TensorPart(
         source_file=wire.source_file,
         source_name=wire.source.name,
         dtype=dtype_of(wire.source.dtype, wire.source.name),

@@ -46,7 +46,9 @@ class Roots:
                 self._resolve(str(file))
         if kind == "slice":
             self._resolve(str(Path(work.job_dir).parent))  # the folder is renamed before it is removed
-            for name in {tensor.source_file for shard in work.shards for tensor in shard.tensors}:
+            for name in {
+                part.source_file for shard in work.shards for tensor in shard.tensors for part in tensor.parts
+            }:
                 self._resolve(f"{work.source_dir}/{name}")
 
     def _resolve(self, given: str) -> Path:

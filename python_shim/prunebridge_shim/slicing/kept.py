@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.request import IndexSets, Indices, TensorSlice
+from prunebridge_shim.slicing.request import IndexSets, Indices, TensorPart
 
 KeptAxes = tuple[Indices | None, ...]
 """For each axis the positions kept, None for all."""
@@ -98,62 +98,59 @@ class Kept:
             yield Region(position * math.prod(inner), inner, axes)
 
 
-def find_kept(tensor: TensorSlice, sets: IndexSets) -> Kept:
-    """Looks up the index sets of a slice.
+def find_kept(name: str, part: TensorPart, sets: IndexSets) -> Kept:
+    """Looks up the index sets of a part of the tensor `name`.
 
     Raises:
         ShimError: INVALID_REQUEST where a set was not sent or the axes and blocks are not as many as the tensor's,
             BAD_TENSOR where a set does not fit its axis, or blocks come out in different shapes.
     """
-    if not tensor.blocks:
-        return Kept(tensor.shape, _kept_axes(tensor, tensor.name, tensor.axes, 0, sets))
-    if not tensor.shape or len(tensor.axes) != 1:
+    if not part.blocks:
+        return Kept(part.shape, _kept_axes(part, name, part.axes, 0, sets))
+    if not part.shape or len(part.axes) != 1:
         raise _invalid(
-            f"{tensor.name} has {len(tensor.axes)} axis entries beside its blocks, for a source of"
-            f" {len(tensor.shape)} axes",
+            f"{name} has {len(part.axes)} axis entries beside its blocks, for a source of {len(part.shape)} axes",
             "where there are blocks, `axes` has the first axis alone",
         )
-    first = _kept(tensor, tensor.name, 0, tensor.axes[0], sets)
-    count = tensor.shape[0] if first is None else len(first)
-    if len(tensor.blocks) != count:
-        raise _invalid(
-            f"{tensor.name} has {len(tensor.blocks)} blocks for the {count} positions kept of its first axis"
-        )
+    first = _kept(part, name, 0, part.axes[0], sets)
+    count = part.shape[0] if first is None else len(first)
+    if len(part.blocks) != count:
+        raise _invalid(f"{name} has {len(part.blocks)} blocks for the {count} positions kept of its first axis")
     blocks = tuple(
-        _kept_axes(tensor, f"block {index} of {tensor.name}", axes, 1, sets) for index, axes in enumerate(tensor.blocks)
+        _kept_axes(part, f"block {index} of {name}", axes, 1, sets) for index, axes in enumerate(part.blocks)
     )
-    _check_equal(tensor, [_shape_after(tensor.shape[1:], axes) for axes in blocks])
-    return Kept(tensor.shape, (first,), blocks)
+    _check_equal(name, [_shape_after(part.shape[1:], axes) for axes in blocks])
+    return Kept(part.shape, (first,), blocks)
 
 
-def _kept_axes(tensor: TensorSlice, where: str, names: Sequence[str], begin: int, sets: IndexSets) -> KeptAxes:
-    sizes = tensor.shape[begin:]
-    if len(names) != len(sizes):
+def _kept_axes(part: TensorPart, where: str, set_ids: Sequence[str], begin: int, sets: IndexSets) -> KeptAxes:
+    sizes = part.shape[begin:]
+    if len(set_ids) != len(sizes):
         behind = " behind the first" if begin else ""
-        raise _invalid(f"{where} has {len(names)} axis entries for the {len(sizes)} axes of its source{behind}")
-    return tuple(_kept(tensor, where, axis, name, sets) for axis, name in enumerate(names, begin))
+        raise _invalid(f"{where} has {len(set_ids)} axis entries for the {len(sizes)} axes of its source{behind}")
+    return tuple(_kept(part, where, axis, set_id, sets) for axis, set_id in enumerate(set_ids, begin))
 
 
-def _kept(tensor: TensorSlice, where: str, axis: int, name: str, sets: IndexSets) -> Indices | None:
-    if not name:
+def _kept(part: TensorPart, where: str, axis: int, set_id: str, sets: IndexSets) -> Indices | None:
+    if not set_id:
         return None
-    if name not in sets:
-        raise _invalid(f"axis {axis} of {where} names index set {name!r}, which was not sent")
-    kept, size = sets[name], tensor.shape[axis]
+    if set_id not in sets:
+        raise _invalid(f"axis {axis} of {where} names index set {set_id!r}, which was not sent")
+    kept, size = sets[set_id], part.shape[axis]
     if kept.size and kept[-1] >= size:
         raise ShimError(
             Reason.BAD_TENSOR,
-            f"index set {name!r} keeps position {kept[-1]} of axis {axis} of {tensor.source_name}, which has {size}",
+            f"index set {set_id!r} keeps position {kept[-1]} of axis {axis} of {part.source_name}, which has {size}",
         )
     return kept if len(kept) < size else None
 
 
-def _check_equal(tensor: TensorSlice, shapes: Sequence[tuple[int, ...]]) -> None:
+def _check_equal(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
     for index, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise ShimError(
                 Reason.BAD_TENSOR,
-                f"block {index} of {tensor.name} is cut to {list(shape)} where block 0 is cut to {list(shapes[0])}",
+                f"block {index} of {name} is cut to {list(shape)} where block 0 is cut to {list(shapes[0])}",
                 "every block keeps as many positions as the others",
             )
 

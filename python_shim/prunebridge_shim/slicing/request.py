@@ -15,11 +15,10 @@ IndexSets = Mapping[str, Indices]
 
 
 @dataclass(frozen=True)
-class TensorSlice:
-    """One tensor of the child, cut from one tensor of the parent.
+class TensorPart:
+    """What is cut from one tensor of the parent.
 
     Attributes:
-        name: The tensor's name in the child.
         source_file: The parent's shard; empty where the parent is a live model.
         source_name: The tensor's name in the parent.
         dtype: Its element type, as safetensors spells it.
@@ -29,13 +28,29 @@ class TensorSlice:
             each kept position of the first, in order. `axes` then has the first axis alone.
     """
 
-    name: str
     source_file: str
     source_name: str
     dtype: str
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorSlice:
+    """One tensor of the child: its name, and the parts that are joined along its first axis."""
+
+    name: str
+    parts: tuple[TensorPart, ...]
+
+    @property
+    def only_part(self) -> TensorPart:
+        """The part of a tensor that has one, as all of a live model have; raises INVALID_REQUEST for another."""
+        if len(self.parts) != 1:
+            raise ShimError(
+                Reason.INVALID_REQUEST, f"{self.name} has {len(self.parts)} parts where the parent is a live model"
+            )
+        return self.parts[0]
 
 
 @dataclass(frozen=True)

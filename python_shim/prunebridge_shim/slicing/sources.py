@@ -104,7 +104,7 @@ def open_sources(folder: Path, shards: Iterable[OutputShard], stack: ExitStack) 
         ShimError: PATH_DENIED for a name that leads out of the folder, BAD_TENSOR for a file that is not what it says.
         FileNotFoundError: a shard is not there.
     """
-    names = dict.fromkeys(tensor.source_file for shard in shards for tensor in shard.tensors)
+    names = dict.fromkeys(part.source_file for shard in shards for tensor in shard.tensors for part in tensor.parts)
     return {name: Source(folder / plain_name(name), stack) for name in names}
 
 

@@ -8,7 +8,7 @@ import torch
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.kept import Kept, find_kept
-from prunebridge_shim.slicing.request import IndexSets, TensorSlice
+from prunebridge_shim.slicing.request import IndexSets, TensorPart, TensorSlice
 from prunebridge_shim.subnet.child import build_child, stored_tensors
 
 
@@ -54,8 +54,8 @@ def prepare_child(model: Any, config_json: str, tensors: Sequence[TensorSlice], 
     names = _names_of_each(expected)
     slices: dict[str, LiveSlice] = {}
     for tensor in tensors:
-        source = _find_source(tensor, sources)
-        kept = find_kept(tensor, sets)
+        source = _find_source(tensor.only_part, sources)
+        kept = find_kept(tensor.name, tensor.only_part, sets)
         _check_place(tensor, kept.shape, expected)
         if not any(twin in slices and slices[twin].source is source for twin in names[tensor.name]):
             slices[tensor.name] = LiveSlice(source, kept)
@@ -67,15 +67,15 @@ def prepare_child(model: Any, config_json: str, tensors: Sequence[TensorSlice], 
     return PreparedChild(model, child, slices, names)
 
 
-def _find_source(tensor: TensorSlice, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    source = sources.get(tensor.source_name)
+def _find_source(part: TensorPart, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    source = sources.get(part.source_name)
     if source is None:
-        raise ShimError(Reason.BAD_TENSOR, f"the open model has no parameter or stored buffer {tensor.source_name}")
-    if tuple(source.shape) != tensor.shape:
+        raise ShimError(Reason.BAD_TENSOR, f"the open model has no parameter or stored buffer {part.source_name}")
+    if tuple(source.shape) != part.shape:
         raise ShimError(
             Reason.BAD_TENSOR,
-            f"{tensor.source_name} of the open model has shape {list(source.shape)}"
-            f" where the request says {list(tensor.shape)}",
+            f"{part.source_name} of the open model has shape {list(source.shape)}"
+            f" where the request says {list(part.shape)}",
         )
     return source
 

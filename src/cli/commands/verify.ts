@@ -71,11 +71,9 @@ function describe(
   { loads, loss }: Loaded,
 ): string {
   const lines = [`${dir}: ${inspection.weights?.tensors} tensors have the shapes that config.json makes`];
-  lines.push(
-    manifest
-      ? `checksums of ${formatGB(checkedBytes)} and the plan's hash agree with prune_manifest.json`
-      : "no prune_manifest.json: no checksums to compare",
-  );
+  const checked = `checksums of ${formatGB(checkedBytes)}`;
+  if (manifest) lines.push(`${checked} and the plan's hash agree with prune_manifest.json`);
+  else lines.push(checkedBytes > 0 ? `${checked} agree with those of the save` : "no prune_manifest.json: no checksums to compare");
   lines.push(
     "unchecked" in values
       ? `values were not compared: ${values.unchecked}`

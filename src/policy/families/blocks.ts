@@ -1,6 +1,9 @@
+import { megatronLayout } from "./megatron.js";
 import type { ConfigField, FamilyTable, FlagField, FlagName, HookRow, LayerKind, Layout, TensorRow } from "./table.js";
 
 export const LAYER = "model.layers.{layer}";
+/** What a decoder layer is called in Megatron-Core. */
+export const MEGATRON_LAYER = "decoder.layers.{layer}";
 export const QUERY = "group * heads_of_group * head_dim";
 export const KEY_VALUE = "group * head_dim";
 
@@ -40,10 +43,10 @@ export function always(value: boolean): FlagField {
 
 export const tied: FlagField = flag("tie_word_embeddings", false);
 
-/** What most decoders have in common: layers that are all alike, and one layout, which transformers' own modules have too. */
+/** What most decoders have in common: layers that are all alike, and a layout that transformers' own modules have too. */
 export function denseLayout(tensors: readonly TensorRow[]): Pick<FamilyTable, "layers" | "layouts" | "live"> {
   const layout: Layout = { name: "huggingface", tensors };
-  return { layers: { by: "uniform" }, layouts: [layout], live: "huggingface" };
+  return { layers: { by: "uniform" }, layouts: [layout, megatronLayout(layout)], live: "huggingface" };
 }
 
 /** Rows that only layers of some kinds have. */
@@ -53,16 +56,24 @@ export function onlyOn<Row extends TensorRow | HookRow>(kinds: readonly LayerKin
 
 /** Token embedding and output layer, one tensor when tied. */
 export const embeddings: readonly TensorRow[] = [
-  { name: "model.embed_tokens.weight", axes: ["vocab", "hidden"], use: "lookup" },
-  { name: "lm_head.weight", axes: ["vocab", "hidden"], tiedTo: "model.embed_tokens.weight" },
+  { name: "model.embed_tokens.weight", axes: ["vocab", "hidden"], use: "lookup", megatron: "embedding.word_embeddings.weight" },
+  { name: "lm_head.weight", axes: ["vocab", "hidden"], tiedTo: "model.embed_tokens.weight", megatron: "output_layer.weight" },
 ];
 
+/** The norms before attention and before the MLP, and what Megatron-Core calls them. */
+const NORMS = { input_layernorm: "input_layernorm", post_attention_layernorm: "pre_mlp_layernorm" };
+
 /** The norms of each layer, by default those before attention and before the MLP, and the one after the last layer. */
-export function norms(options: { bias: boolean; names?: readonly string[] }): TensorRow[] {
-  const { names = ["input_layernorm", "post_attention_layernorm"] } = options;
-  const modules = [...names.map((name) => `${LAYER}.${name}`), "model.norm"];
+export function norms(options: { bias: boolean; names?: Readonly<Record<string, string>> }): TensorRow[] {
+  const { names = NORMS } = options;
+  const modules = [
+    ...Object.entries(names).map(([name, megatron]) => [`${LAYER}.${name}`, `${MEGATRON_LAYER}.${megatron}`] as const),
+    ["model.norm", "decoder.final_layernorm"] as const,
+  ];
   const parts = options.bias ? ["weight", "bias"] : ["weight"];
-  return modules.flatMap((module) => parts.map((part) => ({ name: `${module}.${part}`, axes: ["hidden"] })));
+  return modules.flatMap(([module, megatron]) =>
+    parts.map((part) => ({ name: `${module}.${part}`, axes: ["hidden"], megatron: `${megatron}.${part}` })),
+  );
 }
 
 /** Grouped-query attention with separate projections; biases exist where their flag is set. */
@@ -73,12 +84,24 @@ export function attention(options: { qkvBias?: FlagName; outputBias?: FlagName; 
     ["k_proj", KEY_VALUE],
     ["v_proj", KEY_VALUE],
   ] as const;
+  const module = `${LAYER}.self_attn`;
+  const megatron = `${MEGATRON_LAYER}.self_attention`;
+  const qkv = `${megatron}.linear_qkv`;
+  const output = `${megatron}.linear_proj`;
   return [
-    ...projections.map(([name, rows]) => ({ name: `${LAYER}.self_attn.${name}.weight`, axes: [rows, "hidden"] })),
-    ...(qkvBias ? projections.map(([name, rows]) => ({ name: `${LAYER}.self_attn.${name}.bias`, axes: [rows], when: qkvBias })) : []),
-    { name: `${LAYER}.self_attn.o_proj.weight`, axes: ["hidden", QUERY] },
-    ...(outputBias ? [{ name: `${LAYER}.self_attn.o_proj.bias`, axes: ["hidden"], when: outputBias }] : []),
-    ...(qkNorm ? ["q_norm", "k_norm"].map((name) => ({ name: `${LAYER}.self_attn.${name}.weight`, axes: ["head_dim"] })) : []),
+    ...projections.map(([name, rows]) => ({ name: `${module}.${name}.weight`, axes: [rows, "hidden"], megatron: `${qkv}.weight` })),
+    ...(qkvBias
+      ? projections.map(([name, rows]) => ({ name: `${module}.${name}.bias`, axes: [rows], when: qkvBias, megatron: `${qkv}.bias` }))
+      : []),
+    { name: `${module}.o_proj.weight`, axes: ["hidden", QUERY], megatron: `${output}.weight` },
+    ...(outputBias ? [{ name: `${module}.o_proj.bias`, axes: ["hidden"], when: outputBias, megatron: `${output}.bias` }] : []),
+    ...(qkNorm
+      ? ["q", "k"].map((which) => ({
+          name: `${module}.${which}_norm.weight`,
+          axes: ["head_dim"],
+          megatron: `${megatron}.${which}_layernorm.weight`,
+        }))
+      : []),
   ];
 }
 
@@ -86,13 +109,14 @@ export function attention(options: { qkvBias?: FlagName; outputBias?: FlagName; 
 export function mlp(options: { gated: boolean; bias?: FlagName }): TensorRow[] {
   const { gated, bias } = options;
   const inputs = gated ? ["gate_proj", "up_proj"] : ["up_proj"];
+  const [fc1, fc2] = [`${MEGATRON_LAYER}.mlp.linear_fc1`, `${MEGATRON_LAYER}.mlp.linear_fc2`];
   return [
-    ...inputs.map((name) => ({ name: `${LAYER}.mlp.${name}.weight`, axes: ["ffn", "hidden"] })),
-    { name: `${LAYER}.mlp.down_proj.weight`, axes: ["hidden", "ffn"] },
+    ...inputs.map((name) => ({ name: `${LAYER}.mlp.${name}.weight`, axes: ["ffn", "hidden"], megatron: `${fc1}.weight` })),
+    { name: `${LAYER}.mlp.down_proj.weight`, axes: ["hidden", "ffn"], megatron: `${fc2}.weight` },
     ...(bias
       ? [
-          ...inputs.map((name) => ({ name: `${LAYER}.mlp.${name}.bias`, axes: ["ffn"], when: bias })),
-          { name: `${LAYER}.mlp.down_proj.bias`, axes: ["hidden"], when: bias },
+          ...inputs.map((name) => ({ name: `${LAYER}.mlp.${name}.bias`, axes: ["ffn"], when: bias, megatron: `${fc1}.bias` })),
+          { name: `${LAYER}.mlp.down_proj.bias`, axes: ["hidden"], when: bias, megatron: `${fc2}.bias` },
         ]
       : []),
   ];

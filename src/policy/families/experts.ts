@@ -1,4 +1,4 @@
-import { LAYER } from "./blocks.js";
+import { LAYER, MEGATRON_LAYER } from "./blocks.js";
 import type { ConfigField, HookRow, TensorRow } from "./table.js";
 
 /** Hyperparameters of experts whose fields most families name alike. */
@@ -11,10 +11,11 @@ export const expertFields = {
 /** Gated experts as hubs have them, three matrices each, within the module `block`. */
 export function separateExperts(block: string, names: { gate: string; up: string; down: string }): TensorRow[] {
   const expert = `${LAYER}.${block}.experts.{expert}`;
+  const megatron = `${MEGATRON_LAYER}.mlp.experts.local_experts.{expert}`;
   return [
-    { name: `${expert}.${names.gate}.weight`, axes: ["moe_ffn", "hidden"], routed: true },
-    { name: `${expert}.${names.up}.weight`, axes: ["moe_ffn", "hidden"], routed: true },
-    { name: `${expert}.${names.down}.weight`, axes: ["hidden", "moe_ffn"], routed: true },
+    { name: `${expert}.${names.gate}.weight`, axes: ["moe_ffn", "hidden"], routed: true, megatron: `${megatron}.linear_fc1.weight` },
+    { name: `${expert}.${names.up}.weight`, axes: ["moe_ffn", "hidden"], routed: true, megatron: `${megatron}.linear_fc1.weight` },
+    { name: `${expert}.${names.down}.weight`, axes: ["hidden", "moe_ffn"], routed: true, megatron: `${megatron}.linear_fc2.weight` },
   ];
 }
 
@@ -29,7 +30,7 @@ export function packedExperts(block: string): TensorRow[] {
 
 /** The matrix that chooses a token's experts. */
 export function router(module: string): TensorRow {
-  return { name: `${LAYER}.${module}.weight`, axes: ["expert", "hidden"] };
+  return { name: `${LAYER}.${module}.weight`, axes: ["expert", "hidden"], megatron: `${MEGATRON_LAYER}.mlp.router.weight` };
 }
 
 /** What experts compute, under Megatron-Core's names; `module` runs all experts of a layer. */

@@ -1,7 +1,12 @@
 import { attention, decoderLayerHooks, denseLayout, embeddings, flag, llamaFields, mlp, mlpHook, norms, withAbsent } from "./blocks.js";
 import type { FamilyTable } from "./table.js";
 
-const NORMS = ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
+const NORMS = {
+  input_layernorm: "input_layernorm",
+  post_attention_layernorm: "self_attention.linear_proj.post_layernorm",
+  pre_feedforward_layernorm: "pre_mlp_layernorm",
+  post_feedforward_layernorm: "mlp.linear_fc2.post_layernorm",
+};
 
 /** Gemma 3, text: four zero-centred norms in a layer, norms on query and key heads, tied embeddings, every sixth layer without a window. */
 export const gemma3: FamilyTable = {

@@ -1,9 +1,14 @@
 import { attention, decoderLayerHooks, embeddings, llamaFields, norms, storedRotaryFrequencies, tied, withAbsent } from "./blocks.js";
 import { expertFields, expertHooks, packedExperts, router, separateExperts } from "./experts.js";
-import type { FamilyTable } from "./table.js";
+import { megatronLayout } from "./megatron.js";
+import type { FamilyTable, Layout } from "./table.js";
 
 const { ffn_hidden_size: _, ...fields } = llamaFields;
 const dense = [...embeddings, ...norms({ bias: false }), ...attention()];
+const huggingface: Layout = {
+  name: "huggingface",
+  tensors: [...dense, router("block_sparse_moe.gate"), ...separateExperts("block_sparse_moe", { gate: "w1", up: "w3", down: "w2" })],
+};
 
 /** Mixtral: as mistral with experts in every layer; intermediate_size is an expert's. */
 export const mixtral: FamilyTable = {
@@ -20,10 +25,8 @@ export const mixtral: FamilyTable = {
   flags: { tied },
   layers: { by: "uniform" },
   layouts: [
-    {
-      name: "huggingface",
-      tensors: [...dense, router("block_sparse_moe.gate"), ...separateExperts("block_sparse_moe", { gate: "w1", up: "w3", down: "w2" })],
-    },
+    huggingface,
+    megatronLayout(huggingface),
     { name: "huggingface_packed", tensors: [...dense, router("mlp.gate"), ...packedExperts("mlp")] },
   ],
   live: "huggingface_packed",

@@ -1,6 +1,7 @@
-import { attentionHook, flag, KEY_VALUE, layerHook, llamaFields, mlpHook, normHook, onlyOn, QUERY } from "./blocks.js";
+import { attentionHook, flag, KEY_VALUE, layerHook, llamaFields, MEGATRON_LAYER, mlpHook, normHook, onlyOn, QUERY } from "./blocks.js";
 import { expertHooks, sharedExpertHook } from "./experts.js";
-import type { FamilyTable, FlagName, HookRow, LayerKind, TensorRow } from "./table.js";
+import { megatronLayout } from "./megatron.js";
+import type { FamilyTable, FlagName, HookRow, LayerKind, Layout, TensorRow } from "./table.js";
 
 const CHANNELS = "mamba_group * mamba_heads_of_group * mamba_head_dim";
 const HEADS = "mamba_group * mamba_heads_of_group";
@@ -24,43 +25,58 @@ const kindOf: Readonly<Record<string, LayerKind>> = {
   moe: "moe",
 };
 
+/** The Transformer Engine fuses a layer's norm with the projection behind it. */
+const MEGATRON_NORMS: Readonly<Partial<Record<LayerKind, string>>> = {
+  mamba: `${MEGATRON_LAYER}.mixer.in_proj.layer_norm_weight`,
+  attention: `${MEGATRON_LAYER}.self_attention.linear_qkv.layer_norm_weight`,
+  mlp: `${MEGATRON_LAYER}.mlp.linear_fc1.layer_norm_weight`,
+  moe: `${MEGATRON_LAYER}.pre_mlp_layernorm.weight`,
+};
+const EXPERT = `${MEGATRON_LAYER}.mlp.experts.local_experts.{expert}`;
+
 type Namer = (name: string) => string;
-const linear = (name: string, axes: readonly [string, string], bias?: FlagName): TensorRow[] => [
-  { name: `${name}.weight`, axes },
-  ...(bias ? [{ name: `${name}.bias`, axes: [axes[0]], when: bias }] : []),
+const linear = (name: string, axes: readonly [string, string], megatron: string, bias?: FlagName): TensorRow[] => [
+  { name: `${name}.weight`, axes, megatron: `${MEGATRON_LAYER}.${megatron}.weight` },
+  ...(bias ? [{ name: `${name}.bias`, axes: [axes[0]], when: bias, megatron: `${MEGATRON_LAYER}.${megatron}.bias` }] : []),
 ];
 
 function mambaRows(mixer: Namer): TensorRow[] {
+  const own = (name: string, axes: readonly string[]): TensorRow => ({
+    name: mixer(name),
+    axes,
+    megatron: `${MEGATRON_LAYER}.mixer.${name}`,
+  });
   return [
-    ...linear(mixer("in_proj"), [IN_PROJ, "hidden"], "mamba_bias"),
-    { name: mixer("conv1d.weight"), axes: [CONV, "1", "conv_kernel"] },
-    { name: mixer("conv1d.bias"), axes: [CONV], when: "conv_bias" },
-    { name: mixer("A_log"), axes: [HEADS] },
-    { name: mixer("D"), axes: [HEADS] },
-    { name: mixer("dt_bias"), axes: [HEADS] },
-    { name: mixer("norm.weight"), axes: [CHANNELS] },
-    ...linear(mixer("out_proj"), ["hidden", CHANNELS], "mamba_bias"),
+    ...linear(mixer("in_proj"), [IN_PROJ, "hidden"], "mixer.in_proj", "mamba_bias"),
+    own("conv1d.weight", [CONV, "1", "conv_kernel"]),
+    { ...own("conv1d.bias", [CONV]), when: "conv_bias" },
+    own("A_log", [HEADS]),
+    own("D", [HEADS]),
+    own("dt_bias", [HEADS]),
+    own("norm.weight", [CHANNELS]),
+    ...linear(mixer("out_proj"), ["hidden", CHANNELS], "mixer.out_proj", "mamba_bias"),
   ];
 }
 
 function attentionRows(mixer: Namer): TensorRow[] {
   return [
-    ...linear(mixer("q_proj"), [QUERY, "hidden"]),
-    ...linear(mixer("k_proj"), [KEY_VALUE, "hidden"]),
-    ...linear(mixer("v_proj"), [KEY_VALUE, "hidden"]),
-    ...linear(mixer("o_proj"), ["hidden", QUERY]),
+    ...linear(mixer("q_proj"), [QUERY, "hidden"], "self_attention.linear_qkv"),
+    ...linear(mixer("k_proj"), [KEY_VALUE, "hidden"], "self_attention.linear_qkv"),
+    ...linear(mixer("v_proj"), [KEY_VALUE, "hidden"], "self_attention.linear_qkv"),
+    ...linear(mixer("o_proj"), ["hidden", QUERY], "self_attention.linear_proj"),
   ];
 }
 
 function moeRows(mixer: Namer, experts: readonly TensorRow[]): TensorRow[] {
   const latent = (rows: TensorRow[]): TensorRow[] => rows.map((row) => ({ ...row, when: ["latent", ...[row.when ?? []].flat()] }));
+  const router = `${MEGATRON_LAYER}.mlp.router`;
   return [
-    { name: mixer("gate.weight"), axes: ["expert", "hidden"] },
-    { name: mixer("gate.e_score_correction_bias"), axes: ["expert"], use: "buffer" },
-    ...linear(mixer("shared_experts.up_proj"), ["moe_shared_ffn", "hidden"], "mlp_bias"),
-    ...linear(mixer("shared_experts.down_proj"), ["hidden", "moe_shared_ffn"], "mlp_bias"),
-    ...latent(linear(mixer("fc1_latent_proj"), ["moe_latent", "hidden"], "mlp_bias")),
-    ...latent(linear(mixer("fc2_latent_proj"), ["hidden", "moe_latent"], "mlp_bias")),
+    { name: mixer("gate.weight"), axes: ["expert", "hidden"], megatron: `${router}.weight` },
+    { name: mixer("gate.e_score_correction_bias"), axes: ["expert"], use: "buffer", megatron: `${router}.expert_bias` },
+    ...linear(mixer("shared_experts.up_proj"), ["moe_shared_ffn", "hidden"], "mlp.shared_experts.linear_fc1", "mlp_bias"),
+    ...linear(mixer("shared_experts.down_proj"), ["hidden", "moe_shared_ffn"], "mlp.shared_experts.linear_fc2", "mlp_bias"),
+    ...latent(linear(mixer("fc1_latent_proj"), ["moe_latent", "hidden"], "mlp.fc1_latent_proj", "mlp_bias")),
+    ...latent(linear(mixer("fc2_latent_proj"), ["hidden", "moe_latent"], "mlp.fc2_latent_proj", "mlp_bias")),
     ...experts,
   ];
 }
@@ -69,10 +85,10 @@ function moeRows(mixer: Namer, experts: readonly TensorRow[]): TensorRow[] {
 function experts(up: string, down: string, axes: (io: string) => { up: string[]; down: string[] }): TensorRow[] {
   const [direct, latent] = [axes("hidden"), axes("moe_latent")];
   return [
-    { name: up, axes: direct.up, unless: "latent", routed: true },
-    { name: up, axes: latent.up, when: "latent", routed: true },
-    { name: down, axes: direct.down, unless: "latent", routed: true },
-    { name: down, axes: latent.down, when: "latent", routed: true },
+    { name: up, axes: direct.up, unless: "latent", routed: true, megatron: `${EXPERT}.linear_fc1.weight` },
+    { name: up, axes: latent.up, when: "latent", routed: true, megatron: `${EXPERT}.linear_fc1.weight` },
+    { name: down, axes: direct.down, unless: "latent", routed: true, megatron: `${EXPERT}.linear_fc2.weight` },
+    { name: down, axes: latent.down, when: "latent", routed: true, megatron: `${EXPERT}.linear_fc2.weight` },
   ];
 }
 
@@ -84,16 +100,20 @@ function rows(base: "backbone" | "model", expertRows: (mixer: Namer) => TensorRo
       name: `${base}.embeddings.weight`,
       axes: ["vocab", "hidden"],
       use: "lookup",
-      ...(base === "backbone" && { alias: "backbone.embedding.weight" }),
+      megatron: "embedding.word_embeddings.weight",
+      ...(base === "backbone" && { aliases: ["backbone.embedding.weight"] }),
     },
-    { name: "lm_head.weight", axes: ["vocab", "hidden"] },
-    { name: `${base}.norm_f.weight`, axes: ["hidden"] },
-    { name: `${layer}.norm.weight`, axes: ["hidden"] },
+    { name: "lm_head.weight", axes: ["vocab", "hidden"], megatron: "output_layer.weight" },
+    { name: `${base}.norm_f.weight`, axes: ["hidden"], megatron: "decoder.final_norm.weight" },
+    { name: `${layer}.norm.weight`, axes: ["hidden"], megatron: MEGATRON_NORMS },
     ...onlyOn(["mamba"], mambaRows(mixer)),
     ...onlyOn(["attention"], attentionRows(mixer)),
     ...onlyOn(
       ["mlp"],
-      [...linear(mixer("up_proj"), ["ffn", "hidden"], "mlp_bias"), ...linear(mixer("down_proj"), ["hidden", "ffn"], "mlp_bias")],
+      [
+        ...linear(mixer("up_proj"), ["ffn", "hidden"], "mlp.linear_fc1", "mlp_bias"),
+        ...linear(mixer("down_proj"), ["hidden", "ffn"], "mlp.linear_fc2", "mlp_bias"),
+      ],
     ),
     ...onlyOn(["moe"], moeRows(mixer, expertRows(mixer))),
   ];
@@ -107,6 +127,16 @@ const mambaHook: HookRow = {
   reduction: "mean_abs_square",
   axis: IN_PROJ,
   part: X_OF_IN_PROJ,
+};
+
+const huggingface: Layout = {
+  name: "huggingface",
+  tensors: rows("backbone", (mixer) =>
+    experts(mixer("experts.{expert}.up_proj.weight"), mixer("experts.{expert}.down_proj.weight"), (io) => ({
+      up: ["moe_ffn", io],
+      down: [io, "moe_ffn"],
+    })),
+  ),
 };
 
 /** Nemotron-H, Nemotron-Nano-v2 and Nemotron-3: hybrids of Mamba 2, attention, MLPs and experts. */
@@ -139,15 +169,8 @@ export const nemotronH: FamilyTable = {
   },
   layers: { by: "pattern", keys: ["layers_block_type", "hybrid_override_pattern"], kinds: kindOf },
   layouts: [
-    {
-      name: "huggingface",
-      tensors: rows("backbone", (mixer) =>
-        experts(mixer("experts.{expert}.up_proj.weight"), mixer("experts.{expert}.down_proj.weight"), (io) => ({
-          up: ["moe_ffn", io],
-          down: [io, "moe_ffn"],
-        })),
-      ),
-    },
+    huggingface,
+    megatronLayout(huggingface),
     {
       name: "huggingface_packed",
       tensors: rows("model", (mixer) =>

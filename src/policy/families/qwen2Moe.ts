@@ -5,6 +5,7 @@ import {
   flag,
   LAYER,
   llamaFields,
+  MEGATRON_LAYER,
   mlp,
   mlpHook,
   norms,
@@ -14,7 +15,8 @@ import {
   withAbsent,
 } from "./blocks.js";
 import { expertFields, expertHooks, packedExperts, router, separateExperts, sharedExpertHook } from "./experts.js";
-import type { FamilyTable, TensorRow } from "./table.js";
+import { megatronLayout } from "./megatron.js";
+import type { FamilyTable, Layout, TensorRow } from "./table.js";
 
 const everywhere: readonly TensorRow[] = [
   ...embeddings,
@@ -22,14 +24,16 @@ const everywhere: readonly TensorRow[] = [
   ...attention({ qkvBias: "attention_bias" }),
   ...onlyOn(["dense"], mlp({ gated: true })),
 ];
+const SHARED = `${MEGATRON_LAYER}.mlp.shared_experts`;
 const shared: readonly TensorRow[] = [
   router("mlp.gate"),
-  { name: `${LAYER}.mlp.shared_expert.gate_proj.weight`, axes: ["moe_shared_ffn", "hidden"] },
-  { name: `${LAYER}.mlp.shared_expert.up_proj.weight`, axes: ["moe_shared_ffn", "hidden"] },
-  { name: `${LAYER}.mlp.shared_expert.down_proj.weight`, axes: ["hidden", "moe_shared_ffn"] },
-  { name: `${LAYER}.mlp.shared_expert_gate.weight`, axes: ["1", "hidden"] },
+  { name: `${LAYER}.mlp.shared_expert.gate_proj.weight`, axes: ["moe_shared_ffn", "hidden"], megatron: `${SHARED}.linear_fc1.weight` },
+  { name: `${LAYER}.mlp.shared_expert.up_proj.weight`, axes: ["moe_shared_ffn", "hidden"], megatron: `${SHARED}.linear_fc1.weight` },
+  { name: `${LAYER}.mlp.shared_expert.down_proj.weight`, axes: ["hidden", "moe_shared_ffn"], megatron: `${SHARED}.linear_fc2.weight` },
+  { name: `${LAYER}.mlp.shared_expert_gate.weight`, axes: ["1", "hidden"], megatron: `${SHARED}.gate_weight` },
 ];
 const separate = separateExperts("mlp", { gate: "gate_proj", up: "up_proj", down: "down_proj" });
+const huggingface: Layout = { name: "huggingface", tensors: [...everywhere, ...onlyOn(["sparse"], [...shared, ...separate])] };
 
 /** Qwen 1.5 and 2 MoE: as qwen2 with routed experts and one shared expert behind a gate, or a dense MLP, in each layer. */
 export const qwen2Moe: FamilyTable = {
@@ -47,7 +51,8 @@ export const qwen2Moe: FamilyTable = {
   flags: { tied, attention_bias: flag("qkv_bias", true) },
   layers: { by: "sparse_step", dense: "mlp_only_layers", step: "decoder_sparse_step" },
   layouts: [
-    { name: "huggingface", tensors: [...everywhere, ...onlyOn(["sparse"], [...shared, ...separate])] },
+    huggingface,
+    megatronLayout(huggingface),
     { name: "huggingface_packed", tensors: [...everywhere, ...onlyOn(["sparse"], [...shared, ...packedExperts("mlp")])] },
   ],
   live: "huggingface_packed",

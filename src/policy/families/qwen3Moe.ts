@@ -1,6 +1,7 @@
 import { attention, decoderLayerHooks, embeddings, flag, llamaFields, mlp, mlpHook, norms, onlyOn, tied, withAbsent } from "./blocks.js";
 import { expertFields, expertHooks, packedExperts, router, separateExperts } from "./experts.js";
-import type { FamilyTable, TensorRow } from "./table.js";
+import { megatronLayout } from "./megatron.js";
+import type { FamilyTable, Layout, TensorRow } from "./table.js";
 
 const everywhere: readonly TensorRow[] = [
   ...embeddings,
@@ -9,6 +10,7 @@ const everywhere: readonly TensorRow[] = [
   ...onlyOn(["dense"], mlp({ gated: true })),
 ];
 const separate = separateExperts("mlp", { gate: "gate_proj", up: "up_proj", down: "down_proj" });
+const huggingface: Layout = { name: "huggingface", tensors: [...everywhere, ...onlyOn(["sparse"], [router("mlp.gate"), ...separate])] };
 
 /** Qwen 3 MoE: as qwen3 with routed experts, or a dense MLP, in each layer. */
 export const qwen3Moe: FamilyTable = {
@@ -25,7 +27,8 @@ export const qwen3Moe: FamilyTable = {
   flags: { tied, attention_bias: flag("attention_bias", false) },
   layers: { by: "sparse_step", dense: "mlp_only_layers", step: "decoder_sparse_step" },
   layouts: [
-    { name: "huggingface", tensors: [...everywhere, ...onlyOn(["sparse"], [router("mlp.gate"), ...separate])] },
+    huggingface,
+    megatronLayout(huggingface),
     { name: "huggingface_packed", tensors: [...everywhere, ...onlyOn(["sparse"], [router("mlp.gate"), ...packedExperts("mlp")])] },
   ],
   live: "huggingface_packed",

@@ -3,6 +3,7 @@ import { suggestName } from "../nearest.js";
 import { gemma3 } from "./gemma3.js";
 import { gptOss } from "./gptOss.js";
 import { llama } from "./llama.js";
+import { megatronGpt } from "./megatronGpt.js";
 import { mistral } from "./mistral.js";
 import { mixtral } from "./mixtral.js";
 import { nemotron } from "./nemotron.js";
@@ -26,6 +27,7 @@ export const FAMILIES: readonly FamilyTable[] = [
   qwen3Moe,
   gptOss,
   nemotronH,
+  megatronGpt,
 ];
 
 /** The family of a config.json, by its `architectures`. Throws UNKNOWN_ARCHITECTURE. */

@@ -32,8 +32,14 @@ export interface FamilyTable {
   readonly multiTokenPrediction?: { readonly prefix: string; readonly key: string };
 }
 
-/** How weights are stored: as Hugging Face hubs have them, or with all experts of a layer in one tensor, as transformers 5 holds them. */
-export type LayoutName = "huggingface" | "huggingface_packed";
+/**
+ * How weights are stored: as Hugging Face hubs have them, with all experts of a layer in one tensor, as transformers 5 holds them, or as
+ * Megatron-Core names and joins them.
+ */
+export type LayoutName = (typeof LAYOUT_NAMES)[number];
+
+/** Every {@link LayoutName}. */
+export const LAYOUT_NAMES = ["huggingface", "huggingface_packed", "megatron"] as const;
 
 export interface Layout {
   readonly name: LayoutName;
@@ -56,12 +62,31 @@ export type Fallback =
   | { readonly quotient: readonly [HyperparameterName, HyperparameterName] }
   | { readonly lengthOf: readonly string[] };
 
-export type FlagName = "tied" | "attention_bias" | "mlp_bias" | "latent" | "mamba_bias" | "conv_bias";
+/** Every switch that rows may depend on. */
+export const FLAG_NAMES = [
+  "tied",
+  "attention_bias",
+  "mlp_bias",
+  "latent",
+  "mamba_bias",
+  "conv_bias",
+  "gated",
+  "norm_bias",
+  "qk_norm",
+  "learned_positions",
+  "shared_expert",
+  "shared_expert_gate",
+  "expert_bias",
+] as const;
+
+export type FlagName = (typeof FLAG_NAMES)[number];
 
 /** A switch in config.json, on where the field is true or a number; a key of null is a constant of the family. */
 export interface FlagField {
   readonly key: string | null;
   readonly absent: boolean;
+  /** Where the field is a name: whether each of them switches it on. */
+  readonly named?: Readonly<Record<string, boolean>>;
 }
 
 /** What a layer is made of. A decoder layer has attention and an MLP, dense or sparse (experts); a hybrid's layer is one block. */
@@ -72,6 +97,8 @@ export type LayerRule =
   | { readonly by: "uniform" }
   /** Sparse every `step` layers, but for those that the list `dense` names by their index. */
   | { readonly by: "sparse_step"; readonly dense: string; readonly step: string }
+  /** Sparse every `frequency` layers, the first one too, or a list of 1 for sparse and 0 for dense; all dense without `experts`. */
+  | { readonly by: "moe_frequency"; readonly frequency: string; readonly experts: string }
   /** A list of names, or a text with one character for each layer. */
   | { readonly by: "pattern"; readonly keys: readonly string[]; readonly kinds: Readonly<Record<string, LayerKind>> };
 
@@ -95,8 +122,12 @@ export interface ImpliedList {
 /** One tensor of the model, or one of each layer (and expert) where the name holds `{layer}` (and `{expert}`). */
 export interface TensorRow {
   readonly name: string;
-  /** Another name that some checkpoints have it under. */
-  readonly alias?: string;
+  /** Other names that some checkpoints have it under. */
+  readonly aliases?: readonly string[];
+  /** Where Megatron-Core has it, if need be by the layer's kind. Several rows of one place are joined there, in their order. */
+  readonly megatron?: string | Readonly<Partial<Record<LayerKind, string>>>;
+  /** In Megatron-Core's layout: the rows of the layout that it was made from. */
+  readonly of?: readonly string[];
   /** One axis expression for each axis. */
   readonly axes: readonly string[];
   /** The kinds of layer that have it. Default: all. */

@@ -9,7 +9,7 @@ import { sliceTensors } from "../../../src/policy/slices.js";
 import { expectedTensors } from "../../../src/policy/tensors.js";
 import { asFloat32 } from "../../../src/tensor.js";
 import { type Config, plantedScores } from "../../fixtures/checkpoints.js";
-import { TINY } from "../../fixtures/families.js";
+import { MEGATRON, TINY } from "../../fixtures/families.js";
 
 type Importance = (name: string, position: number) => number;
 
@@ -21,7 +21,7 @@ function planOf(config: Config, exportConfig: unknown, importance: Importance = 
   return makePlan(architecture, config, exportConfig, rankByActivation(architecture, scores));
 }
 
-describe.each(Object.entries(TINY))("%s", (_name, config) => {
+describe.each(Object.entries({ ...TINY, ...MEGATRON }))("%s", (_name, config) => {
   const architecture = readArchitecture(config);
 
   it.each(architecture.table.layouts.map(({ name }) => name))("knows every tensor of the layout %s", (layout) => {
@@ -116,12 +116,13 @@ describe("experts", () => {
     );
     const cut = sliceTensors(architecture, kept, expectedTensors(architecture));
     const gateUp = cut.tensors.find(({ name }) => name === "model.layers.0.mlp.experts.gate_up_proj");
-    expect(gateUp?.axes).toHaveLength(1);
-    expect(cut.indexSets.get(gateUp?.axes[0] ?? "")).toEqual([1, 2, 3]);
-    expect(gateUp?.blocks).toHaveLength(3);
+    const [part] = gateUp?.parts ?? [];
+    expect(part?.axes).toHaveLength(1);
+    expect(cut.indexSets.get(part?.axes[0] ?? "")).toEqual([1, 2, 3]);
+    expect(part?.blocks).toHaveLength(3);
     // Gates and ups alternate: channel c is columns 2c and 2c + 1.
     const width = architecture.hyperparameters.moe_ffn_hidden_size ?? 0;
-    expect(cut.indexSets.get(gateUp?.blocks[2]?.[1] ?? "")).toEqual([2 * width - 4, 2 * width - 3, 2 * width - 2, 2 * width - 1]);
+    expect(cut.indexSets.get(part?.blocks[2]?.[1] ?? "")).toEqual([2 * width - 4, 2 * width - 3, 2 * width - 2, 2 * width - 1]);
   });
 });
 

@@ -61,11 +61,26 @@ export interface HandshakeResponse {
   libraries: { [key: string]: string };
   /** What the client's token gives the right to. */
   rights: Right[];
+  /** The models of the job that the shim is a guest of. They are open, and closing them only forgets what was measured. */
+  attached: AttachedModel[];
 }
 
 export interface HandshakeResponse_LibrariesEntry {
   key: string;
   value: string;
+}
+
+/** A model that lives in a training or inference job, on all of its ranks. */
+export interface AttachedModel {
+  modelId: string;
+  device: string;
+  dtype: string;
+  /** Elements of all parameters over all ranks, replicated and tied ones counted once. */
+  parameters: number;
+  /** Its config, under Megatron-Core's names, as JSON. */
+  configJson: string;
+  /** Whether the job lets its live model be cut. */
+  mayBeCut: boolean;
 }
 
 export interface Device {
@@ -179,6 +194,7 @@ function createBaseHandshakeResponse(): HandshakeResponse {
     limits: undefined,
     libraries: {},
     rights: [],
+    attached: [],
   };
 }
 
@@ -214,6 +230,9 @@ export const HandshakeResponse: MessageFns<HandshakeResponse> = {
         writer.int32(v);
       }
       writer.join();
+    }
+    for (const v of message.attached) {
+      AttachedModel.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -316,6 +335,14 @@ export const HandshakeResponse: MessageFns<HandshakeResponse> = {
 
             break;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.attached.push(AttachedModel.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -371,6 +398,107 @@ export const HandshakeResponse_LibrariesEntry: MessageFns<HandshakeResponse_Libr
             }
 
             message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAttachedModel(): AttachedModel {
+  return { modelId: "", device: "", dtype: "", parameters: 0, configJson: "", mayBeCut: false };
+}
+
+export const AttachedModel: MessageFns<AttachedModel> = {
+  encode(message: AttachedModel, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.device !== "") {
+      writer.uint32(18).string(message.device);
+    }
+    if (message.dtype !== "") {
+      writer.uint32(26).string(message.dtype);
+    }
+    if (message.parameters !== 0) {
+      writer.uint32(32).uint64(message.parameters);
+    }
+    if (message.configJson !== "") {
+      writer.uint32(42).string(message.configJson);
+    }
+    if (message.mayBeCut !== false) {
+      writer.uint32(48).bool(message.mayBeCut);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AttachedModel {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAttachedModel();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.dtype = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.parameters = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.configJson = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.mayBeCut = reader.bool();
             continue;
           }
         }

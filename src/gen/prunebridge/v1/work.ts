@@ -243,9 +243,17 @@ export interface ModelScored {
   score: number;
 }
 
+/**
+ * A tensor of the child: cut from one tensor of the parent, or from several, whose cuts are joined along their first axis, as a checkpoint in
+ * another layout has them. A live model's tensors have one part each.
+ */
 export interface TensorSlice {
   name: string;
-  /** File within the source folder, and the tensor's name in it. */
+  parts: TensorPart[];
+}
+
+export interface TensorPart {
+  /** File within the source folder; of no matter where the parent is a live model. */
   sourceFile: string;
   /** Name, dtype and shape in the source; a difference from what is on disk is BAD_TENSOR. */
   source?:
@@ -1762,7 +1770,7 @@ export const ModelScored: MessageFns<ModelScored> = {
 };
 
 function createBaseTensorSlice(): TensorSlice {
-  return { name: "", sourceFile: "", source: undefined, axes: [], blocks: [] };
+  return { name: "", parts: [] };
 }
 
 export const TensorSlice: MessageFns<TensorSlice> = {
@@ -1770,17 +1778,8 @@ export const TensorSlice: MessageFns<TensorSlice> = {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
     }
-    if (message.sourceFile !== "") {
-      writer.uint32(18).string(message.sourceFile);
-    }
-    if (message.source !== undefined) {
-      TensorInfo.encode(message.source, writer.uint32(26).fork()).join();
-    }
-    for (const v of message.axes) {
-      writer.uint32(34).string(v!);
-    }
-    for (const v of message.blocks) {
-      BlockAxes.encode(v!, writer.uint32(42).fork()).join();
+    for (const v of message.parts) {
+      TensorPart.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -1811,7 +1810,70 @@ export const TensorSlice: MessageFns<TensorSlice> = {
               break;
             }
 
+            message.parts.push(TensorPart.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTensorPart(): TensorPart {
+  return { sourceFile: "", source: undefined, axes: [], blocks: [] };
+}
+
+export const TensorPart: MessageFns<TensorPart> = {
+  encode(message: TensorPart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sourceFile !== "") {
+      writer.uint32(10).string(message.sourceFile);
+    }
+    if (message.source !== undefined) {
+      TensorInfo.encode(message.source, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.axes) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.blocks) {
+      BlockAxes.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TensorPart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTensorPart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
             message.sourceFile = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = TensorInfo.decode(reader, reader.uint32());
             continue;
           }
           case 3: {
@@ -1819,19 +1881,11 @@ export const TensorSlice: MessageFns<TensorSlice> = {
               break;
             }
 
-            message.source = TensorInfo.decode(reader, reader.uint32());
+            message.axes.push(reader.string());
             continue;
           }
           case 4: {
             if (tag !== 34) {
-              break;
-            }
-
-            message.axes.push(reader.string());
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
               break;
             }
 

@@ -26,7 +26,7 @@ class HandshakeRequest(_message.Message):
     def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., client: _Optional[str] = ...) -> None: ...
 
 class HandshakeResponse(_message.Message):
-    __slots__ = ("protocol", "version", "boot_id", "capabilities", "devices", "ranks", "limits", "libraries", "rights")
+    __slots__ = ("protocol", "version", "boot_id", "capabilities", "devices", "ranks", "limits", "libraries", "rights", "attached")
     class LibrariesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class HandshakeResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LIBRARIES_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     boot_id: str
@@ -52,7 +53,24 @@ class HandshakeResponse(_message.Message):
     limits: Limits
     libraries: _containers.ScalarMap[str, str]
     rights: _containers.RepeatedScalarFieldContainer[Right]
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., ranks: _Optional[_Union[RankLayout, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., libraries: _Optional[_Mapping[str, str]] = ..., rights: _Optional[_Iterable[_Union[Right, str]]] = ...) -> None: ...
+    attached: _containers.RepeatedCompositeFieldContainer[AttachedModel]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., ranks: _Optional[_Union[RankLayout, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., libraries: _Optional[_Mapping[str, str]] = ..., rights: _Optional[_Iterable[_Union[Right, str]]] = ..., attached: _Optional[_Iterable[_Union[AttachedModel, _Mapping]]] = ...) -> None: ...
+
+class AttachedModel(_message.Message):
+    __slots__ = ("model_id", "device", "dtype", "parameters", "config_json", "may_be_cut")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    MAY_BE_CUT_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    device: str
+    dtype: str
+    parameters: int
+    config_json: str
+    may_be_cut: bool
+    def __init__(self, model_id: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., parameters: _Optional[int] = ..., config_json: _Optional[str] = ..., may_be_cut: bool = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("name", "description", "memory_bytes")

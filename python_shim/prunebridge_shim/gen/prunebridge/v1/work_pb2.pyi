@@ -245,18 +245,24 @@ class ModelScored(_message.Message):
     def __init__(self, score: _Optional[float] = ...) -> None: ...
 
 class TensorSlice(_message.Message):
-    __slots__ = ("name", "source_file", "source", "axes", "blocks")
+    __slots__ = ("name", "parts")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    parts: _containers.RepeatedCompositeFieldContainer[TensorPart]
+    def __init__(self, name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[TensorPart, _Mapping]]] = ...) -> None: ...
+
+class TensorPart(_message.Message):
+    __slots__ = ("source_file", "source", "axes", "blocks")
     SOURCE_FILE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     AXES_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    name: str
     source_file: str
     source: _tensor_pb2.TensorInfo
     axes: _containers.RepeatedScalarFieldContainer[str]
     blocks: _containers.RepeatedCompositeFieldContainer[BlockAxes]
-    def __init__(self, name: _Optional[str] = ..., source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[BlockAxes, _Mapping]]] = ...) -> None: ...
+    def __init__(self, source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[BlockAxes, _Mapping]]] = ...) -> None: ...
 
 class BlockAxes(_message.Message):
     __slots__ = ("axes",)

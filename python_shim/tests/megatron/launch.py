@@ -1,0 +1,49 @@
+"""Starts the ranks of jobs from a test, and sees that they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LONGEST_S = 100
+
+
+def run_jobs(scenario, folder, jobs, under_torchrun=False):
+    """Runs the cases of jobs: `{name: (ranks, cases)}`. Gives the exit codes of their ranks, and the log."""
+    listed = [{"name": name, "ranks": ranks, "cases": cases} for name, (ranks, cases) in jobs.items()]
+    script = [str(HERE / "scenarios.py"), scenario, str(folder), json.dumps(listed)]
+    if under_torchrun:
+        script = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={listed[0]['ranks']}", *script]
+    paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, *script],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        log, _ = process.communicate(timeout=LONGEST_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 0, log
+    exits = folder / "exits.json"
+    return (json.loads(exits.read_text()) if exits.exists() else {}), log
+
+
+def read(folder, name):
+    """What a rank wrote down; fails with what there is where it did not."""
+    path = folder / f"{name}.json"
+    assert path.exists(), sorted(found.name for found in folder.iterdir())
+    return json.loads(path.read_text())

@@ -1,0 +1,45 @@
+"""A job that is measured in the middle goes on as one that was left alone, bit for bit."""
+
+import pytest
+from launch import read, run_jobs
+
+DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+BALANCED = {"moe_router_load_balancing_type": "aux_loss", "moe_aux_loss_coeff": 0.01}
+BIASED = {"moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True}
+OVERLAP = {
+    "wrapping": {"overlap_param_gather": True, "overlap_grad_reduce": True},
+    "optimizer": {"overlap_param_gather": True},
+}
+JOBS = {
+    "plain": {"parent": "llama-gqa"},
+    "dropout": {"parent": "llama-gqa", "config": DROPOUT},
+    "overlap": {"parent": "llama-gqa", "config": DROPOUT, **OVERLAP},
+    "recomputed": {"parent": "llama-gqa", "tp": 2, "config": {**DROPOUT, **RECOMPUTED, "sequence_parallel": True}},
+    "virtual": {"parent": "llama-gqa", "pp": 2, "vpp": 2, "config": DROPOUT},
+    "experts": {"parent": "mixtral-small", "ep": 2, "config": {**DROPOUT, **BALANCED, **BIASED}},
+}
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    jobs = {name: (2, [{"id": name, **case}]) for name, case in JOBS.items()}
+    return (folder, *run_jobs("train", folder, jobs))
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_training_is_left_as_it_was(name, outcome):
+    folder, exits, log = outcome
+    assert exits[name] == [0, 0], log
+    for rank in range(2):
+        alone, measured = (read(folder, f"{name}.{rank}.{was_measured}") for was_measured in (False, True))
+        assert measured["losses"] == alone["losses"]
+        assert measured["digest"] == alone["digest"]
+        assert measured["scores"] is not None or rank > 0
+
+
+def test_parameters_that_are_still_on_their_way_are_waited_for(outcome):
+    folder, _exits, _log = outcome
+    late, there = (read(folder, f"{name}.0.True")["scores"] for name in ("overlap", "dropout"))
+    assert late == there

@@ -1,0 +1,216 @@
+import { cp, mkdir, mkdtemp, open, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { execa } from "execa";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { locateChunk } from "../../src/checkpoint/megatron/checkChunks.js";
+import { readDistMetadata } from "../../src/checkpoint/megatron/distMetadata.js";
+import { RangeFile } from "../../src/checkpoint/megatron/rangeFile.js";
+import { METADATA_CLASSES, TENSOR_CLASSES } from "../../src/checkpoint/megatron/torchNames.js";
+import { readHeader, readTensorBytes } from "../../src/checkpoint/safetensors.js";
+import { inspect, plan, readParent, readScoreFile, readWeightedParent, verify } from "../../src/index.js";
+import { findPython } from "../../src/shim/python.js";
+import { temporaryFolder } from "../fixtures/checkpoints.js";
+import { GOLDENS, readView, SAVED, saveMegatronFolders } from "../fixtures/megatronFolders.js";
+
+const SHIM = join(GOLDENS, "..", "..", "python_shim");
+const ITERATION = "iter_0000010";
+let saved: string;
+
+beforeAll(async () => {
+  saved = await mkdtemp(join(tmpdir(), "prunebridge-megatron-"));
+  await saveMegatronFolders(saved);
+});
+afterAll(() => rm(saved, { recursive: true, force: true }));
+
+/** A copy of a save that a test may change. */
+async function copyOf(name: string): Promise<string> {
+  const root = join(await temporaryFolder(), name);
+  await cp(join(saved, name), root, { recursive: true });
+  return root;
+}
+
+describe.each(Object.entries(SAVED))("%s", (name, golden) => {
+  const hub = join(GOLDENS, golden, "parent.hf");
+
+  it("has the tensors of the parent, bit for bit", async () => {
+    const { checkpoint, matched } = await readParent(join(saved, name));
+    const header = await readHeader(join(GOLDENS, golden, "parent.mcore.safetensors"));
+    const expected = new Map(header.tensors.map((tensor) => [tensor.name, tensor]));
+    for (const { stored, row, layer, expert } of matched?.tensors ?? []) {
+      const tensor = expected.get(row.name.replace("{layer}", String(layer)).replace("{expert}", String(expert)));
+      expect(tensor, stored.name).toBeDefined();
+      if (!tensor || !stored.view) continue;
+      expected.delete(tensor.name);
+      const found = await readView(checkpoint.dir, checkpoint.torchDist?.tensors ?? [], stored.view);
+      expect(Buffer.compare(found, await readTensorBytes(header, tensor)), stored.name).toBe(0);
+    }
+    expect([...expected.keys()]).toEqual([]);
+  });
+
+  it("is what its Hugging Face form is", async () => {
+    const [ours, theirs] = [await inspect(join(saved, name)), await inspect(hub)];
+    const { hyperparameters, params, activeParams, tiedEmbeddings } = theirs;
+    expect(ours).toMatchObject({ family: "megatron_gpt", layout: "megatron", hyperparameters, params, activeParams, tiedEmbeddings });
+    expect(ours.weights).toMatchObject({ bytes: theirs.weights?.bytes, dtypes: ["F32"] });
+    expect(ours.weights?.leftOut).toBeGreaterThan(0);
+  });
+
+  it("is planned as its Hugging Face form is", async () => {
+    const path = join(GOLDENS, golden, "scores.safetensors");
+    const scores = { scores: await readScoreFile(path), path };
+    const { exports } = JSON.parse(await readFile(join(GOLDENS, golden, "case.json"), "utf8"));
+    const [ours, theirs] = [await readParent(join(saved, name)), await readParent(hub)];
+    for (const exportConfig of Object.values(exports)) {
+      const [made, expected] = [plan(ours, exportConfig, scores), plan(theirs, exportConfig, scores)];
+      expect(made.kept).toEqual(expected.kept);
+      expect(made.child).toEqual(expected.child);
+    }
+  });
+
+  it("has the checksums of its save", async () => {
+    const { checkedBytes, inspection } = await verify(join(saved, name));
+    expect(checkedBytes).toBe(inspection.weights?.bytes);
+  });
+});
+
+describe("a checkpoint's root", () => {
+  it("is the iteration that its tracker names, and never the highest", async () => {
+    const root = await copyOf("llama");
+    await cp(join(saved, "mixtral", ITERATION), join(root, "iter_0000020"), { recursive: true });
+    expect((await inspect(root)).hyperparameters.num_moe_experts).toBeUndefined();
+    await writeFile(join(root, "latest_checkpointed_iteration.txt"), "20\n");
+    expect((await inspect(root)).hyperparameters.num_moe_experts).toBe(4);
+    await rename(join(root, ITERATION), join(root, "release"));
+    await writeFile(join(root, "latest_checkpointed_iteration.txt"), "release");
+    expect((await inspect(root)).hyperparameters.num_moe_experts).toBeUndefined();
+  });
+
+  it("is refused where weights have to be in safetensors", async () => {
+    const message = /NOT_A_CHECKPOINT.*iter_0000010 has its weights in Megatron's torch_dist format\n.*convert it/;
+    await expect(readWeightedParent(join(saved, "llama"))).rejects.toThrow(message);
+  });
+
+  it("is the same as the iteration's folder", async () => {
+    expect(await inspect(join(saved, "llama", ITERATION))).toEqual(await inspect(join(saved, "llama")));
+  });
+});
+
+const BRIDGE = `
+model:
+  _target_: megatron.bridge.models.llama.llama_provider.Llama31ModelProvider
+  activation_func: {_call_: false, _target_: torch.nn.functional.silu}
+  add_bias_linear: false
+  gated_linear_unit: true
+  hidden_size: 64
+  ffn_hidden_size: 128
+  kv_channels: 8
+  num_attention_heads: 8
+  num_query_groups: 4
+  num_layers: 4
+  num_moe_experts: null
+  normalization: RMSNorm
+  position_embedding_type: rope
+  seq_length: 256
+  share_embeddings_and_output_weights: false
+  vocab_size: 256
+train: {global_batch_size: 8}
+`;
+const NEMO = BRIDGE.replace("\nmodel:\n", "\n_target_: nemo.collections.llm.gpt.model.llama.LlamaModel\nconfig:\n").replace(
+  "256\ntrain",
+  "null\ntrain",
+);
+
+describe("other writers of the format", () => {
+  it("NeMo 2 has its sizes in context/, and a prefix before its names", async () => {
+    const root = await copyOf("nemo");
+    await mkdir(join(root, "context"));
+    await writeFile(join(root, "context", "model.yaml"), NEMO);
+    const { hyperparameters, params } = await inspect(join(saved, "llama"));
+    expect(await inspect(root)).toMatchObject({ family: "megatron_gpt", hyperparameters, params });
+    expect(await inspect(join(root, "weights"))).toEqual(await inspect(root));
+  });
+
+  it("Megatron-Bridge has its sizes in run_config.yaml", async () => {
+    const root = await copyOf("llama-tp2");
+    await writeFile(join(root, ITERATION, "run_config.yaml"), BRIDGE);
+    await writeFile(join(root, "latest_train_state.pt"), "");
+    await rm(join(root, ITERATION, "common.pt"));
+    const { hyperparameters, params } = await inspect(join(saved, "llama"));
+    expect(await inspect(root)).toMatchObject({ hyperparameters, params });
+  });
+
+  it("a Hugging Face config beside the weights makes them its family's", async () => {
+    const root = await copyOf("llama-pp2");
+    await cp(join(GOLDENS, "llama-gqa", "parent.hf", "config.json"), join(root, ITERATION, "config.json"));
+    expect(await inspect(root)).toMatchObject({ family: "llama", layout: "megatron", params: 180_800 });
+  });
+});
+
+describe("a damaged save", () => {
+  it("is told by its checksums", async () => {
+    const root = await copyOf("llama");
+    const { checkpoint } = await readParent(root);
+    const tensor = checkpoint.torchDist?.tensors.find(({ key }) => key.endsWith("linear_fc2.weight"));
+    const chunk = tensor?.chunks[1];
+    if (!tensor || !chunk) throw new Error("no such tensor");
+    const path = join(checkpoint.dir, chunk.file);
+    await using ranges = await RangeFile.open(path);
+    const { offset } = await locateChunk(ranges, tensor, chunk);
+    const file = await open(path, "r+");
+    await file.write(Uint8Array.of(0xff), 0, 1, offset + 100);
+    await file.close();
+    await expect(verify(root)).rejects.toThrow(/VERIFY_FAILED.*linear_fc2\.weight at \[1, 0, 0\] has not the checksum/);
+    expect((await inspect(root)).fingerprint).toBe((await inspect(join(saved, "llama"))).fingerprint);
+  });
+
+  it("is told by a file that is too short or not there", async () => {
+    const root = await copyOf("llama");
+    const path = join(root, ITERATION, "__0_1.distcp");
+    await truncate(path, 1000);
+    await expect(inspect(root)).rejects.toThrow(/BAD_TORCH_DIST.*1000 bytes long, but \.metadata places tensors up to/);
+    await rm(path);
+    await expect(inspect(root)).rejects.toThrow(/NOT_A_CHECKPOINT.*__0_1\.distcp is missing/);
+  });
+
+  it("is told by a .metadata that is cut off, wherever that is", async () => {
+    const root = await copyOf("llama");
+    const path = join(root, ITERATION, ".metadata");
+    const whole = await readFile(path);
+    for (let length = 0; length < whole.length; length += 97) {
+      await writeFile(path, whole.subarray(0, length));
+      await expect(inspect(root)).rejects.toThrow(/BAD_TORCH_DIST.*\.metadata/);
+    }
+  });
+});
+
+const WRITE = `
+import pathlib, sys, zipfile
+import numpy as np
+from prunebridge_shim.slicing.torch_dist_records import Box
+from prunebridge_shim.slicing.torch_dist_writer import TorchDistWriter
+zipfile.ZIP64_LIMIT = int(sys.argv[2])
+with TorchDistWriter(pathlib.Path(sys.argv[1])) as writer:
+    for row in range(2):
+        writer.add("w", "U16", (2, 40), Box((row, 0), (1, 40)), [np.arange(80, dtype=np.uint8) + row])
+    writer.finish({})
+`;
+
+it.each([
+  ["that is small", 2 ** 31 - 1],
+  ["whose sizes take wide fields", 10],
+])("reads an archive %s, as the shim writes it", async (_what, limit) => {
+  const dir = await temporaryFolder();
+  await execa(findPython(), ["-c", WRITE, dir, String(limit)], { cwd: SHIM });
+  const { tensors } = await readDistMetadata(dir);
+  expect(tensors).toMatchObject([{ key: "w", dtype: "U16", shape: [2, 40] }]);
+  const second = await readView(dir, tensors, { key: "w", index: [1] });
+  expect([...second]).toEqual(Array.from({ length: 80 }, (_, i) => i + 1));
+});
+
+it("both readers know the same classes", async () => {
+  const code =
+    "import json, prunebridge_shim.slicing.torch_dist_names as n; print(json.dumps([*map(sorted, (n.METADATA_CLASSES, n.TENSOR_CLASSES))]))";
+  const { stdout } = await execa(findPython(), ["-c", code], { cwd: SHIM });
+  expect([METADATA_CLASSES, TENSOR_CLASSES].map((known) => [...known].sort())).toEqual(JSON.parse(stdout));
+});
