@@ -39,6 +39,7 @@ import {
   ModelScored,
   OpenModel,
   OpenSubnet,
+  SaveModel,
   ScoreModel,
   Slice,
   Sliced,
@@ -78,6 +79,7 @@ export interface StartRequest {
     | { $case: "slice"; value: Slice }
     | { $case: "openSubnet"; value: OpenSubnet }
     | { $case: "scoreModel"; value: ScoreModel }
+    | { $case: "saveModel"; value: SaveModel }
     | undefined;
 }
 
@@ -229,6 +231,9 @@ export const StartRequest: MessageFns<StartRequest> = {
       case "scoreModel":
         ScoreModel.encode(message.work.value, writer.uint32(90).fork()).join();
         break;
+      case "saveModel":
+        SaveModel.encode(message.work.value, writer.uint32(98).fork()).join();
+        break;
     }
     return writer;
   },
@@ -332,6 +337,14 @@ export const StartRequest: MessageFns<StartRequest> = {
             }
 
             message.work = { $case: "scoreModel", value: ScoreModel.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.work = { $case: "saveModel", value: SaveModel.decode(reader, reader.uint32()) };
             continue;
           }
         }

@@ -273,6 +273,22 @@ export interface BlockAxes {
   axes: string[];
 }
 
+/**
+ * Writes a child of the model of the job that the shim is a guest of, from its live weights: each rank cuts what it holds and writes that to
+ * its place in the shards, which end where those of Slice do, in the folder `child` of the job's own. The model stays as it is. A save that
+ * fails leaves no folder: weights that have been trained on since give another child. Its result is that of Slice.
+ */
+export interface SaveModel {
+  modelId: string;
+  /** As in Slice. All ranks see it. */
+  jobDir: string;
+  feedId: string;
+  /** Source names and shapes are the whole model's, under Megatron-Core's names; `source_file` does not matter. */
+  shards: OutputShard[];
+  skipFlush: boolean;
+  sha256: boolean;
+}
+
 export interface Sliced {
   shards: ShardWritten[];
   /** Bytes of tensors that were found written, by an earlier run or by others at work on the same job, and not written by this one. */
@@ -1936,6 +1952,107 @@ export const BlockAxes: MessageFns<BlockAxes> = {
             }
 
             message.axes.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSaveModel(): SaveModel {
+  return { modelId: "", jobDir: "", feedId: "", shards: [], skipFlush: false, sha256: false };
+}
+
+export const SaveModel: MessageFns<SaveModel> = {
+  encode(message: SaveModel, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.jobDir !== "") {
+      writer.uint32(18).string(message.jobDir);
+    }
+    if (message.feedId !== "") {
+      writer.uint32(26).string(message.feedId);
+    }
+    for (const v of message.shards) {
+      OutputShard.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.skipFlush !== false) {
+      writer.uint32(40).bool(message.skipFlush);
+    }
+    if (message.sha256 !== false) {
+      writer.uint32(48).bool(message.sha256);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveModel {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveModel();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.jobDir = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.feedId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.shards.push(OutputShard.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.skipFlush = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.sha256 = reader.bool();
             continue;
           }
         }

@@ -21,7 +21,7 @@ RETURNS_LAST_LOGITS: Returns
 RETURNS_LOGITS: Returns
 
 class StartRequest(_message.Message):
-    __slots__ = ("request_id", "open_model", "close_model", "tokenize", "collect", "evaluate_loss", "forward", "cut_model", "slice", "open_subnet", "score_model")
+    __slots__ = ("request_id", "open_model", "close_model", "tokenize", "collect", "evaluate_loss", "forward", "cut_model", "slice", "open_subnet", "score_model", "save_model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_MODEL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class StartRequest(_message.Message):
     SLICE_FIELD_NUMBER: _ClassVar[int]
     OPEN_SUBNET_FIELD_NUMBER: _ClassVar[int]
     SCORE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SAVE_MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     open_model: _work_pb2.OpenModel
     close_model: _work_pb2.CloseModel
@@ -44,7 +45,8 @@ class StartRequest(_message.Message):
     slice: _work_pb2.Slice
     open_subnet: _work_pb2.OpenSubnet
     score_model: _work_pb2.ScoreModel
-    def __init__(self, request_id: _Optional[str] = ..., open_model: _Optional[_Union[_work_pb2.OpenModel, _Mapping]] = ..., close_model: _Optional[_Union[_work_pb2.CloseModel, _Mapping]] = ..., tokenize: _Optional[_Union[_work_pb2.Tokenize, _Mapping]] = ..., collect: _Optional[_Union[_work_pb2.Collect, _Mapping]] = ..., evaluate_loss: _Optional[_Union[_work_pb2.EvaluateLoss, _Mapping]] = ..., forward: _Optional[_Union[_work_pb2.Forward, _Mapping]] = ..., cut_model: _Optional[_Union[_work_pb2.CutModel, _Mapping]] = ..., slice: _Optional[_Union[_work_pb2.Slice, _Mapping]] = ..., open_subnet: _Optional[_Union[_work_pb2.OpenSubnet, _Mapping]] = ..., score_model: _Optional[_Union[_work_pb2.ScoreModel, _Mapping]] = ...) -> None: ...
+    save_model: _work_pb2.SaveModel
+    def __init__(self, request_id: _Optional[str] = ..., open_model: _Optional[_Union[_work_pb2.OpenModel, _Mapping]] = ..., close_model: _Optional[_Union[_work_pb2.CloseModel, _Mapping]] = ..., tokenize: _Optional[_Union[_work_pb2.Tokenize, _Mapping]] = ..., collect: _Optional[_Union[_work_pb2.Collect, _Mapping]] = ..., evaluate_loss: _Optional[_Union[_work_pb2.EvaluateLoss, _Mapping]] = ..., forward: _Optional[_Union[_work_pb2.Forward, _Mapping]] = ..., cut_model: _Optional[_Union[_work_pb2.CutModel, _Mapping]] = ..., slice: _Optional[_Union[_work_pb2.Slice, _Mapping]] = ..., open_subnet: _Optional[_Union[_work_pb2.OpenSubnet, _Mapping]] = ..., score_model: _Optional[_Union[_work_pb2.ScoreModel, _Mapping]] = ..., save_model: _Optional[_Union[_work_pb2.SaveModel, _Mapping]] = ...) -> None: ...
 
 class StartResponse(_message.Message):
     __slots__ = ("operation_id",)

@@ -270,6 +270,22 @@ class BlockAxes(_message.Message):
     axes: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, axes: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class SaveModel(_message.Message):
+    __slots__ = ("model_id", "job_dir", "feed_id", "shards", "skip_flush", "sha256")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_DIR_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FLUSH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    job_dir: str
+    feed_id: str
+    shards: _containers.RepeatedCompositeFieldContainer[OutputShard]
+    skip_flush: bool
+    sha256: bool
+    def __init__(self, model_id: _Optional[str] = ..., job_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ..., skip_flush: bool = ..., sha256: bool = ...) -> None: ...
+
 class Sliced(_message.Message):
     __slots__ = ("shards", "found_bytes")
     SHARDS_FIELD_NUMBER: _ClassVar[int]
