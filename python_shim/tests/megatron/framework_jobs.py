@@ -16,6 +16,8 @@ from megatron.core import parallel_state as ps
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from parents import build, calibration_of
 
+import prunebridge_shim
+
 PARENT = "llama-gqa"
 STEPS = 3
 
@@ -80,6 +82,12 @@ def bridge(model, options, told):
     callback.on_train_end(context)
 
 
+def forgetful(model, options, told):
+    """A script that ends while a client waits, and never detaches."""
+    guest = prunebridge_shim.attach(model, **options)
+    told([SimpleNamespace(_guest=guest)], 1)
+
+
 def main():
     framework, folder = sys.argv[1], Path(sys.argv[2])
     on_cpu()
@@ -98,7 +106,7 @@ def main():
             await_file(folder / "asked")
 
     options = {"address": "127.0.0.1:0", "token_file": folder / "token", "roots": [folder]}
-    {"lightning": lightning, "bridge": bridge}[framework](model, options, told)
+    {"lightning": lightning, "bridge": bridge, "forgetful": forgetful}[framework](model, options, told)
     write(folder / "done", "done")
 
 
