@@ -19,8 +19,11 @@ ALLOWED = {
     "subnet": {"subnet", "slicing"},
     "cluster": {"cluster", "collect", "models", "subnet"},
     "rpc": {"rpc", "gen", "cluster", "models", "collect", "subnet", "slicing", "entry_points"},
-    "__main__": {"rpc", "entry_points"},
-    "": set(),
+    "guest": {"rpc", "cluster"},
+    "hosting": {"hosting", "guest", "rpc", "cluster", "slicing"},
+    "callbacks": {"guest"},
+    "__main__": {"rpc", "entry_points", "hosting"},
+    "": {"guest"},
 }
 FOREIGN = {
     "slicing": {"numpy", "zlib_ng"},
@@ -32,6 +35,9 @@ FOREIGN = {
     "entry_points": set(),
     "tensors": {"numpy"},
     "rpc": {"grpc", "google", "torch"},
+    "guest": {"torch"},
+    "callbacks": {"lightning", "megatron"},
+    "hosting": {"numpy", "torch", "megatron", "yaml", "safetensors"},
     "__main__": {"safetensors"},
     "": set(),
 }
