@@ -8,7 +8,8 @@ import { type ShimInfo, ShimSession } from "../shim/session.js";
 import { cutShards } from "../shim/storageWork.js";
 import type { CutJob, CutShards, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
-import { Model, type OpenOptions } from "./model.js";
+import { AttachedModel, type AttachedModelOptions } from "./attachedModel.js";
+import { OpenedModel, type OpenOptions } from "./openedModel.js";
 
 const CLIENT = `prunebridge/${VERSION}`;
 const OUT_OF_REACH: readonly ErrorCode[] = ["SHIM_UNREACHABLE", "SHIM_STALLED"];
@@ -60,11 +61,26 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
   /**
    * Opens a checkpoint folder, or one that was read already. Its config, index and every tensor's shape are checked at once; its weights are loaded when they are needed.
    *
-   * @throws PruneError as {@link inspect} does
+   * @throws PruneError as {@link inspect} does; BAD_OPTION where the shim is a guest of a job
    */
-  async open(checkpoint: string | Parent, options: OpenOptions = {}): Promise<Model> {
+  async open(checkpoint: string | Parent, options: OpenOptions = {}): Promise<OpenedModel> {
+    if (this.shim.attached.length > 0) {
+      throw new PruneError("BAD_OPTION", "this shim is a guest of a job, and opens no model beside the job's own", {
+        hint: "use bridge.attachedModel(); or slice the checkpoint on storage, by a plan",
+      });
+    }
     const parent = typeof checkpoint === "string" ? await readWeightedParent(checkpoint) : checkpoint;
-    return new Model(this.#session, this, parent, options);
+    return new OpenedModel(this.#session, this, parent, options);
+  }
+
+  /**
+   * The model of the job that the shim is a guest of.
+   *
+   * @throws PruneError BAD_OPTION where it is a guest of none, or the job's model is not that of the checkpoint that is named; BAD_CONFIG or
+   *   UNKNOWN_ARCHITECTURE where the model is none that can be pruned
+   */
+  attachedModel(options: AttachedModelOptions = {}): Promise<AttachedModel> {
+    return AttachedModel.of(this.#session, options);
   }
 
   /** Cuts shards on storage. No weights are loaded, and no torch is needed. */
