@@ -14,6 +14,7 @@ export { type ErrorCode, PruneError } from "./errors.js";
 export { type Inspection, inspect, type Network, type Parent, readParent, readWeightedParent } from "./inspect.js";
 export type { AttachedModel, AttachedModelOptions } from "./model/attachedModel.js";
 export { Bridge, type SpawnedBridge } from "./model/bridge.js";
+export type { BridgeListener, ListenOptions } from "./model/listener.js";
 export type { Model } from "./model/model.js";
 export type { OpenedModel, OpenOptions } from "./model/openedModel.js";
 export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";

@@ -3,12 +3,14 @@ import { type Parent, readWeightedParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import { hintOnHangUp } from "../shim/connectionHints.js";
 import { type AttachOptions, type Endpoint, parseEndpoint } from "../shim/endpoint.js";
+import type { Timeouts } from "../shim/options.js";
 import { ShimProcess, type SpawnOptions } from "../shim/process.js";
 import { type ShimInfo, ShimSession } from "../shim/session.js";
 import { cutShards } from "../shim/storageWork.js";
 import type { CutJob, CutShards, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
 import { AttachedModel, type AttachedModelOptions } from "./attachedModel.js";
+import { BridgeListener, type ListenOptions } from "./listener.js";
 import { OpenedModel, type OpenOptions } from "./openedModel.js";
 
 const CLIENT = `prunebridge/${VERSION}`;
@@ -46,11 +48,17 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
    */
   static async attach(address: string, options: AttachOptions): Promise<Bridge> {
     const endpoint = await parseEndpoint(address, options);
-    try {
-      return new AttachedBridge(await ShimSession.attach(endpoint, CLIENT, options.timeouts), endpoint);
-    } catch (error) {
-      throw attachError(error, address);
-    }
+    return AttachedBridge.over(endpoint, options.timeouts);
+  }
+
+  /**
+   * Listens for a job that dials out, `prunebridge_shim.attach(model, dial=...)`, where its node takes no connections.
+   *
+   * @param address - `host:port` or `[ipv6]:port`; port 0: any that is free
+   * @throws PruneError BAD_OPTION or PATH_NOT_FOUND
+   */
+  static listen(address: string, options: ListenOptions): Promise<BridgeListener> {
+    return BridgeListener.open(address, options, (endpoint, end) => AttachedBridge.over(endpoint, options.timeouts, end));
   }
 
   /** What the shim is and can do: version, capabilities, devices, limits, and the rights that the token gives. */
@@ -125,20 +133,27 @@ export class SpawnedBridge extends Bridge {
 class AttachedBridge extends Bridge {
   readonly #session: ShimSession;
   readonly #address: string;
+  readonly #end: () => Promise<void>;
   #closed: Promise<void> | undefined;
 
-  constructor(session: ShimSession, { address }: Endpoint) {
+  private constructor(session: ShimSession, { address }: Endpoint, end: () => Promise<void>) {
     super(session);
     this.#session = session;
     this.#address = address;
+    this.#end = end;
+  }
+
+  /** Connects to a shim that runs already; `end` is called when the bridge was closed. */
+  static async over(endpoint: Endpoint, timeouts?: Partial<Timeouts>, end = async (): Promise<void> => {}): Promise<AttachedBridge> {
+    try {
+      return new AttachedBridge(await ShimSession.attach(endpoint, CLIENT, timeouts), endpoint, end);
+    } catch (error) {
+      throw attachError(error, endpoint.address);
+    }
   }
 
   close(): Promise<void> {
-    this.#closed ??= this.#session.detach().catch((cause: unknown) => {
-      if (!(cause instanceof PruneError)) throw cause;
-      const detail = `models that were opened through this bridge may still be open in the shim at ${this.#address}: ${cause.detail}`;
-      throw new PruneError(cause.code, detail, { hint: cause.hint, cause });
-    });
+    this.#closed ??= this.#close();
     return this.#closed;
   }
 
@@ -147,6 +162,18 @@ class AttachedBridge extends Bridge {
     await this.close().catch((error: unknown) => {
       if (!(error instanceof PruneError && OUT_OF_REACH.includes(error.code))) throw error;
     });
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#session.detach();
+    } catch (cause) {
+      if (!(cause instanceof PruneError)) throw cause;
+      const detail = `models that were opened through this bridge may still be open in the shim at ${this.#address}: ${cause.detail}`;
+      throw new PruneError(cause.code, detail, { hint: cause.hint, cause });
+    } finally {
+      await this.#end();
+    }
   }
 }
 

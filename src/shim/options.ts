@@ -25,6 +25,8 @@ export interface Timeouts {
   readonly spawn: number;
   /** To a connection that speaks gRPC. Default: 15 s. */
   readonly connect: number;
+  /** For a job that dials in to say who it is. Default: 10 s. */
+  readonly dialIn: number;
   /** The shim imports torch before it can tell its devices. Default: 120 s. */
   readonly handshake: number;
   /** A call with one answer, all its tries together. Default: 15 s. */
@@ -49,6 +51,7 @@ export interface Timeouts {
 export const TIMEOUTS: Timeouts = {
   spawn: 60_000,
   connect: 15_000,
+  dialIn: 10_000,
   handshake: 120_000,
   unary: 15_000,
   stall: 60_000,
