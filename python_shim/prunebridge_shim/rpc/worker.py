@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
@@ -16,16 +16,25 @@ from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.tensors import HostTensor
 
-if TYPE_CHECKING:
-    from prunebridge_shim.rpc.model_work import ModelWork
+Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
+"""A result, and the tensors that are left."""
+
+
+class WorkOnModels(Protocol):
+    """Does the kinds of work that are about models."""
+
+    def run(self, operation: Operation) -> Outcome:
+        """Runs an operation; raises what went wrong."""
 
 
 class ShimWorker:
     """Does all kinds of work. torch is imported with the first that needs it, so that the rest need not wait for it."""
 
-    def __init__(self, entry_points: EntryPoints, roots: Roots) -> None:
+    def __init__(self, entry_points: EntryPoints, roots: Roots, models: WorkOnModels | None = None) -> None:
+        """`models` does the work on models; without it, they are opened here."""
         self._entry_points = entry_points
         self._roots = roots
+        self._given = models
         # Two threads that import torch at once can each see half of it.
         self._importing = Lock()
 
@@ -44,7 +53,9 @@ class ShimWorker:
         operation.succeed(result, tensors)
 
     @cached_property
-    def _models(self) -> "ModelWork":
+    def _models(self) -> WorkOnModels:
+        if self._given is not None:
+            return self._given
         with self._importing:
             from prunebridge_shim.rpc.model_work import ModelWork
 
@@ -67,7 +78,7 @@ class ShimWorker:
         ]
         return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards, found_bytes=outcome.found_bytes))
 
-    def _tokenize(self, operation: Operation) -> tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]:
+    def _tokenize(self, operation: Operation) -> Outcome:
         with self._importing:
             from prunebridge_shim.models.tokenizing import tokenize
 
