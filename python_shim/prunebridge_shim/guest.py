@@ -32,7 +32,12 @@ class Guest(ABC):
     what the job would compute from there on is not to be trusted: on every other rank `step`, `serve` and `detach`
     raise RANK_LOST, and the job has to be started again, as it would without a guest. All that can be told before is
     told to the client alone, and the job goes on.
+
+    Attributes:
+        address: Where clients reach the job, with the port that rank 0 has; nothing on other ranks.
     """
+
+    address: str | None = None
 
     def __init__(self) -> None:
         self._end: ShimError | None = None
@@ -113,6 +118,7 @@ class _LeadingGuest(Guest):
         super().__init__()
         self._job = job
         self._reception = reception
+        self.address = reception.address
         self._wait_s = wait_s
 
     def _step(self) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import guests
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -163,7 +164,25 @@ def train(folder, case):
         ps.destroy_model_parallel()
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (measure, lose, stray, ask_in_vain, train)}
+def host(folder, case):
+    """Has a guest, of which a client outside asks something."""
+    guests.host(start(case), folder, case)
+    ps.destroy_model_parallel()
+
+
+def train_with_a_guest(folder, case):
+    """Trains twice from the same state, once with a guest; writes what each came to."""
+    alone = training.train(start(case), case, False)
+    ps.destroy_model_parallel()
+    hosted = guests.train(start(case), folder, case)
+    for name, outcome in (("alone", alone), ("hosted", hosted)):
+        (folder / f"{case['id']}.{dist.get_rank()}.{name}.json").write_text(json.dumps(outcome))
+    ps.destroy_model_parallel()
+
+
+SCENARIOS = {
+    scenario.__name__: scenario for scenario in (measure, lose, stray, ask_in_vain, train, host, train_with_a_guest)
+}
 
 
 def main():

@@ -22,6 +22,18 @@ MICRO_BATCHES = 2
 
 def train(chunks, case, measured):
     """Trains a few steps; gives the losses on this rank, and a digest of all that the job goes on with."""
+    scores = None
+
+    def between(step, model):
+        nonlocal scores
+        if measured and step == STEPS // 2:
+            scores = measure(model, case["parent"])
+
+    return {**train_between(chunks, case, between), "scores": scores}
+
+
+def train_between(chunks, case, between):
+    """Trains a few steps, before each of which something is called with its number and the model."""
     torch.manual_seed(5 + ps.get_data_parallel_rank())
     random.seed(5)
     np.random.seed(5)
@@ -36,12 +48,11 @@ def train(chunks, case, measured):
         ),
         model,
     )
-    losses, scores = [], None
+    losses = []
     for step in range(STEPS):
-        if measured and step == STEPS // 2:
-            scores = measure(model, case["parent"])
+        between(step, model)
         losses += train_step(model, optimizer, calibration_of(case["parent"])[step % 3])
-    return {"losses": losses, "scores": scores, "digest": digest_of(model)}
+    return {"losses": losses, "digest": digest_of(model)}
 
 
 def measure(model, parent):
