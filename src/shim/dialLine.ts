@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import { z } from "zod";
+import { parseJson } from "./readiness.js";
 import type { Token } from "./token.js";
 
 /** The longest first line, in bytes. */
@@ -60,12 +61,4 @@ function firstLine(socket: Socket, patience: number): Promise<{ text: string } |
     const timer = setTimeout(() => end({ refusal: `no line came within ${patience / 1000} s` }), patience);
     socket.on("data", onData).once("close", onClose);
   });
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

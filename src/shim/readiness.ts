@@ -52,7 +52,8 @@ function startError({ python, log }: Child, what: string): PruneError {
   return errorWithLog("SHIM_START_FAILED", `${python} ${what}`, log, NEEDS);
 }
 
-function parseJson(line: string): unknown {
+/** What a line says, where it is JSON. */
+export function parseJson(line: string): unknown {
   try {
     return JSON.parse(line);
   } catch {
