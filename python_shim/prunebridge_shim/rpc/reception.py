@@ -63,6 +63,7 @@ class Reception:
     def __init__(self, job: LeadingRank, entrance: Entrance) -> None:
         """Begins to serve; raises as `start_listening`."""
         self._job = job
+        self._hosted = HostedModel(job)
         self._undo: list[Callable[[], object]] = []
         self._server = self._open(job, entrance)
         self._closed = threading.Event()
@@ -83,6 +84,10 @@ class Reception:
         if self._job.over is not None:
             raise self._job.over
         return did
+
+    def pass_step(self) -> None:
+        """Says that the job goes on, and may change its weights."""
+        self._hosted.steps += 1
 
     def close(self, error: ShimError | None = None) -> None:
         """Ends what waits, by an error where one is given, and the server."""
@@ -109,7 +114,7 @@ class Reception:
                 tls=entrance.tls,
                 roots=entrance.roots,
                 entry_points=EntryPoints(),
-                hosted=HostedModel(job),
+                hosted=self._hosted,
             )
             server, served = start_listening(listening)
         except BaseException:
