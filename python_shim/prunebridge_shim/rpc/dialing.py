@@ -90,14 +90,15 @@ class Dialer:
         self._thread.join(CONNECT_SECONDS)
 
     def _run(self) -> None:
-        pause_s = FIRST_PAUSE_SECONDS
+        pause_s = 0.0
         while not self._closed.wait(pause_s):
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_SECONDS)
+            pause_s = min(max(2 * pause_s, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
             try:
                 with self._connected() as (outside, inside):
                     log.info("dialled %s", self._dialing.address)
                     pause_s = FIRST_PAUSE_SECONDS
-                    carry(outside, inside)
+                    if not self._closed.is_set():
+                        carry(outside, inside)
             except (OSError, ShimError) as error:
                 log.warning("dialling %s: %s; again in %g s", self._dialing.address, text_of(error), pause_s)
 
