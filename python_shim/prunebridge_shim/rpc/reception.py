@@ -65,7 +65,7 @@ class Reception:
         self._job = job
         self._hosted = HostedModel(job)
         self._undo: list[Callable[[], object]] = []
-        self._server = self._open(job, entrance)
+        self._server = self._open(entrance)
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="prunebridge-watch", daemon=True).start()
 
@@ -100,7 +100,7 @@ class Reception:
         while self._undo:
             self._undo.pop()()
 
-    def _open(self, job: LeadingRank, entrance: Entrance) -> ShimServer:
+    def _open(self, entrance: Entrance) -> ShimServer:
         address = entrance.address
         try:
             if address is None:
