@@ -50,6 +50,7 @@ class Metadata:
     """What a folder's .metadata says; nothing that its pickle names is run.
 
     Attributes:
+        keys: Those of all that there is.
         states: The keys of what Transformer Engine modules keep beside their weights.
 
     Raises:
@@ -65,6 +66,7 @@ class Metadata:
             raise _bad(path, "has no tensors or no places for them")
         self._described = described
         self._places = _places(stored, path)
+        self.keys = frozenset(map(str, described))
         self.states = [key for key in described if EXTRA_STATE in key]
 
     def tensor(self, key: str) -> DistTensor:
