@@ -1,15 +1,16 @@
 """From a request and the parent's headers to what is read from where and written to where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.headers import StoredTensor, build_header
-from prunebridge_shim.slicing.kept import Kept, find_kept
+from prunebridge_shim.slicing.described import DescribedPart, DescribedShard
+from prunebridge_shim.slicing.headers import StoredTensor
+from prunebridge_shim.slicing.kept import Kept
 from prunebridge_shim.slicing.packed import in_units, unit_of
-from prunebridge_shim.slicing.request import IndexSets, OutputShard, TensorPart, TensorSlice
-from prunebridge_shim.slicing.sources import Source, plain_name
-from prunebridge_shim.tensors import byte_length, describe
+from prunebridge_shim.slicing.request import TensorPart
+from prunebridge_shim.slicing.sources import Source
+from prunebridge_shim.tensors import describe
 
 
 @dataclass(frozen=True)
@@ -32,56 +33,16 @@ class ShardLayout:
     bytes: int
 
 
-def lay_out(shard: OutputShard, sources: Mapping[str, Source], sets: IndexSets) -> ShardLayout:
-    """Checks a shard's tensors against the parent and the index sets, and places them.
-
-    Raises:
-        ShimError: BAD_TENSOR or INVALID_REQUEST where they do not agree.
-    """
-    if not shard.tensors:
-        raise ShimError(Reason.INVALID_REQUEST, f"shard {shard.file} has no tensors")
-    described: dict[str, tuple[str, tuple[int, ...]]] = {}
-    cuts = []
-    for tensor in shard.tensors:
-        if tensor.name in described:
-            raise ShimError(Reason.INVALID_REQUEST, f"shard {shard.file} has two tensors of the name {tensor.name}")
-        dtype, shape, parts = _cut_parts(tensor, sources, sets)
-        described[tensor.name] = (dtype, shape)
-        cuts += parts
-    header = build_header(described, shard.metadata)
-    size = len(header) + sum(byte_length(dtype, shape) for dtype, shape in described.values())
-    return ShardLayout(plain_name(shard.file), header, tuple(cuts), size)
+def lay_out(shard: DescribedShard, sources: Mapping[str, Source]) -> ShardLayout:
+    """Finds a shard's tensors in the parent; raises BAD_TENSOR where they are not there, or other ones."""
+    cuts = tuple(_cut(described, sources[described.part.source_file]) for described in shard.parts)
+    return ShardLayout(shard.file, shard.header, cuts, shard.bytes)
 
 
-def _cut_parts(
-    tensor: TensorSlice, sources: Mapping[str, Source], sets: IndexSets
-) -> tuple[str, tuple[int, ...], list[Cut]]:
-    """The element type and the shape of a tensor, and the cuts that lie behind each other in it."""
-    if not tensor.parts:
-        raise ShimError(Reason.INVALID_REQUEST, f"{tensor.name} has no parts")
-    cuts, shapes = [], []
-    for part in tensor.parts:
-        source = sources[part.source_file]
-        stored = _find(part, source)
-        kept = find_kept(tensor.name, part, sets)
-        _, unit_bytes = unit_of(stored.dtype)
-        cuts.append(Cut(source, stored, in_units(kept, stored.dtype, part.source_name), unit_bytes))
-        shapes.append(kept.shape)
-    return tensor.parts[0].dtype, _join_shapes(tensor, shapes), cuts
-
-
-def _join_shapes(tensor: TensorSlice, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    if len(shapes) == 1:
-        return shapes[0]
-    kinds = {(part.dtype, shape[1:], len(shape)) for part, shape in zip(tensor.parts, shapes, strict=True)}
-    if len(kinds) > 1 or not shapes[0]:
-        made = ", ".join(describe(part.dtype, shape) for part, shape in zip(tensor.parts, shapes, strict=True))
-        raise ShimError(
-            Reason.BAD_TENSOR,
-            f"the parts of {tensor.name} cannot be joined: they are cut to {made}",
-            "parts differ along the first axis alone",
-        )
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+def _cut(described: DescribedPart, source: Source) -> Cut:
+    stored = _find(described.part, source)
+    _, unit_bytes = unit_of(stored.dtype)
+    return Cut(source, stored, in_units(described.kept, stored.dtype, described.part.source_name), unit_bytes)
 
 
 def _find(part: TensorPart, source: Source) -> StoredTensor:

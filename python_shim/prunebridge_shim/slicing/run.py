@@ -2,22 +2,22 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError, storage_error
 from prunebridge_shim.slicing import pieces as sizes
 from prunebridge_shim.slicing.apart import check_apart
 from prunebridge_shim.slicing.crew import Crew
+from prunebridge_shim.slicing.described import describe_shards
 from prunebridge_shim.slicing.folder import JobFolder
 from prunebridge_shim.slicing.layout import lay_out
 from prunebridge_shim.slicing.leftovers import CHILD
 from prunebridge_shim.slicing.pieces import Piece, cut_pieces, gather_stretches
 from prunebridge_shim.slicing.request import SliceJob
+from prunebridge_shim.slicing.room import check_room
 from prunebridge_shim.slicing.shard import ShardFile
 from prunebridge_shim.slicing.sources import Source, open_sources
 from prunebridge_shim.slicing.turns import Turns
@@ -57,12 +57,10 @@ def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
             parent changed, or storage failed.
         OSError: storage failed before anything was written.
     """
-    names = [shard.file for shard in job.shards]
-    if len(set(names)) < len(names):
-        raise ShimError(Reason.INVALID_REQUEST, f"two shards have one name: {', '.join(sorted(names))}")
+    described = describe_shards(job.shards, job.sets)
     with ExitStack() as stack:
         sources = open_sources(job.source_dir, job.shards, stack)
-        layouts = [lay_out(shard, sources, job.sets) for shard in job.shards]
+        layouts = [lay_out(shard, sources) for shard in described]
         pieces = cut_pieces(layouts)
         total = sum(piece.bytes for piece in pieces)
         check_apart(job.job_dir, job.source_dir, [source.path for source in sources.values()])
@@ -73,7 +71,7 @@ def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
             for file in files:
                 stack.callback(file.close)
             turns = Turns(folder, gather_stretches(pieces), len(files), job.sha256)
-            _check_room(folder.path, pieces, turns)
+            check_room(folder.path, _left(pieces, turns))
             crew = Crew(job, folder, files, pieces, turns)
             crew.work(tick)
             for source in sources.values():
@@ -105,16 +103,9 @@ def _identity(job: SliceJob, sources: Mapping[str, Source]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=vars).encode()).hexdigest()
 
 
-def _check_room(folder: Path, pieces: Sequence[Piece], turns: Turns) -> None:
+def _left(pieces: Sequence[Piece], turns: Turns) -> int:
     recorded = turns.known.pieces.keys() | turns.doubted.keys()
-    needed = sum(piece.bytes for piece in pieces if piece.number not in recorded)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ShimError(
-            Reason.STORAGE_FULL,
-            f"{needed:,} bytes are left to write and {folder} has {free:,} free",
-            "free some space, or name another target",
-        )
+    return sum(piece.bytes for piece in pieces if piece.number not in recorded)
 
 
 def _leave(folder: JobFolder, pieces: Sequence[Piece], error: BaseException) -> BaseException:
