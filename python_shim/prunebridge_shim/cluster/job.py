@@ -12,10 +12,14 @@ from prunebridge_shim.cluster.group import NEXT_STEP, Follower, Leader, Words
 from prunebridge_shim.cluster.loss import evaluate_loss
 from prunebridge_shim.cluster.rank import Rank, find_rank
 from prunebridge_shim.cluster.roll_call import await_all_ranks
+from prunebridge_shim.cluster.save_folder import saving_into
+from prunebridge_shim.cluster.save_plan import SaveJob
+from prunebridge_shim.cluster.saving import save_model
 from prunebridge_shim.cluster.task import Task
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import Collected
 from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.run import Outcome
 from prunebridge_shim.tensors import Ask, Tick
 
 DEADLINE_S = 60.0
@@ -46,6 +50,17 @@ class LeadingRank:
             ShimError: RANK_LOST as above; as `loss.evaluate_loss`.
         """
         return self._leader.run({"kind": "evaluate_loss"}, lambda: evaluate_loss(self._rank, feed, tick))
+
+    def save_model(self, job: SaveJob, tick: Tick) -> Outcome:
+        """Saves a child from the live weights into the folder `child` of a job's own; gives its shards.
+
+        Nothing of that folder is left where it fails.
+
+        Raises:
+            ShimError: RANK_LOST as above; as `saving.save_model`.
+        """
+        with saving_into(job, tick) as folder:
+            return self._leader.run({"kind": "save_model"}, lambda: save_model(self._rank, job, folder, tick))
 
     def leave(self) -> None:
         """Has all followers return to the job; raises RANK_LOST where one is."""
@@ -81,6 +96,8 @@ class FollowingRank:
             collect(self._rank, points, (), _no_tick)
         if kind == "evaluate_loss":
             evaluate_loss(self._rank, (), _no_tick)
+        if kind == "save_model":
+            save_model(self._rank, None, None, _no_tick)
         return kind != "leave"
 
 

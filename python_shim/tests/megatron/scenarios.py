@@ -22,6 +22,7 @@ from megatron.core import parallel_state as ps
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from parents import build, calibration_of
 from points import feed_of, no_tick, points_of, vain_requests
+from saving import in_small_blocks, job_of
 
 from prunebridge_shim.cluster.job import join
 from prunebridge_shim.errors import ShimError
@@ -60,6 +61,24 @@ def measure(folder, case):
         (folder / f"{case['id']}.json").write_text(json.dumps(counts))
     else:
         rank.follow()
+    ps.destroy_model_parallel()
+
+
+def save(folder, case):
+    """Saves a child of a golden parent in both layouts; writes what is told of its shards."""
+    in_small_blocks()
+    rank = join(start(case), deadline_s=30.0)
+    if dist.get_rank() > 0:
+        rank.follow()
+    else:
+        told = {}
+        for apart in (False, True):
+            job = job_of(folder / f"{case['id']}.{apart}", case, apart, sha256=True)
+            told[str(apart)] = [
+                [one.file, one.size, one.crc32, one.sha256.hex()] for one in rank.save_model(job, no_tick).shards
+            ]
+        rank.leave()
+        (folder / f"{case['id']}.json").write_text(json.dumps(told))
     ps.destroy_model_parallel()
 
 
@@ -163,7 +182,7 @@ def train(folder, case):
         ps.destroy_model_parallel()
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (measure, lose, stray, ask_in_vain, train)}
+SCENARIOS = {scenario.__name__: scenario for scenario in (measure, save, lose, stray, ask_in_vain, train)}
 
 
 def main():
