@@ -84,3 +84,46 @@ def test_it_is_the_child_of_the_file(name, apart, saved, cut):
         data = (saved / f"{name}.{apart}" / "child" / file).read_bytes()
         assert data == path.read_bytes()
         assert (size, crc32, sha256) == (len(data), zlib.crc32(data), hashlib.sha256(data).hexdigest())
+
+
+EXPECTED = {
+    "nowhere": ("BAD_TENSOR", "no rank holds a tensor decoder.layers.3.mlp.linear_fc3.weight"),
+    "other shape": ("BAD_TENSOR", "is F32 [64, 128] where the request says F32 [64, 192]"),
+    "other dtype": ("BAD_TENSOR", "is F32 [64, 128] where the request says BF16 [64, 128]"),
+    "in blocks": ("INVALID_REQUEST", "linear_fc2.weight is to be cut in blocks"),
+    "outside": ("BAD_TENSOR", "index set 'hidden' keeps position 64"),
+    "cancelled": ("CANCELLED", "the operation was cancelled"),
+    "unseen": ("PATH_NOT_FOUND", "child is not the folder that the job's first rank has made"),
+    "no parent folder": ("PATH_NOT_FOUND", "nowhere"),
+}
+
+
+@pytest.fixture(scope="module")
+def vain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vain")
+    layout = {"parent": LLAMA, "tp": 2, "config": SP}
+    cases = [{"id": "vain", "limited": False, **layout}, {"id": "full", "limited": True, **layout}]
+    exits, log = run_jobs("save_in_vain", folder, {"vain": (2, cases)})
+    assert exits == {"vain": [0, 0]}, log
+    return folder
+
+
+def test_what_cannot_be_saved_is_said_and_leaves_nothing(vain):
+    errors = read(vain, "vain")
+    for name, (reason, message) in EXPECTED.items():
+        assert errors[name]["reason"] == reason, name
+        assert message in errors[name]["message"]
+        assert errors[name]["left"] == [], name
+    assert "decoder.layers.3.mlp.linear_fc2.weight" in errors["nowhere"]["hint"]
+
+
+def test_a_rank_that_cannot_write_is_named(vain):
+    (error,) = read(vain, "full").values()
+    assert error["reason"] == "STORAGE_FULL"
+    assert error["message"].startswith("rank 1: ")
+    assert error["left"] == []
+
+
+def test_ranks_save_as_if_nothing_had_been(vain, cut):
+    expected = {path.name: path.read_bytes() for path in (cut / f"{LLAMA}.False" / "child").iterdir()}
+    assert {path.name: path.read_bytes() for path in (vain / "vain.0" / "good" / "child").iterdir()} == expected

@@ -1,4 +1,4 @@
-"""A job that is measured in the middle goes on as one that was left alone, bit for bit."""
+"""A job that is measured and saved in the middle goes on as one that was left alone, bit for bit."""
 
 import pytest
 from launch import read, run_jobs
@@ -43,3 +43,6 @@ def test_parameters_that_are_still_on_their_way_are_waited_for(outcome):
     folder, _exits, _log = outcome
     late, there = (read(folder, f"{name}.0.True")["scores"] for name in ("overlap", "dropout"))
     assert late == there
+    late, there = (sorted((folder / name / "child").iterdir()) for name in ("overlap", "dropout"))
+    assert len(late) == 2
+    assert [path.read_bytes() for path in late] == [path.read_bytes() for path in there]

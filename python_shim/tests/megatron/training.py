@@ -13,6 +13,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from parents import calibration_of
 from points import feed_of, no_tick, points_of
+from saving import job_of
 
 from prunebridge_shim.cluster.job import join
 
@@ -20,8 +21,14 @@ STEPS = 4
 MICRO_BATCHES = 2
 
 
-def train(chunks, case, measured):
-    """Trains a few steps; gives the losses on this rank, and a digest of all that the job goes on with."""
+def train(chunks, case, child=None):
+    """Trains a few steps; gives the losses on this rank, and a digest of all that the job goes on with.
+
+    Args:
+        chunks: The model.
+        case: The job's case.
+        child: The folder of a child that is saved in the middle, after the model was measured; none leaves it alone.
+    """
     torch.manual_seed(5 + ps.get_data_parallel_rank())
     random.seed(5)
     np.random.seed(5)
@@ -38,19 +45,21 @@ def train(chunks, case, measured):
     )
     losses, scores = [], None
     for step in range(STEPS):
-        if measured and step == STEPS // 2:
-            scores = measure(model, case["parent"])
+        if child is not None and step == STEPS // 2:
+            scores = measure_and_save(model, case, child)
         losses += train_step(model, optimizer, calibration_of(case["parent"])[step % 3])
     return {"losses": losses, "scores": scores, "digest": digest_of(model)}
 
 
-def measure(model, parent):
+def measure_and_save(model, case, child):
+    """Saves first: nobody has run the model since its parameters were last changed."""
     rank = join(model, deadline_s=30.0)
     if dist.get_rank() > 0:
         rank.follow()
         return None
-    done = rank.collect(points_of(parent), feed_of(calibration_of(parent)), no_tick)
-    rank.evaluate_loss(feed_of(calibration_of(parent)), no_tick)
+    rank.save_model(job_of(child, case), no_tick)
+    done = rank.collect(points_of(case["parent"]), feed_of(calibration_of(case["parent"])), no_tick)
+    rank.evaluate_loss(feed_of(calibration_of(case["parent"])), no_tick)
     rank.leave()
     return {key: value.array.tolist() for key, value in done.sums.items()}
 
