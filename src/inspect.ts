@@ -6,14 +6,19 @@ import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
 import { type MatchedTensors, matchTensors } from "./policy/matchTensors.js";
 
-/** A checkpoint that was read through its family's table, every tensor accounted for. */
-export interface Parent {
-  readonly checkpoint: Checkpoint;
+/** A network as its config states it, read through its family's table. */
+export interface Network {
+  readonly checkpoint: Pick<Checkpoint, "config" | "configPath" | "configText">;
   readonly architecture: Architecture;
-  /** Every tensor with its row, and the layout that they are stored in; none for a bare config.json. */
+  /** Every tensor with its row, and the layout that they are stored in; none for a bare config.json, and for the model of a job. */
   readonly matched: MatchedTensors<CheckpointTensor> | undefined;
-  /** Undefined for a bare config.json. */
+  /** Tells these weights from others; undefined for a bare config.json. */
   readonly fingerprint: string | undefined;
+}
+
+/** A checkpoint that was read through its family's table, every tensor accounted for. */
+export interface Parent extends Network {
+  readonly checkpoint: Checkpoint;
 }
 
 /** What a checkpoint is. */

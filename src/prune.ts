@@ -82,6 +82,7 @@ export async function prune<Item = ForwardArgs>(
   if (wanted.kind === "export_config") refuseSearchOptions(config);
   const workload = { ...checked, flopsOf: workloadOf(dummyInput) };
   model.checkUnpruned();
+  if (checked.scoreFunc !== undefined) model.checkViewable();
   model.checkAllowed(pythonOf(checked));
 
   const memory = await openMemory(checked.checkpoint, model);

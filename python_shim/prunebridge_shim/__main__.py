@@ -40,6 +40,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_listen_flags(listen)
     listen.set_defaults(run=_listen)
+    launch = commands.add_parser(
+        "launch",
+        help="start the ranks of a job on this machine, for the process that started this one",
+        description="Start the ranks of a job on this machine by torchrun, for the process that started this one.",
+    )
+    launch.add_argument("--parent-pid", type=int, required=True, help="process to end with")
+    launch.add_argument("--nproc-per-node", type=int, required=True, help="how many ranks")
+    launch.add_argument("command", nargs=argparse.REMAINDER, help="the command that each rank runs, and its flags")
+    launch.set_defaults(run=_launch, log_level="INFO")
     return parser
 
 
@@ -122,6 +131,16 @@ def _listen(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             entry_points=EntryPoints(args.allow_python),
         )
     )
+
+
+def _launch(_parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from prunebridge_shim.rpc.launching import launch
+
+    try:
+        return launch(args.parent_pid, args.nproc_per_node, args.command)
+    except ImportError as error:
+        tell_failed(os.dup(sys.stdout.fileno()), missing_dependency(error))
+        return 1
 
 
 def missing_dependency(error: ImportError) -> ShimError:

@@ -19,8 +19,9 @@ ALLOWED = {
     "subnet": {"subnet", "slicing"},
     "cluster": {"cluster", "collect", "models", "slicing", "subnet"},
     "rpc": {"rpc", "gen", "cluster", "models", "collect", "subnet", "slicing", "entry_points"},
+    "guest": {"rpc", "cluster"},
     "__main__": {"rpc", "entry_points"},
-    "": set(),
+    "": {"guest"},
 }
 FOREIGN = {
     "slicing": {"numpy", "zlib_ng"},
@@ -32,6 +33,7 @@ FOREIGN = {
     "entry_points": set(),
     "tensors": {"numpy"},
     "rpc": {"grpc", "google", "torch"},
+    "guest": {"torch"},
     "__main__": {"safetensors"},
     "": set(),
 }

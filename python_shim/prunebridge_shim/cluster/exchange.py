@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from prunebridge_shim.errors import Reason, ShimError, storage_error
@@ -47,6 +48,13 @@ class Exchange:
         dist.broadcast_object_list(values, src=LEADER, group=self._group)
         shared: T = values[0]
         return shared
+
+    def begin_signal(self, value: bool) -> tuple[dist.Work, torch.Tensor]:
+        """Begins the least of exchanges: the tensor has what the leader brings, on all ranks, once the work is done."""
+        signal = torch.tensor([value], dtype=torch.uint8, device="cpu")
+        work = dist.broadcast(signal, src=LEADER, group=self._group, async_op=True)
+        assert work is not None
+        return work, signal
 
     def gather(self, value: T) -> list[T]:
         """Gives what all ranks bring by their numbers, on the leader; nothing on the others."""

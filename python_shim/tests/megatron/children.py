@@ -1,15 +1,13 @@
 """Children of the golden parents, smaller along every axis at once, as shards in Megatron's layout or in another."""
 
-import json
 import os
-from pathlib import Path
 
 import numpy as np
+from golden import case_of
 
 from prunebridge_shim.slicing.headers import open_shard, read_header
 from prunebridge_shim.slicing.request import OutputShard, TensorPart, TensorSlice
 
-GOLDEN = Path(__file__).resolve().parents[3] / "test" / "golden"
 PARENT = "parent.mcore.safetensors"
 
 
@@ -25,7 +23,7 @@ def child_of(parent, apart=False):
 
 class _Maker:
     def __init__(self, parent, apart):
-        self.case = json.loads((GOLDEN / parent.parent.name / "case.json").read_text())["config"]
+        self.case = case_of(parent.parent.name)
         fd = open_shard(parent)
         self.stored = read_header(fd, str(parent))
         os.close(fd)

@@ -1,10 +1,8 @@
 """The golden parents as Megatron-Core models, each rank with its own part of the weights."""
 
-import json
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
+from golden import GOLDEN, case_of
 from layers import Norm, layer_spec
 from megatron.core import parallel_state as ps
 from megatron.core.activations import squared_relu
@@ -12,12 +10,6 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 from safetensors.torch import load_file
-
-GOLDEN = Path(__file__).resolve().parents[3] / "test" / "golden"
-
-
-def case_of(name):
-    return json.loads((GOLDEN / name / "case.json").read_text())["config"]
 
 
 def calibration_of(name):

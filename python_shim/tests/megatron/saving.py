@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from children import GOLDEN, PARENT, child_of
+from children import PARENT, child_of
+from golden import GOLDEN
 from points import cancel_after, no_tick
 
 from prunebridge_shim.cluster import save_bands, save_plan

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+import guests
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -216,7 +217,26 @@ def train(folder, case):
         ps.destroy_model_parallel()
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (measure, save, save_in_vain, lose, stray, ask_in_vain, train)}
+def host(folder, case):
+    """Has a guest, of which a client outside asks something."""
+    guests.host(start(case), folder, case)
+    ps.destroy_model_parallel()
+
+
+def train_with_a_guest(folder, case):
+    """Trains twice from the same state, once with a guest; writes what each came to."""
+    alone = training.train(start(case), case)
+    ps.destroy_model_parallel()
+    hosted = guests.train(start(case), folder, case)
+    for name, outcome in (("alone", alone), ("hosted", hosted)):
+        (folder / f"{case['id']}.{dist.get_rank()}.{name}.json").write_text(json.dumps(outcome))
+    ps.destroy_model_parallel()
+
+
+SCENARIOS = {
+    scenario.__name__: scenario
+    for scenario in (measure, save, save_in_vain, lose, stray, ask_in_vain, train, host, train_with_a_guest)
+}
 
 
 def main():

@@ -4,7 +4,8 @@ import hashlib
 import zlib
 
 import pytest
-from children import GOLDEN, PARENT, child_of
+from children import PARENT, child_of
+from golden import GOLDEN
 from launch import read, run_jobs
 
 from prunebridge_shim.slicing.request import SliceJob

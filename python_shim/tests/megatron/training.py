@@ -29,6 +29,18 @@ def train(chunks, case, child=None):
         case: The job's case.
         child: The folder of a child that is saved in the middle, after the model was measured; none leaves it alone.
     """
+    scores = None
+
+    def between(step, model):
+        nonlocal scores
+        if child is not None and step == STEPS // 2:
+            scores = measure_and_save(model, case, child)
+
+    return {**train_between(chunks, case, between), "scores": scores}
+
+
+def train_between(chunks, case, between):
+    """Trains a few steps, before each of which something is called with its number and the model."""
     torch.manual_seed(5 + ps.get_data_parallel_rank())
     random.seed(5)
     np.random.seed(5)
@@ -43,12 +55,11 @@ def train(chunks, case, child=None):
         ),
         model,
     )
-    losses, scores = [], None
+    losses = []
     for step in range(STEPS):
-        if child is not None and step == STEPS // 2:
-            scores = measure_and_save(model, case, child)
+        between(step, model)
         losses += train_step(model, optimizer, calibration_of(case["parent"])[step % 3])
-    return {"losses": losses, "scores": scores, "digest": digest_of(model)}
+    return {"losses": losses, "digest": digest_of(model)}
 
 
 def measure_and_save(model, case, child):

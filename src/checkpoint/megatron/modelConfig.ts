@@ -119,13 +119,15 @@ function fromConfig(config: Fields): Fields {
   return { max_position_embeddings: config["seq_length"], ...config };
 }
 
-function describe(stated: Fields, stored: readonly StoredTensor[], path: string): Fields {
+/** Refuses what states another network than a GPT. Throws UNKNOWN_ARCHITECTURE with a hint. */
+export function refuseForeign(stated: Fields, where: string, hint: string): void {
   const foreign = FOREIGN.find((name) => stated[name] !== undefined && stated[name] !== null && stated[name] !== false);
-  if (foreign !== undefined) {
-    throw new PruneError("UNKNOWN_ARCHITECTURE", `${path} sets ${foreign}: no family table for such a Megatron model`, {
-      hint: "put the config.json of its Hugging Face family into the folder, if that family is known",
-    });
-  }
+  if (foreign === undefined) return;
+  throw new PruneError("UNKNOWN_ARCHITECTURE", `${where} sets ${foreign}: no family table for such a Megatron model`, { hint });
+}
+
+function describe(stated: Fields, stored: readonly StoredTensor[], path: string): Fields {
+  refuseForeign(stated, path, "put the config.json of its Hugging Face family into the folder, if that family is known");
   const hidden = stated["hidden_size"];
   const ffn = stated["ffn_hidden_size"] ?? (typeof hidden === "number" ? 4 * hidden : undefined);
   const filled: Fields = {

@@ -1,0 +1,111 @@
+import type { Manifest } from "../checkpoint/manifest.js";
+import type { PlanFile } from "../checkpoint/planFile.js";
+import { PruneError } from "../errors.js";
+import type { Network } from "../inspect.js";
+import type { RunOptions } from "../progress.js";
+import type { Ask, Asks } from "../shim/feed.js";
+import type { ShimSession } from "../shim/session.js";
+import { tokenize } from "../shim/storageWork.js";
+import type { SliceOptions } from "../slice.js";
+import { type JobModel, readJobNetwork } from "./jobNetwork.js";
+import { Model } from "./model.js";
+import type { ModelView } from "./view.js";
+
+/** What is known of a job's model that the job itself does not tell. */
+export interface AttachedModelOptions {
+  /**
+   * The checkpoint that the job was loaded from and has not trained since. Scores are then those of this checkpoint: it can be planned and
+   * sliced by them. Default: they are those of this job at this step of its training, and stored ones of another are refused.
+   */
+  readonly checkpoint?: string | undefined;
+  /** A folder with the model's tokenizer, which the shim reads. Default: none, and data are token ids. */
+  readonly tokenizer?: string | undefined;
+}
+
+/** The model of a job that the shim is a guest of, on all ranks of the job. The job keeps it, and it stays whole. */
+export class AttachedModel extends Model {
+  readonly #session: ShimSession;
+  readonly #job: JobModel;
+  readonly #tokenizer: string | undefined;
+  readonly parent: Network;
+
+  private constructor(session: ShimSession, job: JobModel, parent: Network, tokenizer: string | undefined) {
+    super(session);
+    this.#session = session;
+    this.#job = job;
+    this.#tokenizer = tokenizer;
+    this.parent = parent;
+  }
+
+  /** @internal Models of jobs are had by {@link Bridge.attachedModel}. */
+  static async of(session: ShimSession, { checkpoint, tokenizer }: AttachedModelOptions): Promise<AttachedModel> {
+    const { attached, bootId } = session.shim;
+    const [job] = attached;
+    if (!job) {
+      throw new PruneError("BAD_OPTION", "the shim is no guest of a job: it has no model of its own", {
+        hint: 'open one: bridge.open("/path/to/checkpoint")',
+      });
+    }
+    return new AttachedModel(session, job, await readJobNetwork(job, bootId, checkpoint), tokenizer);
+  }
+
+  /** What the job runs it in, as torch spells it. */
+  get dtype(): string {
+    return this.#job.dtype;
+  }
+
+  /** Token ids of texts, by the tokenizer that the options named. Throws BAD_OPTION where there is none. */
+  async tokenize(texts: readonly string[], options: RunOptions = {}): Promise<BigInt64Array> {
+    if (this.#tokenizer !== undefined) return tokenize(this.#session, this.#tokenizer, texts, options);
+    throw new PruneError("BAD_OPTION", "the model of a job comes without a tokenizer, and the data are text", {
+      hint: 'name its folder: bridge.attachedModel({ tokenizer: "/path/to/tokenizer" }); or give token ids',
+    });
+  }
+
+  checkViewable(): void {
+    throw new PruneError("BAD_OPTION", "the model of a job cannot be run as a plan would make it: candidates cannot be judged on it", {
+      hint: "leave scoreFunc out, and the largest candidate within bounds is taken; or open its checkpoint in a shim of its own",
+    });
+  }
+
+  async view(): Promise<ModelView> {
+    return this.checkViewable() as never;
+  }
+
+  override async forward(): Promise<never> {
+    throw noAnswers();
+  }
+
+  /** The job goes on with its model, and needs no word of it. */
+  async close(): Promise<void> {}
+
+  protected async saveBy(_plan: PlanFile, _target: string, _options: SliceOptions): Promise<Manifest> {
+    throw new PruneError("BAD_OPTION", "a child cannot be saved from the weights of a job in this version", {
+      hint: "plan and slice the job's checkpoint by its scores",
+    });
+  }
+
+  protected async modelId(): Promise<string> {
+    if (!this.plan) return this.#job.modelId;
+    throw new PruneError("BAD_OPTION", "the job's own model stays whole, and the pruned one cannot be run in it", {
+      hint: "save it, and open the child in a shim of its own",
+    });
+  }
+
+  protected override asked(asks: Asks): Asks {
+    return withoutAnswers(asks);
+  }
+}
+
+async function* withoutAnswers(asks: Asks): AsyncGenerator<Ask, void, void> {
+  for await (const ask of asks) {
+    if (ask.returns !== undefined) throw noAnswers();
+    yield ask;
+  }
+}
+
+function noAnswers(): PruneError {
+  return new PruneError("BAD_OPTION", "the model of a job on many ranks gives back neither logits nor a batch's own loss", {
+    hint: "model.loss(batches) gives the mean over batches; in a forward loop, call forward(batch) without returns",
+  });
+}

@@ -1,0 +1,56 @@
+import { parseConfig } from "../checkpoint/json.js";
+import { refuseForeign } from "../checkpoint/megatron/modelConfig.js";
+import { PruneError } from "../errors.js";
+import { hashOf } from "../hash.js";
+import { type Network, readParent } from "../inspect.js";
+import { type Architecture, readArchitecture } from "../policy/architecture.js";
+import type { ShimInfo } from "../shim/session.js";
+
+/** The model of a job, as its shim tells of it. */
+export type JobModel = ShimInfo["attached"][number];
+
+/** What errors call the config that a job tells. */
+const CONFIG = "the config of the job's model";
+
+/**
+ * Reads what a job tells of its model.
+ *
+ * @param bootId - of the shim
+ * @param checkpoint - the folder whose weights the job has, where it has them unchanged: then scores are of that checkpoint
+ * @throws PruneError BAD_CONFIG or UNKNOWN_ARCHITECTURE; BAD_OPTION where the folder is of another network; as {@link readParent} does
+ */
+export async function readJobNetwork(model: JobModel, bootId: string, checkpoint: string | undefined): Promise<Network> {
+  const config = parseConfig(model.configJson, CONFIG);
+  refuseForeign(config, CONFIG, "a job of a GPTModel, dense or with experts, can be measured");
+  const architecture = readArchitecture(config, CONFIG);
+  return {
+    checkpoint: { config, configPath: CONFIG, configText: model.configJson },
+    architecture,
+    matched: undefined,
+    fingerprint: checkpoint === undefined ? fingerprintOf(model, bootId) : await fingerprintIn(checkpoint, architecture),
+  };
+}
+
+/** Weights in memory cannot be read from here: what is known is which process has them, and how often it may have changed them. */
+function fingerprintOf({ configJson, dtype, parameters, steps }: JobModel, bootId: string): string {
+  return `job:${hashOf(JSON.stringify([configJson, dtype, parameters, bootId, steps]))}`;
+}
+
+async function fingerprintIn(checkpoint: string, job: Architecture): Promise<string | undefined> {
+  const parent = await readParent(checkpoint);
+  const [theirs, ours] = [sizesOf(parent.architecture), sizesOf(job)];
+  for (const [name, size] of Object.entries(theirs)) {
+    const other = ours[name];
+    if (other === undefined || other === size) continue;
+    throw new PruneError("BAD_OPTION", `the job's model has ${name} ${other}, and ${checkpoint} has ${size}`, {
+      hint: "name the checkpoint that the job was loaded from, or leave it out",
+    });
+  }
+  return parent.fingerprint;
+}
+
+/** What both have under the same names. A job may count the padding of its vocabulary as part of it. */
+function sizesOf({ hyperparameters, layers }: Architecture): Readonly<Record<string, number>> {
+  const { vocab_size: _, ...sizes } = hyperparameters;
+  return { ...sizes, layers: layers.length };
+}
