@@ -1,7 +1,7 @@
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import { PruneError } from "../errors.js";
-import type { Network } from "../inspect.js";
+import type { Network, Parent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import type { Ask, Asks } from "../shim/feed.js";
 import type { ShimSession } from "../shim/session.js";
@@ -17,7 +17,7 @@ export interface AttachedModelOptions {
    * The checkpoint that the job was loaded from and has not trained since. Scores are then those of this checkpoint: it can be planned and
    * sliced by them. Default: they are those of this job at this step of its training, and stored ones of another are refused.
    */
-  readonly checkpoint?: string | undefined;
+  readonly checkpoint?: string | Parent | undefined;
   /** A folder with the model's tokenizer, which the shim reads. Default: none, and data are token ids. */
   readonly tokenizer?: string | undefined;
 }

@@ -2,7 +2,7 @@ import { parseConfig } from "../checkpoint/json.js";
 import { refuseForeign } from "../checkpoint/megatron/modelConfig.js";
 import { PruneError } from "../errors.js";
 import { hashOf } from "../hash.js";
-import { type Network, readParent } from "../inspect.js";
+import { type Network, type Parent, readParent } from "../inspect.js";
 import { type Architecture, readArchitecture } from "../policy/architecture.js";
 import type { ShimInfo } from "../shim/session.js";
 
@@ -19,7 +19,7 @@ const CONFIG = "the config of the job's model";
  * @param checkpoint - the folder whose weights the job has, where it has them unchanged: then scores are of that checkpoint
  * @throws PruneError BAD_CONFIG or UNKNOWN_ARCHITECTURE; BAD_OPTION where the folder is of another network; as {@link readParent} does
  */
-export async function readJobNetwork(model: JobModel, bootId: string, checkpoint: string | undefined): Promise<Network> {
+export async function readJobNetwork(model: JobModel, bootId: string, checkpoint: string | Parent | undefined): Promise<Network> {
   const config = parseConfig(model.configJson, CONFIG);
   refuseForeign(config, CONFIG, "a job of a GPTModel, dense or with experts, can be measured");
   const architecture = readArchitecture(config, CONFIG);
@@ -36,13 +36,13 @@ function fingerprintOf({ configJson, dtype, parameters, steps }: JobModel, bootI
   return `job:${hashOf(JSON.stringify([configJson, dtype, parameters, bootId, steps]))}`;
 }
 
-async function fingerprintIn(checkpoint: string, job: Architecture): Promise<string | undefined> {
-  const parent = await readParent(checkpoint);
+async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Promise<string | undefined> {
+  const parent = typeof checkpoint === "string" ? await readParent(checkpoint) : checkpoint;
   const [theirs, ours] = [sizesOf(parent.architecture), sizesOf(job)];
   for (const [name, size] of Object.entries(theirs)) {
     const other = ours[name];
     if (other === undefined || other === size) continue;
-    throw new PruneError("BAD_OPTION", `the job's model has ${name} ${other}, and ${checkpoint} has ${size}`, {
+    throw new PruneError("BAD_OPTION", `the job's model has ${name} ${other}, and ${parent.checkpoint.dir} has ${size}`, {
       hint: "name the checkpoint that the job was loaded from, or leave it out",
     });
   }

@@ -36,6 +36,8 @@ class HostedModel:
     def __init__(self, job: LeadingRank) -> None:
         self._job = job
         self.model_id = f"model-{secrets.token_hex(8)}"
+        self.steps = 0
+        """Step boundaries that the job has passed: behind each its weights may be others."""
         self._kinds: Mapping[str, Callable[[Any, Operation], Outcome]] = {
             "close_model": self._close,
             "collect": self._collect,
@@ -98,6 +100,7 @@ class HostedModel:
             dtype=facts.dtype,
             parameters=facts.parameters,
             config_json=json.dumps(facts.config),
+            steps=self.steps,
         )
         return (model,)
 

@@ -67,7 +67,7 @@ def step_until_lost(guest, folder, case):
 
 def train_on(guest, folder, case):
     """Never comes to the end of a step."""
-    time.sleep(2 * DEADLINE_S)
+    await_file(folder / f"{case['id']}.stop")
     os._exit(0)
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import grpc
 import numpy as np
@@ -16,6 +16,7 @@ from client import Client, FeedCall, Valve, detail_of, feed_messages, reason_of
 from golden import GOLDEN, case_of
 from launch import end_jobs, read, start_jobs, wait_for
 from listeners import Authority, channel_credentials, write_token
+from orchestrators import Orchestrator
 from points import points_of
 from safetensors.numpy import load_file
 from test_layouts import as_golden
@@ -84,12 +85,22 @@ def authority(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, authority):
+def orchestrator():
+    with closing(Orchestrator(TOKEN)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, authority, orchestrator):
     folder = tmp_path_factory.mktemp("served")
     cert, key = authority.issue("server")
     files = {"tls_cert": str(cert), "tls_key": str(key), "read_token_file": str(folder / "read-token")}
     ranks, case = SERVED["two"]
-    table = {**SERVED, "two": (ranks, {**case, "attach": {"address": "0.0.0.0:0", **files}})}
+    table = {
+        **SERVED,
+        "two": (ranks, {**case, "attach": {"address": "0.0.0.0:0", **files}}),
+        "dialling": (2, {**case, "attach": {"address": None, "dial": f"127.0.0.1:{orchestrator.port}"}}),
+    }
     with running(folder, table) as jobs:
         yield jobs
     exits, log = jobs.outcome
@@ -201,6 +212,17 @@ def test_measures_are_the_golden_ones(name, client_of):
     closed, _ = client.run(close_model=work_pb2.CloseModel(model_id=model_id))
     assert closed.HasField("succeeded")
     assert model_of(client).model_id == model_id
+
+
+def test_a_job_that_dials_out_is_measured_too(served, orchestrator):
+    parent = "llama-gqa"
+    _, address = orchestrator.take()
+    client = Client(address, TOKEN)
+    last, sums = client.run(batches_of(parent), collect=collect(client, parent))
+    assert last.HasField("succeeded")
+    check_scores(sums, parent)
+    client.channel.close()
+    assert refusal(lambda: handshake(Client(orchestrator.take()[1], READ_TOKEN)))[0] == "UNAUTHENTICATED"
 
 
 def test_whoever_may_read_may_measure(client_of):
