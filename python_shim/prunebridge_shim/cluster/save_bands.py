@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prunebridge_shim.cluster.holdings import Holding
 from prunebridge_shim.cluster.save_plan import Band, PlacedPart
 from prunebridge_shim.slicing.request import Indices
-from prunebridge_shim.tensors import ITEM_BITS
+from prunebridge_shim.slicing.shifting import shift_items
 
 BLOCK_BYTES = 4 << 20
 """What is cut at a time: of it a rank has a few copies, and no more, beside its model."""
@@ -43,8 +43,7 @@ class _Strip:
     @cached_property
     def block_rows(self) -> int:
         """Rows that are cut at a time, by what they take before it."""
-        part = self.part.described.part
-        return max(1, BLOCK_BYTES // max(1, math.prod(part.shape[1:]) * ITEM_BITS[part.dtype] // 8))
+        return max(1, BLOCK_BYTES // max(1, math.prod(self.part.source.shape[1:]) * self.part.item_bytes))
 
     def offset(self, row: int) -> int:
         """Where in the shard the bytes of a row lie."""
@@ -71,7 +70,7 @@ class BandCutter:
     def cut(self, band: Band) -> None:
         """Writes what this rank has to of a band."""
         part = self._parts[band.part]
-        for holding in self._held.get(part.described.part.source_name, ()):
+        for holding in self._held.get(part.source.source_name, ()):
             strip = _own_share(_strip(part, holding, band))
             if len(strip.rows) == 0:
                 continue
@@ -84,7 +83,7 @@ class BandCutter:
         kept = _kept_behind(strip, strip.holding.offset)
         for begin in range(0, len(strip.rows), strip.block_rows):
             block = _pick(strip.holding.values, strip.rows[begin : begin + strip.block_rows], kept)
-            self._write(strip.part.shard, strip.offset(begin), _to_host(block))
+            self._write_rows(strip, begin, block)
 
     def _exchange_rows(self, strip: _Strip, axis: int) -> None:
         """Gives each rank of the channel group the columns that its rows lack, and writes the rows of this one."""
@@ -110,15 +109,21 @@ class BandCutter:
                 group=group,
             )
             if counts[own.rank]:
-                outer = counts[own.rank] * math.prod(strip.part.described.kept.shape[1:axis])
+                outer = counts[own.rank] * math.prod(strip.part.kept.shape[1:axis])
                 columns = got.split([counts[own.rank] * size for size in row_bytes])
                 whole = torch.cat([column.view(outer, column.numel() // outer) for column in columns], 1)
-                self._write(strip.part.shard, strip.offset(spans[own.rank][0]), _to_host(whole.flatten()))
+                self._write_rows(strip, spans[own.rank][0], whole.flatten())
+
+    def _write_rows(self, strip: _Strip, row: int, block: torch.Tensor) -> None:
+        source, host = strip.part.source, block.cpu().numpy()
+        if source.shift:
+            host = shift_items(host, source.dtype, source.shift)
+        self._write(strip.part.shard, strip.offset(row), host)
 
 
 def _strip(part: PlacedPart, holding: Holding, band: Band) -> _Strip:
     """The rows of a band that lie in a rectangle."""
-    kept = part.described.kept.axes[0]
+    kept = part.kept.axes[0]
     rows = np.arange(band.begin, band.end) if kept is None else kept[band.begin : band.end]
     begin, end = np.searchsorted(rows, [holding.offset[0], holding.offset[0] + holding.values.shape[0]])
     return _Strip(part, holding, band.begin + int(begin), rows[begin:end] - holding.offset[0])
@@ -143,7 +148,7 @@ def _kept_behind(strip: _Strip, offset: Sequence[int]) -> list[torch.Tensor | No
 
 
 def _kept_within(strip: _Strip, axis: int, offset: int) -> Indices | None:
-    kept = strip.part.described.kept.axes[axis]
+    kept = strip.part.kept.axes[axis]
     if kept is None:
         return None
     begin, end = np.searchsorted(kept, [offset, offset + strip.holding.values.shape[axis]])
@@ -154,7 +159,7 @@ def _row_bytes(strip: _Strip, axis: int, rank: int) -> int:
     """Bytes that a rank of the channel group has of each row."""
     held = strip.holding.values.shape[axis]
     kept = _kept_within(strip, axis, rank * held)
-    shape = strip.part.described.kept.shape
+    shape = strip.part.kept.shape
     return (held if kept is None else len(kept)) * strip.part.row_bytes // max(1, shape[axis])
 
 
@@ -170,8 +175,3 @@ def _pick(values: torch.Tensor, rows: Indices, kept: Sequence[torch.Tensor | Non
         if positions is not None:
             block = block.index_select(axis, positions)
     return block.contiguous().view(-1).view(torch.uint8)
-
-
-def _to_host(block: torch.Tensor) -> NDArray[np.uint8]:
-    host: NDArray[np.uint8] = block.cpu().numpy()
-    return host

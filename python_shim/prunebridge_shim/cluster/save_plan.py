@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NoReturn
 
 from prunebridge_shim.cluster.holdings import Holding
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.described import DescribedPart, DescribedShard
+from prunebridge_shim.slicing.kept import Kept
+from prunebridge_shim.slicing.layout import ShardLayout, lay_out
 from prunebridge_shim.slicing.request import IndexSets, OutputShard, TensorPart
-from prunebridge_shim.tensors import ITEM_BITS, byte_length, describe
+from prunebridge_shim.slicing.stored import Stored
+from prunebridge_shim.tensors import describe
 
 ROUND_BYTES = 128 << 20
 """What ranks that hold the same layers write at most until all ranks hear of each other."""
@@ -36,19 +39,22 @@ class PlacedPart:
         number: Its place among all parts.
         shard: The number of its shard.
         offset: Where its bytes begin, behind the shard's header.
-        described: What it is cut from.
+        source: What it is cut from.
+        kept: What is kept of that.
+        item_bytes: Bytes of an element.
     """
 
     number: int
     shard: int
     offset: int
-    described: DescribedPart
+    source: TensorPart
+    kept: Kept
+    item_bytes: int
 
     @cached_property
     def row_bytes(self) -> int:
         """Bytes of one position of the first axis."""
-        shape = self.described.kept.shape
-        return math.prod(shape[1:]) * ITEM_BITS[self.described.part.dtype] // 8
+        return math.prod(self.kept.shape[1:]) * self.item_bytes
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,41 @@ def tell(holdings: Sequence[Holding]) -> list[Told]:
     return [Told(one.name, one.dtype, one.shape, one.values.numel()) for one in holdings if one.copy.rank == 0]
 
 
-def place_parts(shards: Sequence[DescribedShard]) -> list[PlacedPart]:
-    """Places the parts of all shards behind each other."""
-    parts: list[PlacedPart] = []
-    for number, shard in enumerate(shards):
+class _Unseen:
+    """The job's model, of which each rank holds some: until the ranks compare, its tensors are as the request says."""
+
+    files = ()
+    identity = None
+
+    def find(self, part: TensorPart) -> Stored:
+        """The tensor that a part is cut from."""
+        return Stored(part.dtype, part.shape, self.files, _unread)
+
+
+def _unread(*_: Any) -> NoReturn:
+    raise AssertionError("live weights are in no file")
+
+
+def lay_out_shards(job: SaveJob) -> tuple[list[ShardLayout], list[PlacedPart]]:
+    """Lays shards out as a slicing would, and places their parts behind each other.
+
+    Raises:
+        ShimError: as `layout.lay_out`; INVALID_REQUEST where two shards have one name.
+    """
+    names = [shard.file for shard in job.shards]
+    if len(set(names)) < len(names):
+        raise ShimError(Reason.INVALID_REQUEST, f"two shards have one name: {', '.join(sorted(names))}")
+    layouts: list[ShardLayout] = []
+    placed: list[PlacedPart] = []
+    for shard in job.shards:
+        parts = [part for tensor in shard.tensors for part in tensor.parts]
+        layout = lay_out(shard, dict.fromkeys((part.source_file for part in parts), _Unseen()), job.sets)
         offset = 0
-        for described in shard.parts:
-            parts.append(PlacedPart(len(parts), number, offset, described))
-            offset += byte_length(described.part.dtype, described.kept.shape)
-    return parts
+        for part, cut in zip(parts, layout.blocks[0].cuts, strict=True):
+            placed.append(PlacedPart(len(placed), len(layouts), offset, part, cut.kept, cut.item_bytes))
+            offset += math.prod(cut.kept.shape) * cut.item_bytes
+        layouts.append(layout)
+    return layouts, placed
 
 
 def plan_rounds(parts: Sequence[PlacedPart], told: Sequence[Sequence[Told]]) -> list[list[Band]]:
@@ -104,7 +136,7 @@ def plan_rounds(parts: Sequence[PlacedPart], told: Sequence[Sequence[Told]]) -> 
     rounds: list[list[Band]] = []
     filled: dict[int, tuple[int, int]] = {}
     for part in parts:
-        holder = holders[part.described.part.source_name]
+        holder = holders[part.source.source_name]
         for band in _bands(part):
             number, used = filled.get(holder, (0, 0))
             size = (band.end - band.begin) * part.row_bytes
@@ -118,7 +150,7 @@ def plan_rounds(parts: Sequence[PlacedPart], told: Sequence[Sequence[Told]]) -> 
 
 
 def _bands(part: PlacedPart) -> Iterator[Band]:
-    rows = part.described.kept.shape[0]
+    rows = part.kept.shape[0]
     step = max(1, ROUND_BYTES // max(1, part.row_bytes))
     for begin in range(0, rows, step):
         yield Band(part.number, begin, min(begin + step, rows))
@@ -135,15 +167,16 @@ def _find_holders(parts: Sequence[PlacedPart], told: Sequence[Sequence[Told]]) -
             sizes[one.name] = sizes.get(one.name, 0) + one.size
             holders.setdefault(one.name, rank)
     for part in parts:
-        _check(part.described.part, found, sizes)
+        _check(part.source, found, sizes)
     return holders
 
 
 def _check(part: TensorPart, found: Mapping[str, Told], sizes: Mapping[str, int]) -> None:
     one = found.get(part.source_name)
-    if part.blocks:
+    if part.blocks or part.index or not part.shape:
         raise ShimError(
-            Reason.INVALID_REQUEST, f"{part.source_name} is to be cut in blocks, which no tensor of a job's model has"
+            Reason.INVALID_REQUEST,
+            f"{part.source_name} is to be cut in blocks, at an index or as one number: no tensor of a job's model is",
         )
     if one is None:
         near = ", ".join(difflib.get_close_matches(part.source_name, found, n=3))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
 from prunebridge_shim.errors import Reason, ShimError, storage_error
-from prunebridge_shim.slicing.described import DescribedShard
+from prunebridge_shim.slicing.layout import ShardLayout
 from prunebridge_shim.slicing.leftovers import CHILD
 from prunebridge_shim.slicing.opened import OpenFolder
 from prunebridge_shim.slicing.shard import ShardFile, join_crc32
@@ -47,7 +47,7 @@ class Shards:
     """
 
     def __init__(
-        self, rank: int, folder: OpenFolder, shards: Sequence[DescribedShard], flush: bool, stack: ExitStack
+        self, rank: int, folder: OpenFolder, shards: Sequence[ShardLayout], flush: bool, stack: ExitStack
     ) -> None:
         self._rank = rank
         stack.callback(folder.close)
@@ -129,7 +129,7 @@ def _flush(written: set[tuple[ShardFile, int]]) -> None:
         file.flush(fd)
 
 
-def crc32_of(number: int, shard: DescribedShard, stretches: Sequence[Stretch]) -> int:
+def crc32_of(number: int, shard: ShardLayout, stretches: Sequence[Stretch]) -> int:
     """The CRC-32 of a shard, from what the ranks have written to it; raises INTERNAL where that is not all of it."""
     own = sorted((one for one in stretches if one.shard == number), key=lambda one: one.offset)
     ends = [0, *accumulate(one.bytes for one in own)]

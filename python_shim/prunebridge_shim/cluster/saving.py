@@ -13,10 +13,10 @@ from prunebridge_shim.cluster.layout import LocalModel
 from prunebridge_shim.cluster.rank import Rank
 from prunebridge_shim.cluster.save_bands import BandCutter
 from prunebridge_shim.cluster.save_folder import SaveFolder, open_made
-from prunebridge_shim.cluster.save_plan import ROUND_BYTES, SaveJob, place_parts, plan_rounds, tell
+from prunebridge_shim.cluster.save_plan import ROUND_BYTES, SaveJob, lay_out_shards, plan_rounds, tell
 from prunebridge_shim.cluster.save_shards import Shards, Stretch, crc32_of
 from prunebridge_shim.errors import ShimError, storage_error
-from prunebridge_shim.slicing.described import DescribedShard, describe_shards
+from prunebridge_shim.slicing.layout import ShardLayout
 from prunebridge_shim.slicing.run import Outcome, WrittenShard
 from prunebridge_shim.tensors import Tick
 
@@ -44,8 +44,7 @@ def save_model(rank: Rank, job: SaveJob | None, folder: SaveFolder | None, tick:
     exchange = rank.exchange
     job = exchange.share(job)
     holdings = exchange.attempt(lambda: find_holdings(rank.model, rank.layout))
-    shards = exchange.attempt(lambda: describe_shards(job.shards, job.sets))
-    parts = place_parts(shards)
+    shards, parts = exchange.attempt(lambda: lay_out_shards(job))
     told = exchange.gather(tell(holdings))
     total = sum(shard.bytes - len(shard.header) for shard in shards)
     rounds = exchange.lead(lambda: plan_rounds(parts, told))
@@ -84,7 +83,7 @@ class _Saving:
 
     rank: Rank
     written: Shards
-    shards: Sequence[DescribedShard]
+    shards: Sequence[ShardLayout]
     folder: SaveFolder | None
     tick: Tick
     total: int

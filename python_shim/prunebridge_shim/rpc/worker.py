@@ -9,7 +9,7 @@ from typing import Protocol
 from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.rpc.operations import Operation
-from prunebridge_shim.rpc.requests import output_shards, read_index_sets
+from prunebridge_shim.rpc.requests import output_shards, read_index_sets, torch_dist_save
 from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.wire import info_of
 from prunebridge_shim.slicing import run
@@ -70,6 +70,7 @@ class ShimWorker:
             read_index_sets(operation.feed),
             flush=not work.skip_flush,
             sha256=work.sha256,
+            torch_dist=torch_dist_save(work),
         )
         return sliced(run.slice_shards(job, operation.ticker("slicing", "bytes")))
 

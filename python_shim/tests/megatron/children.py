@@ -1,6 +1,7 @@
 """Children of the golden parents, smaller along every axis at once, as shards in Megatron's layout or in another."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 from golden import case_of
@@ -103,7 +104,10 @@ class _Maker:
     def norm(self, old, new):
         for part in ("weight", "bias"):
             if f"{old}.{part}" in self.stored:
-                yield self.cut(f"{old}.{part}", "hidden", name=f"{new}.{part}")
+                # Around zero, as some families have them apart from Megatron-Core.
+                shift = -1.0 if self.apart and part == "weight" else 0.0
+                parts = (replace(self.part(f"{old}.{part}", "hidden"), shift=shift),)
+                yield TensorSlice(f"{new}.{part}", parts)
 
     def cut(self, source, *axes, name=None):
         return TensorSlice(name or source, (self.part(source, *axes),))
