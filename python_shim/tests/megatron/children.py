@@ -1,11 +1,13 @@
 """Children of the golden parents, smaller along every axis at once, as shards in Megatron's layout or in another."""
 
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
 from golden import case_of
 
+from prunebridge_shim.cluster.points import FUSED_WITH
 from prunebridge_shim.slicing.headers import open_shard, read_header
 from prunebridge_shim.slicing.request import OutputShard, TensorPart, TensorSlice
 
@@ -20,6 +22,25 @@ def child_of(parent, apart=False):
         apart: Whether what Megatron-Core joins is taken apart, as Hugging Face has it.
     """
     return _Maker(parent, apart).make()
+
+
+def as_checkpointed(shards):
+    """The same shards, of a checkpoint that Megatron-Core saves: layers and experts have become axes there."""
+    return [replace(shard, tensors=tuple(map(_of_checkpoint, shard.tensors))) for shard in shards]
+
+
+def _of_checkpoint(tensor):
+    parts = []
+    for part in tensor.parts:
+        key, index = part.source_name, []
+        for number, axis in ((r"layers\.(\d+)\.", "layers."), (r"local_experts\.(\d+)\.", "experts.")):
+            if found := re.search(number, key):
+                index.append(int(found[1]))
+                key = key.replace(found[0], axis)
+        for norm, fused in FUSED_WITH.items():
+            key = key.replace(f".{norm}.", f".{fused}.layer_norm_")
+        parts.append(replace(part, source_file=".metadata", source_name=key, index=tuple(index)))
+    return replace(tensor, parts=tuple(parts))
 
 
 class _Maker:

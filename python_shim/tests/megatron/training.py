@@ -2,11 +2,14 @@
 
 import hashlib
 import random
+from queue import Queue
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state as ps
+from megatron.core.dist_checkpointing import save
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
@@ -64,6 +67,8 @@ def train_between(chunks, case, between):
 
 def measure_and_save(model, case, child):
     """Saves first: nobody has run the model since its parameters were last changed."""
+    if case.get("checkpointed"):
+        checkpoint(model, child.with_suffix(".checkpoint"))
     rank = join(model, deadline_s=30.0)
     if dist.get_rank() > 0:
         rank.follow()
@@ -73,6 +78,16 @@ def measure_and_save(model, case, child):
     rank.evaluate_loss(feed_of(calibration_of(case["parent"])), no_tick)
     rank.leave()
     return {key: value.array.tolist() for key, value in done.sums.items()}
+
+
+def checkpoint(model, folder):
+    """Has Megatron-Core save the model."""
+    if dist.get_rank() == 0:
+        folder.mkdir()
+    dist.barrier()
+    # Its own would be in a process that imports everything anew.
+    filesystem_async._results_queue = Queue()
+    save({f"model{number}": chunk.module.sharded_state_dict() for number, chunk in enumerate(model)}, str(folder))
 
 
 def train_step(model, optimizer, ids):
