@@ -35,9 +35,11 @@ class Guest(ABC):
 
     Attributes:
         address: Where clients reach the job, with the port that rank 0 has; nothing on other ranks.
+        boot_id: What the handshake tells of this guest; nothing on other ranks.
     """
 
     address: str | None = None
+    boot_id: str | None = None
 
     def __init__(self) -> None:
         self._end: ShimError | None = None
@@ -60,7 +62,7 @@ class Guest(ABC):
             self._serve()
 
     def stop(self) -> None:
-        """Ends `serve` on all ranks; to be called on rank 0, from another thread or a signal's handler."""
+        """Cancels what runs and ends `serve` on all ranks; for rank 0, from another thread or a signal's handler."""
         self._stopped.set()
 
     def detach(self) -> None:
@@ -116,9 +118,10 @@ class Guest(ABC):
 class _LeadingGuest(Guest):
     def __init__(self, job: LeadingRank, reception: Reception, wait_s: float) -> None:
         super().__init__()
+        self._stopped = reception.stopped
         self._job = job
         self._reception = reception
-        self.address = reception.address
+        self.address, self.boot_id = reception.address, reception.boot_id
         self._wait_s = wait_s
 
     def _step(self) -> None:

@@ -20,7 +20,8 @@ ALLOWED = {
     "cluster": {"cluster", "collect", "models", "slicing", "subnet"},
     "rpc": {"rpc", "gen", "cluster", "models", "collect", "subnet", "slicing", "entry_points"},
     "guest": {"rpc", "cluster"},
-    "__main__": {"rpc", "entry_points"},
+    "hosting": {"hosting", "guest", "rpc", "cluster", "slicing"},
+    "__main__": {"rpc", "entry_points", "hosting"},
     "": {"guest"},
 }
 FOREIGN = {
@@ -34,6 +35,7 @@ FOREIGN = {
     "tensors": {"numpy"},
     "rpc": {"grpc", "google", "torch"},
     "guest": {"torch"},
+    "hosting": {"numpy", "torch", "megatron", "yaml", "safetensors"},
     "__main__": {"safetensors"},
     "": set(),
 }

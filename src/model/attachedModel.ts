@@ -1,5 +1,6 @@
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
+import type { ForwardArgs } from "../data/args.js";
 import { PruneError } from "../errors.js";
 import type { Network, Parent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
@@ -62,17 +63,18 @@ export class AttachedModel extends Model {
     });
   }
 
-  checkViewable(): void {
+  checkViewable(): never {
     throw new PruneError("BAD_OPTION", "the model of a job cannot be run as a plan would make it: candidates cannot be judged on it", {
       hint: "leave scoreFunc out, and the largest candidate within bounds is taken; or open its checkpoint in a shim of its own",
     });
   }
 
   async view(): Promise<ModelView> {
-    return this.checkViewable() as never;
+    return this.checkViewable();
   }
 
-  override async forward(): Promise<never> {
+  /** Throws BAD_OPTION: what one batch gives back lies on many ranks. */
+  override async forward(_args: ForwardArgs, _options?: RunOptions): Promise<never> {
     throw noAnswers();
   }
 

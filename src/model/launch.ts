@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { PruneError } from "../errors.js";
 import { JobProcess } from "../shim/jobProcess.js";
+import { TIMEOUTS } from "../shim/options.js";
 import type { SpawnOptions } from "../shim/process.js";
 
 const size = z.number().int().positive();
@@ -40,6 +41,7 @@ export async function launchJob(options: LaunchOptions): Promise<JobProcess> {
   const flags = Object.entries(spread).flatMap(([name, value]) => flagOf(name, value));
   for (const [name, value] of Object.entries({ device, dtype })) if (value !== undefined) flags.push(`--${name}`, value);
   for (const root of roots) flags.push("--root", root);
+  flags.push("--deadline", String((timeouts?.lostRank ?? TIMEOUTS.lostRank) / 1000));
   const args = ["megatron", "--checkpoint", checkpoint, ...flags];
   return JobProcess.start({ ranks: nprocPerNode, args, python, env, onLog, timeouts });
 }

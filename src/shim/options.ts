@@ -25,6 +25,8 @@ export interface Timeouts {
   readonly spawn: number;
   /** From starting the ranks of a job to its readiness line: a checkpoint is loaded in between. Default: 15 min. */
   readonly launch: number;
+  /** For a rank of a launched job that died or was stopped to be known as lost. Default: 60 s. */
+  readonly lostRank: number;
   /** To a connection that speaks gRPC. Default: 15 s. */
   readonly connect: number;
   /** For a job that dials in to say who it is. Default: 10 s. */
@@ -53,6 +55,7 @@ export interface Timeouts {
 export const TIMEOUTS: Timeouts = {
   spawn: 60_000,
   launch: 900_000,
+  lostRank: 60_000,
   connect: 15_000,
   dialIn: 10_000,
   handshake: 120_000,

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from prunebridge_shim.cluster.layout import Layout
+from prunebridge_shim.cluster.layout import Layout, split_axis
 from prunebridge_shim.cluster.rank import Rank
 from prunebridge_shim.errors import Reason, ShimError
 
@@ -91,15 +91,24 @@ def count_own(chunk: Any, layout: Layout) -> int:
     """Elements of the parameters of a chunk that are to be counted on this rank, of those ranks that hold the same."""
     return sum(
         parameter.numel()
-        for name, parameter in chunk.named_parameters()
-        if _counts(parameter, EXPERTS in name.split("."), layout) and not _is_copy(name, chunk)
+        for path, module in chunk.named_modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if _counts(module, name, EXPERTS in path.split("."), layout) and not _is_copy(f"{path}.{name}", chunk)
     )
 
 
-def _counts(parameter: nn.Parameter, is_expert: bool, layout: Layout) -> bool:
+def _counts(module: nn.Module, name: str, is_expert: bool, layout: Layout) -> bool:
     channels = layout.expert_tensor if is_expert else layout.tensor
     is_first = layout.expert_data.rank == 0 if is_expert else layout.data.rank == layout.context.rank == 0
-    return is_first and (bool(getattr(parameter, "tensor_model_parallel", False)) or channels.rank == 0)
+    return is_first and (channels.rank == 0 or _is_split(module, name))
+
+
+def _is_split(module: nn.Module, name: str) -> bool:
+    """Whether each tensor parallel rank has a part of its own of a parameter."""
+    marked = getattr(getattr(module, name), "tensor_model_parallel", False)
+    return (
+        bool(marked) or (split_axis(module) == 0 and name == "bias") or (split_axis(module) >= 0 and name == "weight")
+    )
 
 
 def _is_copy(name: str, chunk: Any) -> bool:

@@ -58,7 +58,13 @@ class Entrance:
 
 
 class Reception:
-    """Serves clients of a job. What they want of its model waits until rank 0 attends to it."""
+    """Serves clients of a job. What they want of its model waits until rank 0 attends to it.
+
+    Attributes:
+        address: Where clients reach it.
+        boot_id: As the handshake tells it.
+        stopped: Once it is set, all work is cancelled.
+    """
 
     def __init__(self, job: LeadingRank, entrance: Entrance) -> None:
         """Begins to serve; raises as `start_listening`."""
@@ -66,6 +72,7 @@ class Reception:
         self._hosted = HostedModel(job)
         self._undo: list[Callable[[], object]] = []
         self._server = self._open(entrance)
+        self.stopped = threading.Event()
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="prunebridge-watch", daemon=True).start()
 
@@ -138,5 +145,7 @@ class Reception:
             self._server.health.tell(SERVING if lost is None else NOT_SERVING)
             if lost is not None:
                 self._server.registry.fail_waiting(MODELS, lost)
+            if self.stopped.is_set():
+                self._server.registry.cancel_all()
             if not threading.main_thread().is_alive():
                 self.close()

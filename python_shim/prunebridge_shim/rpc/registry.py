@@ -136,13 +136,19 @@ class Registry:
             )
         return operation.feed
 
+    def cancel_all(self) -> list[Operation]:
+        """Cancels all that is queued or runs; gives what there is."""
+        with self._lock:
+            operations = list(self._operations.values())
+        for operation in operations:
+            operation.cancel()
+        return operations
+
     def shut_down(self, seconds: float) -> bool:
         """Refuses new work, cancels all there is and waits for its end; False where that does not come in time."""
         with self._lock:
             self._closing = True
-            operations = list(self._operations.values())
-        for operation in operations:
-            operation.cancel()
+        operations = self.cancel_all()
         deadline = time.monotonic() + seconds
         return all(operation.wait(max(0.0, deadline - time.monotonic())) for operation in operations)
 

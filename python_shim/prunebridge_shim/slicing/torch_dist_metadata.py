@@ -15,6 +15,7 @@ from prunebridge_shim.slicing.torch_dist_pickle import Record, read_pickle
 from prunebridge_shim.tensors import byte_length
 
 METADATA_FILE = ".metadata"
+EXTRA_STATE = "._extra_state/shard_"
 TENSOR = f"{METADATA}.TensorStorageMetadata"
 
 Offsets = tuple[int, ...]
@@ -61,6 +62,8 @@ class Metadata:
 
     Attributes:
         sha256: Of the file.
+        keys: Those of all that there is.
+        states: The keys of what Transformer Engine modules keep beside their weights.
 
     Raises:
         ShimError: BAD_CHECKPOINT that names the class or what is missing.
@@ -75,6 +78,8 @@ class Metadata:
             raise _bad(path, "has no tensors or no places for them")
         self._described = described
         self._places = _places(stored, path)
+        self.keys = frozenset(map(str, described))
+        self.states = [key for key in described if EXTRA_STATE in key]
 
     def tensor(self, key: str) -> DistTensor:
         """Describes a tensor.

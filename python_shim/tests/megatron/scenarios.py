@@ -17,6 +17,7 @@ from pathlib import Path
 
 import guests
 import numpy as np
+import parents
 import torch
 import torch.distributed as dist
 import training
@@ -25,10 +26,14 @@ from megatron.core import parallel_state as ps
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from parents import build, calibration_of
 from points import feed_of, no_tick, points_of, vain_requests
+from safetensors.torch import load_file
 from saving import in_small_blocks, job_of, limited_files, vain_saves
 
+from prunebridge_shim.cluster.facts import describe
 from prunebridge_shim.cluster.job import join
 from prunebridge_shim.errors import ShimError
+from prunebridge_shim.hosting.model import Wanted, load_model
+from prunebridge_shim.hosting.sizes import Sizes
 
 SIZES = {
     "tp": "tensor_model_parallel_size",
@@ -233,9 +238,33 @@ def train_with_a_guest(folder, case):
     ps.destroy_model_parallel()
 
 
+def hold(folder, case):
+    """Loads a checkpoint as the command does; writes which parameters are not the golden parent's, and what it is."""
+    sizes = Sizes(**case.get("sizes", {}))
+    ps.initialize_model_parallel(**{SIZES[key]: case[key] for key in SIZES if key in case})
+    model_parallel_cuda_manual_seed(1)
+    told = {}
+    try:
+        model = load_model(Path(case["path"]), sizes, Wanted("auto", torch.device("cpu")))
+        weights = load_file(parents.GOLDEN / case["parent"] / "parent.mcore.safetensors")
+        expected = {
+            name: parents.part_of(weights[parents.global_name(model, name)], name, model.config, parameter)
+            for name, parameter in model.named_parameters()
+        }
+        differing = [name for name, one in model.named_parameters() if not torch.equal(one, expected[name])]
+        told = {"differing": differing, "loaded": len(expected), "config": describe(model)}
+    except ShimError as error:
+        told = {"reason": error.reason.name, "message": error.message}
+    (folder / f"{case['id']}.{dist.get_rank()}.json").write_text(json.dumps(told))
+    ps.destroy_model_parallel()
+
+
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (measure, save, save_in_vain, lose, stray, ask_in_vain, train, host, train_with_a_guest)
+    for scenario in (
+        *(measure, save, save_in_vain, lose, stray, ask_in_vain),
+        *(train, host, train_with_a_guest, hold),
+    )
 }
 
 

@@ -173,4 +173,6 @@ export interface HookRow {
   readonly part?: number;
   /** The kinds of layer that have it. Default: all. */
   readonly on?: readonly LayerKind[];
+  /** The switch that it exists under. Default: always. */
+  readonly when?: FlagName;
 }
