@@ -1,27 +1,13 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { storageError, syncFolder } from "./checkpoint/atomicFile.js";
-import { INDEX_FILE } from "./checkpoint/folder.js";
-import { formatCrc32, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
+import { type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { type ChildFiles, filesBesideSafetensors, filesBesideSave } from "./checkpoint/megatron/childFiles.js";
-import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
-import {
-  carrySideFiles,
-  checkTarget,
-  findSideFiles,
-  leaveStaging,
-  openStaging,
-  publish,
-  type SideFiles,
-  type Staging,
-  settleStaging,
-  stageFile,
-} from "./checkpoint/staging.js";
+import { hashPlan, type PlanFile } from "./checkpoint/planFile.js";
+import { checkTarget } from "./checkpoint/staging.js";
+import { type CutShards, gatherFiles, makeChild } from "./childFolder.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
-import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import type { RunOptions } from "./progress.js";
-import { VERSION } from "./version.js";
 
 /** What a cutter is told: which shards to write where, from which tensors, along which index sets. */
 export interface CutJob extends Pick<ChildLayout, "indexSets" | "shards" | "torchDist"> {
@@ -30,14 +16,6 @@ export interface CutJob extends Pick<ChildLayout, "indexSets" | "shards" | "torc
   readonly jobDir: string;
   readonly flush: boolean;
   readonly sha256: boolean;
-}
-
-/** What came of a job. */
-export interface CutShards {
-  /** The SHA-256 is empty where it was not asked for. */
-  readonly shards: readonly { readonly file: string; readonly bytes: number; readonly crc32: number; readonly sha256: Uint8Array }[];
-  /** Bytes of tensors that earlier runs had written, or others at work on the same job. */
-  readonly foundBytes: number;
 }
 
 /** What can cut shards on storage: a shim, or a stand-in. */
@@ -68,36 +46,24 @@ export interface SliceOptions extends RunOptions, LayoutOptions {
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
   const { flush = true, sha256 = false, onFound } = options;
-  const { dir } = parent.checkpoint;
+  const { dir, torchDist: stored } = parent.checkpoint;
   const made = layOutChild(parent, plan, options);
-  const there = await findPublished(target, parent, plan, made);
+  const findTheirs = (): Promise<Manifest | undefined> => findPublished(target, parent, plan, made);
+  const there = await findTheirs();
   if (there) return there;
   await checkTarget(target, dir);
-  const files = await gatherFiles(parent, plan, made);
-  const staging = await openStaging(target, flush);
+  const files = await gatherFiles(await filesOf(parent, plan, made));
   const { indexSets, shards, torchDist } = made;
-  let manifest: Manifest;
-  try {
-    const cut = await cutter.cutShards({ indexSets, shards, torchDist, sourceDir: dir, jobDir: staging.dir, flush, sha256 }, options);
-    if (cut.foundBytes > 0) onFound?.(cut.foundBytes);
-    manifest = describeChild(parent, plan, cut.shards, files.carried);
-    await stageFiles(
-      staging,
-      made,
-      files,
-      new Map([
-        [PLAN_FILE, encodePlan(plan)],
-        [MANIFEST_FILE, json(manifest)],
-      ]),
-    );
-    await publish(staging);
-  } catch (error) {
-    const theirs = await findPublished(target, parent, plan, made);
-    if (theirs) return theirs;
-    throw sayWhatIsKept(staging, await leaveStaging(staging), error);
-  }
-  await settleStaging(staging);
-  return manifest;
+  const origin = {
+    parent: { path: dir, fingerprint: parent.fingerprint ?? "" },
+    ...(stored && stored.optimizerTensors > 0 && { leftOut: stored.optimizerTensors }),
+  };
+  const cut = async (jobDir: string): Promise<CutShards> => {
+    const written = await cutter.cutShards({ indexSets, shards, torchDist, sourceDir: dir, jobDir, flush, sha256 }, options);
+    if (written.foundBytes > 0) onFound?.(written.foundBytes);
+    return written;
+  };
+  return makeChild(target, { made, plan, files, origin, flush, resumes: true, cut, findTheirs });
 }
 
 /** The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call. */
@@ -110,34 +76,8 @@ export async function findChild(
   return findPublished(target, parent, plan, layOutChild(parent, plan, options));
 }
 
-/** What a child has besides weights, plan and manifest: files of its parent's, and those with its own sizes. */
-interface Gathered extends Pick<ChildFiles, "written"> {
-  readonly carried: readonly { readonly from: string; readonly into: string; readonly files: SideFiles }[];
-}
-
-async function gatherFiles({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<Gathered> {
-  const { carried, written } = await (save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan));
-  const found = carried.map(async ({ from, into, but, pickled }) => ({
-    from,
-    into,
-    files: await findSideFiles(from, [...but, PLAN_FILE, MANIFEST_FILE], pickled),
-  }));
-  return { carried: await Promise.all(found), written };
-}
-
-/** Puts everything but the weights into the child; last what tells loaders that it is one. */
-async function stageFiles(
-  staging: Staging,
-  made: ChildLayout,
-  { carried, written }: Gathered,
-  own: ReadonlyMap<string, string>,
-): Promise<void> {
-  const folder = made.save?.name ?? "";
-  for (const { from, into, files } of carried) await carrySideFiles(from, staging, files, into);
-  for (const [name, content] of own) await stageFile(staging, join(folder, name), content);
-  if (!made.save && made.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(made)));
-  if (staging.flush) await syncFolder(join(staging.child, folder));
-  for (const [name, content] of written) await stageFile(staging, name, content);
+function filesOf({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<ChildFiles> {
+  return save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan);
 }
 
 async function findPublished(target: string, parent: Parent, plan: PlanFile, { shards, save }: ChildLayout): Promise<Manifest | undefined> {
@@ -156,42 +96,4 @@ async function findPublished(target: string, parent: Parent, plan: PlanFile, { s
     ),
   );
   return whole.every(Boolean) ? found : undefined;
-}
-
-/** What went wrong, and where it can go on from: where a shim died, nobody else says so. */
-function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unknown {
-  const error = cause instanceof Error && "syscall" in cause ? storageError(dir, cause) : cause;
-  const isSaid = !(error instanceof PruneError) || error.kind === "input" || error.code === "SOURCE_CHANGED" || error.hint.includes(dir);
-  if (isSaid || !isKept) return error;
-  const kept = `run the same again to go on: what was written is kept in ${dir}; or remove that folder`;
-  return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
-}
-
-function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: Gathered["carried"]): Manifest {
-  const { torchDist } = parent.checkpoint;
-  return {
-    format: "prunebridge.manifest/1",
-    version: VERSION,
-    planHash: hashPlan(plan),
-    parent: { path: parent.checkpoint.dir, fingerprint: parent.fingerprint ?? "" },
-    params: { parent: plan.parent.params, child: plan.child.params },
-    shards: written.map(({ file, bytes, crc32, sha256 }) => ({
-      file,
-      bytes,
-      crc32: formatCrc32(crc32),
-      ...(sha256.length > 0 && { sha256: Buffer.from(sha256).toString("hex") }),
-    })),
-    carried: carried.flatMap(({ into, files }) => files.files.map((name) => join(into, name))).sort(),
-    ...(torchDist && torchDist.optimizerTensors > 0 && { leftOut: torchDist.optimizerTensors }),
-  };
-}
-
-function describeIndex({ shards }: ChildLayout): unknown {
-  const places = shards.flatMap(({ file, tensors }) => tensors.map(({ name }): [string, string] => [name, file]));
-  const bytes = shards.reduce((sum, { tensors }) => tensors.reduce((inner, tensor) => inner + tensor.bytes, sum), 0);
-  return { metadata: { total_size: bytes }, weight_map: Object.fromEntries(places.sort(([a], [b]) => (a < b ? -1 : 1))) };
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
 }

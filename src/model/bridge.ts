@@ -1,10 +1,11 @@
 import { requireRunnable } from "../checkpoint/folder.js";
+import type { CutShards } from "../childFolder.js";
 import { PruneError } from "../errors.js";
 import { type Parent, readRunnableParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimInfo, ShimSession } from "../shim/session.js";
 import { cutShards } from "../shim/storageWork.js";
-import type { CutJob, CutShards, Cutter } from "../slice.js";
+import type { CutJob, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
 import { AttachedModel, type AttachedModelOptions } from "./attachedModel.js";
 import { OpenedModel, type OpenOptions } from "./openedModel.js";
