@@ -17,7 +17,7 @@ export type { AttachedModel, AttachedModelOptions } from "./model/attachedModel.
 export { Bridge } from "./model/bridges.js";
 export type { LaunchOptions, Parallelism } from "./model/launch.js";
 export type { BridgeListener, ListenOptions } from "./model/listener.js";
-export type { Model } from "./model/model.js";
+export type { Model, SaveOptions } from "./model/model.js";
 export type { OpenedModel, OpenOptions } from "./model/openedModel.js";
 export type { LaunchedBridge, SpawnedBridge } from "./model/ownBridge.js";
 export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";

@@ -31,13 +31,14 @@ const TAKEN = ["ENOTEMPTY", "EEXIST", "ENOTDIR"];
  *
  * @throws PruneError TARGET_EXISTS or PATH_DENIED
  */
-export async function checkTarget(target: string, parent: string): Promise<void> {
+export async function checkTarget(target: string, parent?: string): Promise<void> {
   const absolute = resolve(target);
-  const [there, source] = await Promise.all([stat(absolute).catch(() => undefined), stat(parent)]);
-  await checkOutside(dirname(absolute), source, parent);
+  const there = await stat(absolute).catch(() => undefined);
+  const source = parent === undefined ? undefined : await stat(parent);
+  if (source && parent !== undefined) await checkOutside(dirname(absolute), source, parent);
   if (!there) return checkWritable(absolute);
   // Links and mounts make one folder of two names.
-  if (there.dev === source.dev && there.ino === source.ino) {
+  if (there.dev === source?.dev && there.ino === source.ino) {
     throw new PruneError("TARGET_EXISTS", `${absolute} is the parent checkpoint itself`, {
       hint: "name a new folder: the parent is never changed",
     });

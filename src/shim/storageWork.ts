@@ -1,4 +1,4 @@
-import type { Sliced, TorchDistSave } from "../gen/prunebridge/v1/work.js";
+import type { OutputShard, Sliced, TorchDistSave } from "../gen/prunebridge/v1/work.js";
 import type { RunOptions } from "../progress.js";
 import { asBigInt64, type Batch } from "../tensor.js";
 import type { ShimSession } from "./session.js";
@@ -32,7 +32,6 @@ export async function cutShards(
   options: RunOptions,
 ): Promise<Sliced> {
   const feed = indexSetFeed(indexSets);
-  const wireShards = shards.map(({ file, tensors }) => ({ file, metadata: { format: "pt" }, tensors: tensors.map(toWireSlice) }));
   const done = await session.run(
     {
       $case: "slice",
@@ -40,7 +39,7 @@ export async function cutShards(
         sourceDir,
         jobDir,
         feedId: feed.id,
-        shards: wireShards,
+        shards: toWireShards(shards),
         skipFlush: !flush,
         sha256,
         torchDist: torchDist && toWireSave(torchDist),
@@ -50,6 +49,11 @@ export async function cutShards(
     feed,
   );
   return resultOf(done, "sliced");
+}
+
+/** Shards of safetensors for the wire. */
+export function toWireShards(shards: ShardWork["shards"]): OutputShard[] {
+  return shards.map(({ file, tensors }) => ({ file, metadata: { format: "pt" }, tensors: tensors.map(toWireSlice) }));
 }
 
 function toWireSave({ folder, emptyObjects, common }: SaveBesides): TorchDistSave {

@@ -53,7 +53,7 @@ const FOREIGN = [
 ];
 
 const EMBEDDING = "embedding.word_embeddings.weight";
-const ZERO_CENTERED = "layernorm_zero_centered_gamma";
+export const ZERO_CENTERED = "layernorm_zero_centered_gamma";
 const OUTPUT_LAYER = "output_layer.weight";
 
 type Fields = Readonly<Record<string, unknown>>;
