@@ -24,7 +24,7 @@ export const Bridge = {
    * Launches a job for a checkpoint in Megatron-Core's layout, by torchrun on this machine: `bridge.attachedModel()` is its model. All ranks
    * end with the bridge, and with this process however that ends.
    *
-   * @throws PruneError BAD_OPTION, SHIM_START_FAILED, MISSING_DEPENDENCY or RANK_LOST
+   * @throws PruneError BAD_OPTION, SHIM_START_FAILED or MISSING_DEPENDENCY
    */
   launch(options: LaunchOptions): Promise<LaunchedBridge> {
     return LaunchedBridge.launch(options);

@@ -1,4 +1,5 @@
 import { rm, writeFile } from "node:fs/promises";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
@@ -62,7 +63,7 @@ export class JobProcess {
   /**
    * Starts the ranks, with rank 0 on a unix socket in a private folder, and waits until they are ready.
    *
-   * @throws PruneError SHIM_START_FAILED, MISSING_DEPENDENCY, RANK_LOST, or what rank 0 says went wrong
+   * @throws PruneError SHIM_START_FAILED, MISSING_DEPENDENCY, or what rank 0 says went wrong
    */
   static async start(command: JobCommand): Promise<JobProcess> {
     const folder = await makeSocketFolder();
@@ -72,10 +73,11 @@ export class JobProcess {
       await writeFile(tokenFile, endpoint.token.reveal(), { mode: 0o600 });
       const child = startJob(command, [...command.args, "--listen", endpoint.address, "--token-file", tokenFile]);
       try {
-        await awaitReadiness(child, child.readiness, command.timeouts?.launch ?? TIMEOUTS.launch);
+        const timeout = command.timeouts?.launch ?? TIMEOUTS.launch;
+        await awaitReadiness(child, child.readiness, timeout, () => lossOf(child, "SHIM_START_FAILED"));
       } catch (error) {
         await stopChild(child, TIMEOUTS.terminate);
-        throw child.failedRanks() ? deathOf(child, "before it was ready") : error;
+        throw error;
       }
       // Rank 0 has read it.
       await rm(tokenFile);
@@ -134,16 +136,17 @@ function readLines(stdout: Readable, log: LogTail): Pick<Job, "readiness" | "fai
   return { readiness, failedRanks: () => failed };
 }
 
-/** How a job ended: a rank that was killed tells more than those that failed for want of it. */
-function deathOf({ log, failedRanks }: Job, how: string): PruneError {
-  const failed = failedRanks() ?? [];
-  const first = failed.find(({ exit }) => exit < 0) ?? failed[0];
-  if (!first) return errorWithLog("SHIM_DIED", `the job ended unasked (${how})`, log, "look into what its ranks logged");
-  const ended = first.exit < 0 ? `was killed by signal ${-first.exit}` : `ended with exit code ${first.exit}`;
-  return errorWithLog(
-    "RANK_LOST",
-    `rank ${first.rank} ${ended}, and the job with it`,
-    log,
-    "look into what it logged; launch the job again",
+function deathOf(child: Job, how: string): PruneError {
+  return (
+    lossOf(child, "RANK_LOST") ?? errorWithLog("SHIM_DIED", `the job ended unasked (${how})`, child.log, "look into what its ranks logged")
   );
+}
+
+/** Which rank's end was the job's. One that was killed tells more than those that failed for want of it, and those that torchrun ended tell nothing. */
+function lossOf({ log, failedRanks }: Job, code: "SHIM_START_FAILED" | "RANK_LOST"): PruneError | undefined {
+  const failed = (failedRanks() ?? []).filter(({ exit }) => exit !== -constants.signals.SIGTERM);
+  const first = failed.find(({ exit }) => exit < 0) ?? failed[0];
+  if (!first) return undefined;
+  const ended = first.exit < 0 ? `was killed by signal ${-first.exit}` : `ended with exit code ${first.exit}`;
+  return errorWithLog(code, `rank ${first.rank} ${ended}, and the job with it`, log, "look into what it logged; launch the job again");
 }

@@ -16,14 +16,20 @@ const readiness = z.discriminatedUnion("event", [
  *
  * @param line - resolves with the line, if one comes
  * @param timeout - in milliseconds
+ * @param explain - says why the process ended first, where it knows
  * @throws PruneError SHIM_START_FAILED, MISSING_DEPENDENCY, or what the line says went wrong
  */
-export async function awaitReadiness(child: Child, line: Promise<string>, timeout: number): Promise<void> {
+export async function awaitReadiness(
+  child: Child,
+  line: Promise<string>,
+  timeout: number,
+  explain: () => PruneError | undefined = () => undefined,
+): Promise<void> {
   const patience = new AbortController();
   const found = await Promise.race([
     line,
     child.exited.then((how) => {
-      throw startError(child, `ended before the shim was ready (${how})`);
+      throw explain() ?? startError(child, `ended before the shim was ready (${how})`);
     }),
     sleep(timeout, undefined, { signal: patience.signal }).then(
       () => {

@@ -3,11 +3,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { type Batch, Bridge, readTokenFile, score } from "../../src/index.js";
+import { Bridge, score } from "../../src/index.js";
 import { failureOf } from "../fixtures/failures.js";
 import { TOKENS } from "../fixtures/listeners.js";
-import { GOLDENS } from "../fixtures/megatronFolders.js";
-import { Jobs } from "../fixtures/megatronJobs.js";
+import { endlessBatches, Jobs } from "../fixtures/megatronJobs.js";
 
 // That of the jobs, and what a busy machine adds to it.
 const BOUND_MS = 12_000 + 3_000;
@@ -24,16 +23,6 @@ afterAll(async () => {
   await rm(jobs.folder, { recursive: true, force: true });
 }, 60_000);
 
-/** Batches that end only with what reads them; something happens when a few are drawn. */
-async function* endless(onDrawn: () => void): AsyncGenerator<Batch, void, void> {
-  const [batch] = await readTokenFile(join(GOLDENS, "llama-gqa", "data.safetensors"), { batchSize: 2, samples: 2 });
-  if (!batch) throw new Error("no batch");
-  for (let drawn = 0; ; drawn++) {
-    if (drawn === 8) onDrawn();
-    yield batch;
-  }
-}
-
 describe("a job that loses a rank while it is scored", () => {
   it.each([
     ["killed", "SIGKILL", 3],
@@ -48,7 +37,7 @@ describe("a job that loses a rank while it is scored", () => {
       struck = performance.now();
       process.kill(pids[victim] ?? 0, signal);
     };
-    const { error } = await failureOf(score(model, model.parent, endless(strike)));
+    const { error } = await failureOf(score(model, model.parent, endlessBatches("llama-gqa", strike)));
     expect(performance.now() - struck).toBeLessThan(BOUND_MS);
     expect(error).toMatchObject({ code: "RANK_LOST", detail: expect.stringMatching(new RegExp(`rank ${victim}\\b`)) });
     for (const rank of [0, 1, 2, 3].filter((one) => one !== victim)) {

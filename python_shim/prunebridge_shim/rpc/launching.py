@@ -26,15 +26,21 @@ def launch(parent_pid: int, ranks: int, command: Sequence[str]) -> int:
     """
     end_with_parent(parent_pid, signal.SIGTERM)
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
 
     os.environ[RANKS_OF] = str(os.getpid())
     try:
-        run(parse_args(["--standalone", f"--nproc-per-node={ranks}", "-m", "prunebridge_shim", *command]))
+        return _run_ranks(["--standalone", f"--nproc-per-node={ranks}", "-m", "prunebridge_shim", *command])
     except SignalException:
-        # All ranks were asked to end, and did.
+        # It was asked to end, and has ended all ranks; that may also come while it deals with those that failed.
         return 0
+
+
+def _run_ranks(flags: Sequence[str]) -> int:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    try:
+        run(parse_args(flags))
     except ChildFailedError as error:
         failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
         tell_ranks_failed(os.dup(STDOUT), [(rank, failure.exitcode) for rank, failure in failures])
