@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
 import { isFile, requireWeights } from "./checkpoint/folder.js";
-import { checkShard, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
+import { checkShard, LIVE_PARENT, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { checkChunks } from "./checkpoint/megatron/checkChunks.js";
 import { hashPlan, PLAN_FILE, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
@@ -96,6 +96,8 @@ function checkManifest(
 /** The parent, or why it cannot be had: only one that the caller names has to be there, and to be the right one. */
 async function findParent({ parent }: Manifest, given: string | undefined): Promise<Parent | { unchecked: string }> {
   const path = given ?? parent.path;
+  const isOfJob = parent.path === LIVE_PARENT;
+  if (given === undefined && isOfJob) return { unchecked: "it was saved from the live weights of a job" };
   const found = await readWeightedParent(path).catch((error: unknown) => {
     if (given === undefined && error instanceof PruneError) return error;
     throw error;
@@ -104,7 +106,9 @@ async function findParent({ parent }: Manifest, given: string | undefined): Prom
   if (found.fingerprint === parent.fingerprint) return found;
   const detail = `${path} is not the parent that the child was cut from (${found.fingerprint}, not ${parent.fingerprint})`;
   if (given === undefined) return { unchecked: detail };
-  throw new PruneError("CHECKPOINT_MISMATCH", detail, { hint: `name the folder of the parent: it was at ${parent.path}` });
+  throw new PruneError("CHECKPOINT_MISMATCH", detail, {
+    hint: isOfJob ? "it was saved from the live weights of a job" : `name the folder of the parent: it was at ${parent.path}`,
+  });
 }
 
 async function checkShards(dir: string, { shards }: Manifest, options: RunOptions): Promise<number> {

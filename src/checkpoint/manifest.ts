@@ -9,6 +9,9 @@ import { openRegularFile } from "./regularFile.js";
 
 export const MANIFEST_FILE = "prune_manifest.json";
 
+/** Stands for the parent's folder in the manifest of a child that was saved from the live weights of a job. */
+export const LIVE_PARENT = "";
+
 const shard = z.strictObject({
   file: z.string().regex(/^[\w.-]+\.(safetensors|distcp)$/),
   bytes: z.number().int().nonnegative(),

@@ -1,4 +1,4 @@
-import type { Manifest } from "../checkpoint/manifest.js";
+import { LIVE_PARENT, type Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import { checkTarget } from "../checkpoint/staging.js";
 import { gatherFiles, makeChild } from "../childFolder.js";
@@ -99,7 +99,7 @@ export class AttachedModel extends Model {
       made: { indexSets, shards, save: undefined, torchDist: undefined },
       plan: child.plan,
       files: await gatherFiles(beside),
-      origin: { parent: { path: "the live weights of a job", fingerprint: this.parent.fingerprint ?? "" } },
+      origin: { parent: { path: LIVE_PARENT, fingerprint: this.parent.fingerprint ?? "" } },
       flush,
       resumes: false,
       cut: (jobDir) => saveModel(this.#session, this.#job.modelId, { jobDir, indexSets, shards, flush, sha256 }, options),
