@@ -1,4 +1,13 @@
-import { type Bridge, type Model, type Network, type Parent, PruneError, readWeightedParent, type SpawnOptions } from "../index.js";
+import {
+  type Bridge,
+  type Model,
+  type Network,
+  type Parent,
+  PruneError,
+  readRunnableParent,
+  readWeightedParent,
+  type SpawnOptions,
+} from "../index.js";
 import type { DeviceFlags, ShimFlags } from "./options.js";
 import { withBridge } from "./run.js";
 
@@ -20,7 +29,8 @@ export async function withModel<Inputs, T>(dir: string | undefined, flags: Model
   if (dir === undefined && flags.attach === undefined) {
     throw new PruneError("BAD_OPTION", "there is no model to work on", { hint: "name a checkpoint folder, or give the --attach of a job" });
   }
-  const parent = dir === undefined ? undefined : await readWeightedParent(dir);
+  const read = flags.attach === undefined ? readRunnableParent : readWeightedParent;
+  const parent = dir === undefined ? undefined : await read(dir);
   const early = parent && { inputs: await work.prepare(parent) };
   return withBridge(
     flags,

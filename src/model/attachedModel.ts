@@ -1,15 +1,18 @@
-import type { Manifest } from "../checkpoint/manifest.js";
+import { LIVE_PARENT, type Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
+import { checkTarget } from "../checkpoint/staging.js";
+import { gatherFiles, makeChild } from "../childFolder.js";
 import type { ForwardArgs } from "../data/args.js";
 import { PruneError } from "../errors.js";
 import type { Network, Parent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import type { Ask, Asks } from "../shim/feed.js";
+import { saveModel } from "../shim/modelWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
-import type { SliceOptions } from "../slice.js";
 import { type JobModel, readJobNetwork } from "./jobNetwork.js";
-import { Model } from "./model.js";
+import { layOutLiveChild } from "./liveChild.js";
+import { Model, type SaveOptions } from "./model.js";
 import type { ModelView } from "./view.js";
 
 /** What is known of a job's model that the job itself does not tell. */
@@ -81,9 +84,27 @@ export class AttachedModel extends Model {
   /** The job goes on with its model, and needs no word of it. */
   async close(): Promise<void> {}
 
-  protected async saveBy(_plan: PlanFile, _target: string, _options: SliceOptions): Promise<Manifest> {
-    throw new PruneError("BAD_OPTION", "a child cannot be saved from the weights of a job in this version", {
-      hint: "plan and slice the job's checkpoint by its scores",
+  /** Written by all ranks of the job together, each of which has its own share of the weights; the job is left as it was. */
+  protected async saveBy(plan: PlanFile, target: string, options: SaveOptions): Promise<Manifest> {
+    const { flush = true, sha256 = false, format = "safetensors" } = options;
+    if (format !== "safetensors") {
+      throw new PruneError("BAD_OPTION", `a child of live weights is written as safetensors, and not as ${format}`, {
+        hint: "have the job save its own checkpoint, and slice that",
+      });
+    }
+    const { files: beside, ...child } = await layOutLiveChild(this.#job, this.parent, plan, options);
+    await checkTarget(target);
+    const { indexSets, shards } = child;
+    return makeChild(target, {
+      made: { indexSets, shards, save: undefined, torchDist: undefined },
+      plan: child.plan,
+      files: await gatherFiles(beside),
+      origin: { parent: { path: LIVE_PARENT, fingerprint: this.parent.fingerprint ?? "" } },
+      flush,
+      resumes: false,
+      cut: (jobDir) => saveModel(this.#session, this.#job.modelId, { jobDir, indexSets, shards, flush, sha256 }, options),
+      // Another process that saves has weights of another moment.
+      findTheirs: async () => undefined,
     });
   }
 

@@ -1,9 +1,11 @@
+import { requireRunnable } from "../checkpoint/folder.js";
+import type { CutShards } from "../childFolder.js";
 import { PruneError } from "../errors.js";
-import { type Parent, readWeightedParent } from "../inspect.js";
+import { type Parent, readRunnableParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimInfo, ShimSession } from "../shim/session.js";
 import { cutShards } from "../shim/storageWork.js";
-import type { CutJob, CutShards, Cutter } from "../slice.js";
+import type { CutJob, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
 import { AttachedModel, type AttachedModelOptions } from "./attachedModel.js";
 import { OpenedModel, type OpenOptions } from "./openedModel.js";
@@ -35,7 +37,8 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
         hint: "use bridge.attachedModel(); or slice the checkpoint on storage, by a plan",
       });
     }
-    const parent = typeof checkpoint === "string" ? await readWeightedParent(checkpoint) : checkpoint;
+    const parent = typeof checkpoint === "string" ? await readRunnableParent(checkpoint) : checkpoint;
+    requireRunnable(parent.checkpoint);
     return new OpenedModel(this.#session, this, parent, options);
   }
 

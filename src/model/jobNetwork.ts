@@ -1,5 +1,5 @@
 import { parseConfig } from "../checkpoint/json.js";
-import { refuseForeign } from "../checkpoint/megatron/modelConfig.js";
+import { refuseForeign, ZERO_CENTERED } from "../checkpoint/megatron/modelConfig.js";
 import { PruneError } from "../errors.js";
 import { hashOf } from "../hash.js";
 import { type Network, type Parent, readParent } from "../inspect.js";
@@ -38,6 +38,30 @@ function fingerprintOf({ configJson, dtype, parameters, steps }: JobModel, bootI
 
 async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Promise<string | undefined> {
   const parent = typeof checkpoint === "string" ? await readParent(checkpoint) : checkpoint;
+  checkSizes(parent, job);
+  return parent.fingerprint;
+}
+
+/**
+ * Reads a checkpoint folder of the same network as a job's, for its config and files.
+ *
+ * @throws PruneError BAD_OPTION where it is of another network; as {@link readParent} does
+ */
+export async function readLike(path: string, job: Network): Promise<Parent> {
+  const parent = await readParent(path);
+  checkSizes(parent, job.architecture);
+  const { table, flags } = parent.architecture;
+  if (!table.layouts.some(({ name }) => name === "megatron")) {
+    throw new PruneError("BAD_OPTION", `${parent.checkpoint.dir} is ${table.family}, of which no layout of Megatron's is known`, {
+      hint: "save the child in Megatron's layout, without `like`",
+    });
+  }
+  // How the job holds the weights of its norms, the job alone knows.
+  const zero_centered_norms = job.checkpoint.config[ZERO_CENTERED] === true;
+  return { ...parent, architecture: { ...parent.architecture, flags: { ...flags, zero_centered_norms } } };
+}
+
+function checkSizes(parent: Parent, job: Architecture): void {
   const [theirs, ours] = [sizesOf(parent.architecture), sizesOf(job)];
   for (const [name, size] of Object.entries(theirs)) {
     const other = ours[name];
@@ -46,7 +70,6 @@ async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Pr
       hint: "name the checkpoint that the job was loaded from, or leave it out",
     });
   }
-  return parent.fingerprint;
 }
 
 /** What both have under the same names. A job may count the padding of its vocabulary as part of it. */

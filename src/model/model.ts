@@ -10,6 +10,16 @@ import type { SliceOptions } from "../slice.js";
 import { Runner } from "./runner.js";
 import type { ModelView } from "./view.js";
 
+/** How a pruned model is written. */
+export interface SaveOptions extends SliceOptions {
+  /**
+   * Of the model of a job: a checkpoint folder of the same network, whose config the child gets with its own sizes, and whose tokenizer and
+   * other files. Its layout is then Hugging Face's where no other is asked for; without, it is Megatron's, as the config is that a job tells.
+   * Default: none.
+   */
+  readonly like?: string;
+}
+
 /** A model that a shim can run, measure and cut, whether the shim opened it or is a guest of its job. After pruning it is the pruned model. */
 export abstract class Model extends Runner implements Collector, Tokenizer, AsyncDisposable {
   #plan: PlanFile | undefined;
@@ -75,7 +85,7 @@ export abstract class Model extends Runner implements Collector, Tokenizer, Asyn
    * @param target - a folder that does not exist or is empty
    * @throws PruneError BAD_PLAN where the model was not pruned, TARGET_EXISTS before any work
    */
-  async save(target: string, options: SliceOptions = {}): Promise<Manifest> {
+  async save(target: string, options: SaveOptions = {}): Promise<Manifest> {
     if (this.#plan) return this.saveBy(this.#plan, target, options);
     throw new PruneError("BAD_PLAN", "the model was not pruned: there is nothing to save", { hint: "call prune() first" });
   }
@@ -88,5 +98,5 @@ export abstract class Model extends Runner implements Collector, Tokenizer, Asyn
   }
 
   /** Writes the model as a plan makes it. */
-  protected abstract saveBy(plan: PlanFile, target: string, options: SliceOptions): Promise<Manifest>;
+  protected abstract saveBy(plan: PlanFile, target: string, options: SaveOptions): Promise<Manifest>;
 }

@@ -7,9 +7,9 @@ import type { RunOptions } from "../progress.js";
 import { closeModel, cutModel, openModel, openSubnet } from "../shim/modelWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
-import { type Cutter, type SliceOptions, slice } from "../slice.js";
+import { type Cutter, slice } from "../slice.js";
 import { liveCut } from "./liveCut.js";
-import { Model } from "./model.js";
+import { Model, type SaveOptions } from "./model.js";
 import { refuseQuantized } from "./refuseQuantized.js";
 
 import { ModelView } from "./view.js";
@@ -93,7 +93,12 @@ export class OpenedModel extends Model {
   }
 
   /** Cut from the parent's files: the weights need not be loaded. */
-  protected async saveBy(plan: PlanFile, target: string, options: SliceOptions): Promise<Manifest> {
+  protected async saveBy(plan: PlanFile, target: string, { like, ...options }: SaveOptions): Promise<Manifest> {
+    if (like !== undefined) {
+      throw new PruneError("BAD_OPTION", "a child that is cut from a checkpoint gets its files, and none of another folder", {
+        hint: "leave `like` out",
+      });
+    }
     return slice(this.#cutter, this.parent, plan, target, options);
   }
 
