@@ -238,6 +238,7 @@ def enter(job: LeadingRank | FollowingRank, entrance: Entrance, wait_s: float) -
     except ShimError as error:
         job.abandon(error)
         raise
+    job.rest()
     if isinstance(job, LeadingRank):
         assert reception is not None
         log.info("the job is reached at %s", reception.address)

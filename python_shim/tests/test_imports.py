@@ -21,6 +21,7 @@ ALLOWED = {
     "rpc": {"rpc", "gen", "cluster", "models", "collect", "subnet", "slicing", "entry_points"},
     "guest": {"rpc", "cluster"},
     "hosting": {"hosting", "guest", "rpc", "cluster", "slicing"},
+    "callbacks": {"guest"},
     "__main__": {"rpc", "entry_points", "hosting"},
     "": {"guest"},
 }
@@ -35,6 +36,7 @@ FOREIGN = {
     "tensors": {"numpy"},
     "rpc": {"grpc", "google", "torch"},
     "guest": {"torch"},
+    "callbacks": {"lightning", "megatron"},
     "hosting": {"numpy", "torch", "megatron", "yaml", "safetensors"},
     "__main__": {"safetensors"},
     "": set(),

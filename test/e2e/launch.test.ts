@@ -1,5 +1,5 @@
 // Jobs that are launched for a checkpoint: their scores are the checkpoint's, and they end with what started them.
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
@@ -15,7 +15,6 @@ import {
   slice,
   verify,
 } from "../../src/index.js";
-import { temporaryFolder } from "../fixtures/checkpoints.js";
 import { isAlive } from "../fixtures/failures.js";
 import { GOLDENS } from "../fixtures/megatronFolders.js";
 import { ON_CPU, writeMegatronCheckpoint } from "../fixtures/megatronJobs.js";

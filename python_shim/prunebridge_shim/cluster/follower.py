@@ -38,7 +38,7 @@ class Follower(Ranks):
                 self._report(task.error)
             self._board.write(done=self._number)
             more = task.error is not None or task.result()
-        self._board.watch_at_rest()
+        self.rest()
         self._is_whole = True
 
     def _next_command(self) -> str:

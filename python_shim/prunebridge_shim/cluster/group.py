@@ -50,6 +50,10 @@ class Ranks:
             raise
         return bool(signal.item())
 
+    def rest(self) -> None:
+        """Says that nothing is asked for a while."""
+        self._board.watch_at_rest()
+
     def agree(self, error: ShimError | None) -> None:
         """Raises what went wrong on the first rank where something did, on all ranks."""
         self._exchange.agree(error)

@@ -95,6 +95,10 @@ class LeadingRank:
         """Raises what went wrong on any rank on all of them, each of which calls this."""
         self._leader.agree(error)
 
+    def rest(self) -> None:
+        """Says that nothing is asked for a while."""
+        self._leader.rest()
+
     def call_together(self, wait_s: float) -> None:
         """Waits for all followers to follow; raises RANK_LOST with those that do not in time."""
         self._leader.call_together(wait_s)
@@ -102,7 +106,7 @@ class LeadingRank:
     def send_back(self) -> None:
         """Has all followers return to the job until they follow again; raises RANK_LOST where one is."""
         self._leader.run({"kind": RETURN}, lambda: None)
-        self._leader.rest()
+        self.rest()
 
     def leave(self) -> None:
         """Has all followers return to the job for good; raises RANK_LOST where one is."""
@@ -148,6 +152,10 @@ class FollowingRank:
     def signal(self, value: bool) -> bool:
         """Gives what the leader says; raises RANK_LOST."""
         return self._follower.signal(value)
+
+    def rest(self) -> None:
+        """Says that nothing is asked for a while."""
+        self._follower.rest()
 
     def agree(self, error: ShimError | None) -> None:
         """Raises what went wrong on any rank on all of them, each of which calls this."""

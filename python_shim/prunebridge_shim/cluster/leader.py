@@ -49,10 +49,6 @@ class Leader(Ranks):
             self._give_up(error)
             raise
 
-    def rest(self) -> None:
-        """Says that nothing is asked for a while."""
-        self._board.watch_at_rest()
-
     def abandon(self, error: BaseException) -> None:
         """Says that nothing will be run any more, and leaves."""
         if self._over is None:

@@ -91,7 +91,7 @@ def run(options: Hosting) -> int:
 def _open(options: Hosting) -> Guest:
     end_with_launcher()
     device = _device(options.device)
-    _check_megatron()
+    _check_megatron(device)
     _start_job(options.sizes, device)
     exchange = Exchange()
     model, failure = None, None
@@ -105,16 +105,26 @@ def _open(options: Hosting) -> Guest:
     return enter(join(model, options.deadline_s, options.wait_s), options.entrance, options.wait_s)
 
 
-def _check_megatron() -> None:
+def _check_megatron(device: torch.device) -> None:
     try:
-        import megatron.core  # noqa: F401
         import yaml  # noqa: F401
+        from megatron.core.transformer.utils import get_default_causal_mask
     except ImportError as error:
         raise ShimError(
             Reason.MISSING_DEPENDENCY,
             f"this interpreter cannot import {error.name}",
             "pip install megatron-core pyyaml, or name another interpreter with PRUNEBRIDGE_PYTHON",
         ) from error
+
+    if device.type == "cpu":
+        try:
+            get_default_causal_mask(1)
+        except (AssertionError, RuntimeError) as error:
+            raise ShimError(
+                Reason.MISSING_DEPENDENCY,
+                "this megatron-core makes tensors of its own on CUDA devices, and there is none",
+                "start the job where GPUs are; on a CPU, score the model as a Hugging Face checkpoint",
+            ) from error
 
 
 def _device(name: str) -> torch.device:
@@ -145,4 +155,5 @@ def _start_job(sizes: Sizes, device: torch.device) -> None:
         expert_model_parallel_size=sizes.expert,
         expert_tensor_parallel_size=sizes.expert_tensor,
     )
-    model_parallel_cuda_manual_seed(0)
+    # The generators of training, which dropout needs, are of no use here.
+    model_parallel_cuda_manual_seed(0, inference_rng_tracker=True)

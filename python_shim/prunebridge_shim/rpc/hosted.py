@@ -72,7 +72,7 @@ class HostedModel:
                 "a guest calls no Python functions: batches have to reach all ranks of the job alike",
                 "send the batches from the client",
             )
-        if (lost := self._job.lost) is not None:
+        if kind != "close_model" and (lost := self._job.lost) is not None:
             raise lost
 
     def devices(self) -> Sequence[session_pb2.Device]:

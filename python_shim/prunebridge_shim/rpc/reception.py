@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,7 @@ class Reception:
         self._server = self._open(entrance)
         self.stopped = threading.Event()
         self._closed = threading.Event()
+        self._probe = ThreadPoolExecutor(1, "prunebridge-probe")
         threading.Thread(target=self._watch, name="prunebridge-watch", daemon=True).start()
 
     @property
@@ -104,6 +106,7 @@ class Reception:
         if error is not None:
             self._server.registry.fail_waiting(MODELS, error)
         self._server.stop()
+        self._probe.shutdown()
         while self._undo:
             self._undo.pop()()
 
@@ -147,5 +150,13 @@ class Reception:
                 self._server.registry.fail_waiting(MODELS, lost)
             if self.stopped.is_set():
                 self._server.registry.cancel_all()
-            if not threading.main_thread().is_alive():
+            if self._job_ends():
                 self.close()
+
+    def _job_ends(self) -> bool:
+        """Whether the interpreter shuts down: it waits for calls of clients, and refuses executors all new work."""
+        try:
+            self._probe.submit(int)
+        except RuntimeError:
+            return True
+        return False

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from test_layouts import as_golden
 
 from prunebridge_shim.gen.prunebridge.v1 import session_pb2, work_pb2
+from prunebridge_shim.rpc.health import NOT_SERVING, Request, Response
 from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.run import slice_shards
 
@@ -127,6 +128,15 @@ def client_of(served, authority):
 
 def handshake(client):
     return client.session.Handshake(session_pb2.HandshakeRequest(protocol_min=1, protocol_max=1), timeout=60)
+
+
+def health(client):
+    check = client.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=Request.SerializeToString,
+        response_deserializer=Response.FromString,
+    )
+    return check(Request(), timeout=20).status
 
 
 def model_of(client):
@@ -352,6 +362,9 @@ def lost(tmp_path_factory):
         valve.let(400)
         failed = client.watch(operation)[-1].failed
         told[name] = (reason_of(failed), failed.message, time.time() - began)
+        if name == "idle":
+            told["health"] = health(client)
+            told["asked again"] = refusal(lambda: client.start(collect=collect(client, parent, feed_id="g")))[0]
 
     with running(folder, LOST) as jobs:
         numbers = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP, "idle": signal.SIGKILL}
@@ -370,6 +383,11 @@ def test_clients_are_told_of_a_lost_rank(name, lost):
     reason, message, after_s = told[name]
     assert (reason, message[:14]) == ("RANK_LOST", "rank 1 is lost")
     assert after_s < 12
+
+
+def test_a_job_with_a_lost_rank_is_not_healthy(lost):
+    _folder, told, _exits, log = lost
+    assert (told["health"], told["asked again"]) == (NOT_SERVING, "RANK_LOST"), log
 
 
 @pytest.mark.parametrize("name", ["killed", "stopped"])

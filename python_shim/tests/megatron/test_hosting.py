@@ -232,6 +232,18 @@ def test_the_command_says_why_it_does_not_start(saved, tmp_path):
     command.process.communicate()
 
 
+@pytest.mark.parametrize("lacking", ["megatron", "a GPU"])
+def test_the_command_says_what_it_lacks(lacking, saved, tmp_path):
+    hide = "import sys; sys.modules['megatron'] = None; " if lacking == "megatron" else ""
+    code = f"{hide}import runpy; runpy.run_module('prunebridge_shim', run_name='__main__')"
+    flags = ["--checkpoint", saved / "llama", "--listen", "127.0.0.1:0"]
+    command = Command(tmp_path, 1, *flags, launcher=("-c", code))
+    assert command.process.wait(60) == 1
+    assert (command.ready["event"], command.ready["reason"]) == ("failed", "MISSING_DEPENDENCY"), command.ready
+    assert ("pip install megatron-core" in command.ready["hint"]) == (lacking == "megatron")
+    command.process.communicate()
+
+
 def children_of(pid):
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in found]
