@@ -25,7 +25,7 @@ def in_small_blocks():
 
 
 def job_of(folder, case, apart=False, **options):
-    shards, sets = child_of(GOLDEN / case["parent"] / PARENT, apart)
+    shards, sets = child_of(GOLDEN / case["parent"] / PARENT, apart, case.get("tied", False))
     return SaveJob(folder, shards, sets, flush=False, **options)
 
 

@@ -52,7 +52,7 @@ def start(case):
     """Sets the job of a case up; gives its model."""
     ps.initialize_model_parallel(**{SIZES[key]: case[key] for key in SIZES if key in case})
     model_parallel_cuda_manual_seed(1)
-    return build(case["parent"], case.get("spec", {}), **case.get("config", {}))
+    return build(case["parent"], case.get("spec", {}), case.get("tied", False), **case.get("config", {}))
 
 
 def measure(folder, case):
