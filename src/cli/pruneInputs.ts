@@ -4,6 +4,7 @@ import {
   batchesOf,
   type CalibrationData,
   checkWritable,
+  type LayoutName,
   type Model,
   type Network,
   negativeLoss,
@@ -50,6 +51,8 @@ export interface PruneFlags extends ModelFlags, BoundFlags, SpaceFlags, JudgeFla
   readonly seqLength?: number;
   readonly samples: number;
   readonly batchSize: number;
+  readonly layout?: LayoutName;
+  readonly like?: string;
 }
 
 /** What a run is to do, checked as far as it can be before a shim is started. */

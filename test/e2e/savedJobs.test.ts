@@ -1,5 +1,5 @@
 // Children that jobs of Megatron-Core save from their live weights, all ranks together.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
@@ -11,6 +11,7 @@ import {
   plan,
   readScoreFile,
   readWeightedParent,
+  type SaveOptions,
   slice,
   verify,
 } from "../../src/index.js";
@@ -90,5 +91,37 @@ describe.each(Object.keys(CASES))("the child of the %s job", (name) => {
     const probe: Batch = { input_ids: await readTensor(join(golden, "data.safetensors"), "probe_input_ids") };
     const expected = asFloat32(await readTensor(join(golden, "expected_logits.safetensors"), "all"));
     expect(largestDifference(asFloat32(await child.forward(probe)), expected)).toBeLessThanOrEqual(1e-4);
+  });
+});
+
+describe("saving from a job refuses, and leaves nothing,", () => {
+  const hf = (parent: string): string => join(GOLDENS, parent, "parent.hf");
+  it.each<[string, SaveOptions, string, RegExp]>([
+    ["a family's layout without its config", { layout: "huggingface" }, "BAD_OPTION", /is Megatron's/],
+    ["the config of another network", { like: hf("mixtral-small") }, "BAD_OPTION", /the job's model has \w+ \d+, and/],
+    ["a layout that the family lacks", { like: hf("llama-gqa"), layout: "huggingface_packed" }, "BAD_OPTION", /no layout/],
+    ["to write as Megatron saves", { format: "torch_dist" }, "BAD_OPTION", /written as safetensors/],
+  ])("%s", async (_what, options, code, why) => {
+    const { model } = await pruned("llama");
+    const saving = model.save(join(jobs.folder, "refused"), options);
+    await expect(saving).rejects.toMatchObject({ code, detail: expect.stringMatching(why) });
+    expect((await readdir(jobs.folder)).filter((name) => name.includes("refused"))).toEqual([]);
+  });
+
+  it("targets that hold something, or lie outside of the job's roots", async () => {
+    const { model } = await pruned("llama");
+    await expect(model.save(jobs.folder)).rejects.toMatchObject({ code: "TARGET_EXISTS" });
+    const outside = await mkdtemp(join(tmpdir(), "prunebridge-test-"));
+    await expect(model.save(join(outside, "child"))).rejects.toMatchObject({ code: "PATH_DENIED" });
+    expect(await readdir(outside)).toEqual([]);
+    await rm(outside, { recursive: true });
+  });
+
+  it("what was not pruned; and no checkpoint's child gets files of another", async () => {
+    await expect((await attach("llama")).save(join(jobs.folder, "refused"))).rejects.toMatchObject({ code: "BAD_PLAN" });
+    await using opened = await spawned.open(hf("llama-gqa"));
+    opened.prune(plan(opened.parent, { num_layers: 3 }, "position"));
+    const saving = opened.save(join(jobs.folder, "refused"), { like: hf("llama-gqa") });
+    await expect(saving).rejects.toMatchObject({ code: "BAD_OPTION", detail: expect.stringMatching(/gets its files/) });
   });
 });

@@ -14,14 +14,15 @@ from prunebridge_shim.slicing.request import OutputShard, TensorPart, TensorSlic
 PARENT = "parent.mcore.safetensors"
 
 
-def child_of(parent, apart=False):
+def child_of(parent, apart=False, tied=False):
     """Shards and index sets of a child that lacks a layer and some channels, heads, groups and experts of the rest.
 
     Args:
         parent: The parent's file, which lies in a folder of its case's name.
         apart: Whether what Megatron-Core joins is taken apart, as Hugging Face has it.
+        tied: Whether the output layer is the embedding.
     """
-    return _Maker(parent, apart).make()
+    return _Maker(parent, apart).make(tied)
 
 
 def as_checkpointed(shards):
@@ -53,13 +54,13 @@ class _Maker:
         self.random = np.random.default_rng(self.case["seed"])
         self.sets = {"hidden": self.choose(self.case["hidden_size"])}
 
-    def make(self):
+    def make(self, tied):
         layers = [layer for layer in range(self.case["num_layers"]) if layer != 1]
         tensors = [
             self.cut("embedding.word_embeddings.weight", "", "hidden"),
             *(tensor for number, layer in enumerate(layers) for tensor in self.layer(layer, number)),
             *self.norm("decoder.final_layernorm", "decoder.final_layernorm"),
-            self.cut("output_layer.weight", "", "hidden"),
+            *(() if tied else (self.cut("output_layer.weight", "", "hidden"),)),
         ]
         middle = len(tensors) // 2
         shards = [

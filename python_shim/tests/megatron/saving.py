@@ -12,6 +12,7 @@ from points import cancel_after, no_tick
 
 from prunebridge_shim.cluster import save_bands, save_plan
 from prunebridge_shim.cluster.save_plan import SaveJob
+from prunebridge_shim.slicing.leftovers import PREFIX
 
 SIZES = {save_bands: {"BLOCK_BYTES": 3000, "SHARED_BYTES": 2000}, save_plan: {"ROUND_BYTES": 5000}}
 """Module constants that make small children take every path."""
@@ -24,7 +25,7 @@ def in_small_blocks():
 
 
 def job_of(folder, case, apart=False, **options):
-    shards, sets = child_of(GOLDEN / case["parent"] / PARENT, apart)
+    shards, sets = child_of(GOLDEN / case["parent"] / PARENT, apart, case.get("tied", False))
     return SaveJob(folder, shards, sets, flush=False, **options)
 
 
@@ -35,6 +36,13 @@ def limited_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def left_by_a_killed_save(folder):
+    """What lies in a job's folder whose first rank was killed."""
+    (folder / "child").mkdir(parents=True)
+    (folder / "child" / "model-00003-of-00003.safetensors").write_bytes(b"half of it")
+    (folder / "job.json").write_bytes(PREFIX + b'save 1234"}')
 
 
 def vain_saves(own, case):

@@ -27,7 +27,7 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from parents import build, calibration_of
 from points import feed_of, no_tick, points_of, vain_requests
 from safetensors.torch import load_file
-from saving import in_small_blocks, job_of, limited_files, vain_saves
+from saving import in_small_blocks, job_of, left_by_a_killed_save, limited_files, vain_saves
 
 from prunebridge_shim.cluster.facts import describe
 from prunebridge_shim.cluster.job import join
@@ -52,7 +52,7 @@ def start(case):
     """Sets the job of a case up; gives its model."""
     ps.initialize_model_parallel(**{SIZES[key]: case[key] for key in SIZES if key in case})
     model_parallel_cuda_manual_seed(1)
-    return build(case["parent"], case.get("spec", {}), **case.get("config", {}))
+    return build(case["parent"], case.get("spec", {}), case.get("tied", False), **case.get("config", {}))
 
 
 def measure(folder, case):
@@ -202,6 +202,7 @@ def save_in_vain(folder, case):
             errors[name]["left"] = [path.name for path in own.iterdir()]
         (folder / f"{case['id']}.json").write_text(json.dumps(errors))
         if not case["limited"]:
+            left_by_a_killed_save(own / "good")
             rank.save_model(job_of(own / "good", case), no_tick)
         rank.leave()
     ps.destroy_model_parallel()

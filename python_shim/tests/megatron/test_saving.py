@@ -24,6 +24,7 @@ TWO = dict(
     [
         case("tp2", LLAMA, tp=2, config=SP),
         case("pp2-virtual", LLAMA, pp=2, vpp=2),
+        case("pp2-tied", LLAMA, pp=2, tied=True),
         case(
             "pp2-uneven",
             NEMOTRON,
@@ -64,22 +65,24 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory):
-    """Children that are cut from the parents' files, by parent and layout."""
-    folder = tmp_path_factory.mktemp("cut")
-    for parent in (LLAMA, NEMOTRON, MIXTRAL):
-        for apart in (False, True):
-            shards, sets = child_of(GOLDEN / parent / PARENT, apart)
-            slice_shards(
-                SliceJob(GOLDEN / parent, folder / f"{parent}.{apart}", shards, sets, flush=False), lambda *_: None
-            )
-    return folder
+    """Cuts the child of a case from the parent's file; gives its folder."""
+    folder, cut = tmp_path_factory.mktemp("cut"), {}
+
+    def cut_child(parent, apart=False, tied=False):
+        if (parent, apart, tied) not in cut:
+            cut[parent, apart, tied] = target = folder / str(len(cut))
+            shards, sets = child_of(GOLDEN / parent / PARENT, apart, tied)
+            slice_shards(SliceJob(GOLDEN / parent, target, shards, sets, flush=False), lambda *_: None)
+        return cut[parent, apart, tied] / "child"
+
+    return cut_child
 
 
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_the_child_of_the_file(name, apart, saved, cut):
     told = read(saved, name)[str(apart)]
-    expected = sorted((cut / f"{CASES[name]['parent']}.{apart}" / "child").iterdir())
+    expected = sorted(cut(CASES[name]["parent"], apart, CASES[name].get("tied", False)).iterdir())
     assert [file for file, *_ in told] == [path.name for path in expected]
     for (file, size, crc32, sha256), path in zip(told, expected, strict=True):
         data = (saved / f"{name}.{apart}" / "child" / file).read_bytes()
@@ -126,5 +129,5 @@ def test_a_rank_that_cannot_write_is_named(vain):
 
 
 def test_ranks_save_as_if_nothing_had_been(vain, cut):
-    expected = {path.name: path.read_bytes() for path in (cut / f"{LLAMA}.False" / "child").iterdir()}
+    expected = {path.name: path.read_bytes() for path in cut(LLAMA).iterdir()}
     assert {path.name: path.read_bytes() for path in (vain / "vain.0" / "good" / "child").iterdir()} == expected

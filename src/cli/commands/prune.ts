@@ -1,5 +1,5 @@
-import type { Command } from "commander";
-import { checkTarget, checkWritable, formatCandidates, formatOutline, formatSpace, prune, type RunOptions } from "../../index.js";
+import { type Command, Option } from "commander";
+import { checkTarget, formatCandidates, formatOutline, formatSpace, LAYOUT_NAMES, prune, type RunOptions } from "../../index.js";
 import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags, withTokenizerFlag } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
 import { type Output, runCommand } from "../run.js";
@@ -24,7 +24,12 @@ export function pruneCommand(): Command {
     .option("--checkpoint <dir>", "keep what is found in this folder, and go on with what is there")
     .option("--metric-seq-length <tokens>", "tokens of a sequence, for memory and flops (default: 4096)", positiveInteger)
     .option("--metric-batch-size <n>", "sequences of a batch, for memory and flops (default: 1)", positiveInteger)
-    .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron");
+    .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron")
+    .addOption(new Option("--layout <name>", "lay the child out so, and not as its parent is").choices(LAYOUT_NAMES))
+    .option(
+      "--like <dir>",
+      "attached to a job: give the child the config, tokenizer and other files of this checkpoint of the same network",
+    );
   return withShimFlags(withTokenizerFlag(withDeviceFlags(withBatchFlags(withSpaceFlags(withBoundFlags(made)))))).action(
     (dir: string | undefined, flags: PruneFlags) => runCommand(flags, (options) => pruneCheckpoint(dir, flags, options)),
   );
@@ -35,7 +40,7 @@ async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, optio
   return withModel(dir, flags, {
     prepare: async (network) => {
       const inputs = await checkInputs(network, flags);
-      await ("dir" in network.checkpoint ? checkTarget(flags.out, network.checkpoint.dir) : checkWritable(flags.out));
+      await checkTarget(flags.out, "dir" in network.checkpoint ? network.checkpoint.dir : undefined);
       say(inputs.target.kind === "sizes" ? formatOutline(inputs.target.outline) : formatSpace(inputs.target.found));
       return inputs;
     },
@@ -45,7 +50,8 @@ async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, optio
       const { subnet, stateDict } = await prune(model, [[flags.mode, inputs.modeOptions]], inputs.constraints, null, config);
       if (stateDict.search) say(formatCandidates({ ...stateDict.search, candidates: [] }, stateDict.search.candidates));
       if (inputs.target.kind === "bounds") say(formatOutline(stateDict.plan));
-      const manifest = await subnet.save(flags.out, options);
+      const { layout, like } = flags;
+      const manifest = await subnet.save(flags.out, { ...options, ...(layout && { layout }), ...(like !== undefined && { like }) });
       const { child, warnings } = stateDict.plan;
       return {
         json: { out: flags.out, ...manifest, hyperparameters: child.hyperparameters, warnings, best: stateDict.best },
