@@ -59,6 +59,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_hosting_flags(megatron)
     _add_entrance_flags(megatron)
     megatron.set_defaults(run=_megatron)
+    launch = commands.add_parser(
+        "launch",
+        help="start the ranks of a job on this machine, for the process that started this one",
+        description="Start the ranks of a job on this machine by torchrun, for the process that started this one.",
+    )
+    launch.add_argument("--parent-pid", type=int, required=True, help="process to end with")
+    launch.add_argument("--nproc-per-node", type=int, required=True, help="how many ranks")
+    launch.add_argument("command", nargs=argparse.REMAINDER, help="the command that each rank runs, and its flags")
+    launch.set_defaults(run=_launch, log_level="INFO")
     return parser
 
 
@@ -172,6 +181,16 @@ def _tls_files(args: argparse.Namespace) -> "TlsFiles | None":
     from prunebridge_shim.rpc.tls import TlsFiles
 
     return None if args.tls_cert is None else TlsFiles(args.tls_cert, args.tls_key, args.tls_client_ca)
+
+
+def _launch(_parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from prunebridge_shim.rpc.launching import launch
+
+    try:
+        return launch(args.parent_pid, args.nproc_per_node, args.command)
+    except ImportError as error:
+        tell_failed(os.dup(sys.stdout.fileno()), missing_dependency(error))
+        return 1
 
 
 def missing_dependency(error: ImportError) -> ShimError:

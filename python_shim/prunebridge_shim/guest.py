@@ -125,6 +125,7 @@ class _LeadingGuest(Guest):
         self._wait_s = wait_s
 
     def _step(self) -> None:
+        self._reception.pass_step()
         waiting = self._reception.waiting
         if not self._job.signal(waiting > 0):
             return

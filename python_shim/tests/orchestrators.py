@@ -3,8 +3,7 @@
 import json
 import socket
 import threading
-
-from prunebridge_shim.rpc.dialing import carry
+from contextlib import suppress
 
 
 class Orchestrator:
@@ -46,3 +45,20 @@ class Orchestrator:
     def _serve(self, connection, inside):
         with inside, inside.accept()[0] as client, connection:
             carry(client, connection)
+
+
+def carry(one, other):
+    """Carries bytes both ways until either end hangs up."""
+    back = threading.Thread(target=pump, args=(other, one), daemon=True)
+    back.start()
+    pump(one, other)
+    back.join()
+
+
+def pump(source, sink):
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+    for each in (source, sink):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

@@ -18,10 +18,14 @@ from prunebridge_shim.cluster.leader import Leader
 from prunebridge_shim.cluster.loss import evaluate_loss
 from prunebridge_shim.cluster.rank import Rank, find_rank
 from prunebridge_shim.cluster.roll_call import await_all_ranks
+from prunebridge_shim.cluster.save_folder import saving_into
+from prunebridge_shim.cluster.save_plan import SaveJob
+from prunebridge_shim.cluster.saving import save_model
 from prunebridge_shim.cluster.task import Task
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import Collected
 from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.run import Outcome
 from prunebridge_shim.tensors import Ask, Tick
 
 DEADLINE_S = 60.0
@@ -61,6 +65,17 @@ class LeadingRank:
             ShimError: RANK_LOST as above; as `loss.evaluate_loss`.
         """
         return self._leader.run({"kind": "evaluate_loss"}, lambda: evaluate_loss(self._rank, feed, tick))
+
+    def save_model(self, job: SaveJob, tick: Tick) -> Outcome:
+        """Saves a child from the live weights into the folder `child` of a job's own; gives its shards.
+
+        Nothing of that folder is left where it fails.
+
+        Raises:
+            ShimError: RANK_LOST as above; as `saving.save_model`.
+        """
+        with saving_into(job, tick) as folder:
+            return self._leader.run({"kind": "save_model"}, lambda: save_model(self._rank, job, folder, tick))
 
     @property
     def over(self) -> ShimError | None:
@@ -115,6 +130,7 @@ class FollowingRank:
         self._kinds: Mapping[str, Callable[[Words], Any]] = {
             "collect": self._collect,
             "evaluate_loss": self._evaluate_loss,
+            "save_model": self._save_model,
         }
 
     def follow(self) -> None:
@@ -162,6 +178,9 @@ class FollowingRank:
 
     def _evaluate_loss(self, _words: Words) -> None:
         evaluate_loss(self._rank, (), _no_tick)
+
+    def _save_model(self, _words: Words) -> None:
+        save_model(self._rank, None, None, _no_tick)
 
 
 def join(

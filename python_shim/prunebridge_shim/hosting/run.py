@@ -18,6 +18,7 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.guest import Guest, enter
 from prunebridge_shim.hosting.model import Wanted, load_model
 from prunebridge_shim.hosting.sizes import Sizes
+from prunebridge_shim.rpc.launching import end_with_launcher
 from prunebridge_shim.rpc.options import PROTOCOL_VERSIONS
 from prunebridge_shim.rpc.readiness import tell_failed, tell_ready
 from prunebridge_shim.rpc.reception import Entrance
@@ -88,6 +89,7 @@ def run(options: Hosting) -> int:
 
 
 def _open(options: Hosting) -> Guest:
+    end_with_launcher()
     device = _device(options.device)
     _check_megatron(device)
     _start_job(options.sizes, device)

@@ -1,5 +1,6 @@
 """Reads boxes of a checkpoint's tensors by the keys that Megatron-Core shards them under; runs nothing of it."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -11,6 +12,8 @@ import torch
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.hosting.folder import read_json
+from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.torch_dist import TorchDistFolder
 from prunebridge_shim.slicing.torch_dist_metadata import METADATA_FILE
 from prunebridge_shim.slicing.torch_dist_names import TORCH_DTYPES
@@ -25,7 +28,6 @@ NORMS = {
 }
 """How norms are called where they are not one with the projection behind them."""
 
-PIECE_BYTES = 32 << 20
 DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, spelled.removeprefix("torch."))
     for spelled, name in TORCH_DTYPES.items()
@@ -87,16 +89,14 @@ class _TorchDist:
 
     def read(self, key: str, index: Sizes, starts: Sizes, sizes: Sizes) -> torch.Tensor:
         view = self._folder.view(key, index)
-        item = DTYPES[view.dtype].itemsize
-        out = np.empty((*sizes, item), np.uint8)
-        columns = tuple(slice(at, at + size) for at, size in zip(starts[1:], sizes[1:], strict=True))
-        rows = max(1, PIECE_BYTES // max(view.row_bytes, 1))
-        for begin in range(0, sizes[0], rows):
-            count = min(rows, sizes[0] - begin)
-            piece = np.empty(count * view.row_bytes, np.uint8)
-            view.read_rows(starts[0] + begin, count, piece)
-            out[begin : begin + count] = piece.reshape(count, *view.shape[1:], item)[(slice(None), *columns)]
-        return torch.from_numpy(out.reshape(-1)).view(DTYPES[view.dtype]).reshape(sizes)
+        item_bytes = DTYPES[view.dtype].itemsize
+        boxes = zip(view.shape, starts, sizes, strict=True)
+        kept = tuple(None if count == size else np.arange(at, at + count) for size, at, count in boxes)
+        out, done = np.empty(math.prod(sizes) * item_bytes, np.uint8), 0
+        for block in view.read(BlockReader(), Region(0, view.shape, kept), item_bytes):
+            out[done : done + block.size] = block
+            done += block.size
+        return torch.from_numpy(out).view(DTYPES[view.dtype]).reshape(sizes)
 
 
 class _Safetensors:

@@ -4,13 +4,14 @@ Once connected it sends a line of JSON, `{"prunebridge_dial": 1, "token": ...}`,
 `{"error": ...}`. From there on the connection is one to the server, in which the orchestrator is the client.
 """
 
+import asyncio
 import json
 import logging
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 """Between two attempts: twice as long after each that fails."""
 
 log = logging.getLogger(__name__)
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True)
@@ -76,60 +79,54 @@ class Dialer:
         self._context = dialing.context()
         self._token = token
         self._target = target
-        self._closed = threading.Event()
-        self._open: set[socket.socket] = set()
+        # One thread reads and writes: what TLS keeps of a connection is not to be used by two.
+        self._loop = asyncio.new_event_loop()
+        self._dialled = self._loop.create_task(self._dial())
         self._thread = threading.Thread(target=self._run, name="prunebridge-dial", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Hangs up."""
-        self._closed.set()
-        for one in list(self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        """Hangs up. Safe to call twice."""
+        with suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._dialled.cancel)
         self._thread.join(CONNECT_SECONDS)
 
     def _run(self) -> None:
-        pause_s = 0.0
-        while not self._closed.wait(pause_s):
-            pause_s = min(max(2 * pause_s, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._dialled)
+        self._loop.close()
+
+    async def _dial(self) -> None:
+        pause_s = FIRST_PAUSE_SECONDS
+        while True:
             try:
-                with self._connected() as (outside, inside):
-                    log.info("dialled %s", self._dialing.address)
-                    pause_s = FIRST_PAUSE_SECONDS
-                    if not self._closed.is_set():
-                        carry(outside, inside)
-            except (OSError, ShimError) as error:
+                async with _closing(await self._connect()) as outside:
+                    await self._introduce(*outside)
+                    async with _closing(await asyncio.open_unix_connection(self._target)) as inside:
+                        log.info("dialled %s", self._dialing.address)
+                        pause_s = FIRST_PAUSE_SECONDS
+                        await _carry(outside, inside)
+            except (OSError, EOFError, asyncio.TimeoutError, ShimError) as error:
                 log.warning("dialling %s: %s; again in %g s", self._dialing.address, text_of(error), pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_SECONDS)
 
-    @contextmanager
-    def _connected(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+    async def _connect(self) -> Stream:
         address = self._dialing.address
-        with socket.create_connection((address.host, address.port), CONNECT_SECONDS) as plain:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            outside = plain
-            if self._context is not None:
-                outside = self._context.wrap_socket(plain, server_hostname=address.host)
-            with outside, socket.socket(socket.AF_UNIX) as inside:
-                self._introduce(outside)
-                inside.connect(str(self._target))
-                outside.settimeout(None)
-                self._open = {outside, inside}
-                try:
-                    yield outside, inside
-                finally:
-                    self._open = set()
+        opening = asyncio.open_connection(address.host, address.port, ssl=self._context, limit=ANSWER_BYTES)
+        reader, writer = await asyncio.wait_for(opening, CONNECT_SECONDS)
+        # A job may wait for days until it is taken, and is to know that the other end is still there.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return reader, writer
 
-    def _introduce(self, outside: socket.socket) -> None:
-        outside.sendall(json.dumps({"prunebridge_dial": VERSION, "token": self._token}).encode() + b"\n")
-        line = b""
-        # A byte at a time: what follows the line is the server's.
-        while not line.endswith(b"\n"):
-            byte = outside.recv(1)
-            line += byte
-            if not byte or len(line) > ANSWER_BYTES:
-                raise ShimError(Reason.INVALID_REQUEST, "it is no orchestrator: it ended, or answered at length")
+    async def _introduce(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Says who it is, and waits until it is taken."""
+        writer.write(json.dumps({"prunebridge_dial": VERSION, "token": self._token}).encode() + b"\n")
+        try:
+            line = await reader.readuntil()
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            message = "it is no orchestrator: it ended, or answered at length"
+            raise ShimError(Reason.INVALID_REQUEST, message) from error
         try:
             answer = json.loads(line)
         except ValueError:
@@ -141,19 +138,26 @@ class Dialer:
             )
 
 
-def carry(outside: socket.socket, inside: socket.socket) -> None:
+@asynccontextmanager
+async def _closing(stream: Stream) -> AsyncIterator[Stream]:
+    try:
+        yield stream
+    finally:
+        stream[1].close()
+
+
+async def _carry(one: Stream, other: Stream) -> None:
     """Carries bytes both ways until either end hangs up."""
-    back = threading.Thread(target=_pump, args=(inside, outside), name="prunebridge-dial-back", daemon=True)
-    back.start()
-    _pump(outside, inside)
-    back.join()
+    pumps = [asyncio.create_task(_pump(one[0], other[1])), asyncio.create_task(_pump(other[0], one[1]))]
+    try:
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    with suppress(OSError):
-        while count := source.recv_into(buffer):
-            sink.sendall(buffer[:count])
-    for one in (source, sink):
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(PIECE_BYTES):
+        writer.write(data)
+        await writer.drain()

@@ -3,17 +3,19 @@
 import json
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.cluster.job import LeadingRank
+from prunebridge_shim.cluster.save_plan import SaveJob
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, session_pb2, work_pb2
 from prunebridge_shim.rpc import capabilities
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.registry import LANES, MODELS
-from prunebridge_shim.rpc.requests import brings_batches, measure_of
-from prunebridge_shim.rpc.worker import Outcome
+from prunebridge_shim.rpc.requests import brings_batches, measure_of, output_shards, read_index_sets
+from prunebridge_shim.rpc.worker import Outcome, sliced
 
 INSTEAD: Mapping[str, str] = {
     "open_model": "the job's own model is open: the handshake tells its id",
@@ -34,10 +36,13 @@ class HostedModel:
     def __init__(self, job: LeadingRank) -> None:
         self._job = job
         self.model_id = f"model-{secrets.token_hex(8)}"
+        self.steps = 0
+        """Step boundaries that the job has passed: behind each its weights may be others."""
         self._kinds: Mapping[str, Callable[[Any, Operation], Outcome]] = {
             "close_model": self._close,
             "collect": self._collect,
             "evaluate_loss": self._evaluate_loss,
+            "save_model": self._save,
         }
 
     def kinds(self) -> list[str]:
@@ -95,6 +100,7 @@ class HostedModel:
             dtype=facts.dtype,
             parameters=facts.parameters,
             config_json=json.dumps(facts.config),
+            steps=self.steps,
         )
         return (model,)
 
@@ -117,3 +123,13 @@ class HostedModel:
     def _evaluate_loss(self, _work: work_pb2.EvaluateLoss, operation: Operation) -> Outcome:
         loss, tokens = self._job.evaluate_loss(operation.feed, operation.ticker("evaluating", "batches"))
         return operation_pb2.Succeeded(loss_evaluated=work_pb2.LossEvaluated(loss=loss, tokens=tokens)), {}
+
+    def _save(self, work: work_pb2.SaveModel, operation: Operation) -> Outcome:
+        job = SaveJob(
+            Path(work.job_dir),
+            output_shards(work.shards),
+            read_index_sets(operation.feed),
+            flush=not work.skip_flush,
+            sha256=work.sha256,
+        )
+        return sliced(self._job.save_model(job, operation.ticker("saving", "bytes"))), {}

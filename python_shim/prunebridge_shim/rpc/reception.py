@@ -70,8 +70,9 @@ class Reception:
     def __init__(self, job: LeadingRank, entrance: Entrance) -> None:
         """Begins to serve; raises as `start_listening`."""
         self._job = job
+        self._hosted = HostedModel(job)
         self._undo: list[Callable[[], object]] = []
-        self._server = self._open(job, entrance)
+        self._server = self._open(entrance)
         self.stopped = threading.Event()
         self._closed = threading.Event()
         self._probe = ThreadPoolExecutor(1, "prunebridge-probe")
@@ -93,6 +94,10 @@ class Reception:
             raise self._job.over
         return did
 
+    def pass_step(self) -> None:
+        """Says that the job goes on, and may change its weights."""
+        self._hosted.steps += 1
+
     def close(self, error: ShimError | None = None) -> None:
         """Ends what waits, by an error where one is given, and the server."""
         if self._closed.is_set():
@@ -105,7 +110,7 @@ class Reception:
         while self._undo:
             self._undo.pop()()
 
-    def _open(self, job: LeadingRank, entrance: Entrance) -> ShimServer:
+    def _open(self, entrance: Entrance) -> ShimServer:
         address = entrance.address
         if entrance.dialing is not None:
             # Raises what is wrong with it before anything is begun.
@@ -122,7 +127,7 @@ class Reception:
                 tls=entrance.tls,
                 roots=entrance.roots,
                 entry_points=EntryPoints(),
-                hosted=HostedModel(job),
+                hosted=self._hosted,
             )
             server, served = start_listening(listening)
         except BaseException:

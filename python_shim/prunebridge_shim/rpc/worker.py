@@ -9,11 +9,11 @@ from typing import Protocol
 from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.rpc.operations import Operation
-from prunebridge_shim.rpc.requests import output_shards, read_index_sets
+from prunebridge_shim.rpc.requests import output_shards, read_index_sets, torch_dist_save
 from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.wire import info_of
+from prunebridge_shim.slicing import run
 from prunebridge_shim.slicing.request import SliceJob
-from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.tensors import HostTensor
 
 Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
@@ -70,13 +70,9 @@ class ShimWorker:
             read_index_sets(operation.feed),
             flush=not work.skip_flush,
             sha256=work.sha256,
+            torch_dist=torch_dist_save(work),
         )
-        outcome = slice_shards(job, operation.ticker("slicing", "bytes"))
-        shards = [
-            work_pb2.ShardWritten(file=one.file, bytes=one.size, crc32=one.crc32, sha256=one.sha256)
-            for one in outcome.shards
-        ]
-        return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards, found_bytes=outcome.found_bytes))
+        return sliced(run.slice_shards(job, operation.ticker("slicing", "bytes")))
 
     def _tokenize(self, operation: Operation) -> Outcome:
         with self._importing:
@@ -85,3 +81,12 @@ class ShimWorker:
         ids, texts = tokenize(operation.work.path, operation.feed.batches(), operation.ticker("tokenizing", "texts"))
         result = work_pb2.Tokenized(texts=texts, tokens=len(ids))
         return operation_pb2.Succeeded(tokenized=result), {"input_ids": HostTensor("I64", ids)}
+
+
+def sliced(outcome: run.Outcome) -> operation_pb2.Succeeded:
+    """The result of work that wrote shards."""
+    shards = [
+        work_pb2.ShardWritten(file=one.file, bytes=one.size, crc32=one.crc32, sha256=one.sha256)
+        for one in outcome.shards
+    ]
+    return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards, found_bytes=outcome.found_bytes))

@@ -64,9 +64,16 @@ def config_of(case, **options):
     )
 
 
-def build(name, spec, **options):
-    """This rank's chunks of a golden parent, with its weights; `spec` says which of the layers' parts are fused."""
-    case = case_of(name)
+def build(name, spec, tied=False, **options):
+    """This rank's chunks of a golden parent, with its weights.
+
+    Args:
+        name: Of the parent.
+        spec: Which of the layers' parts are fused.
+        tied: Whether its output layer is to be the embedding; where another stage has that, it is loaded all the same.
+        options: Of its config.
+    """
+    case = {**case_of(name), "tied": tied}
     config = config_of(case, **options)
     stages = range(config.virtual_pipeline_model_parallel_size or 1)
     chunks = [build_chunk(config, case, spec, stage if len(stages) > 1 else None) for stage in stages]
@@ -85,7 +92,7 @@ def build_chunk(config, case, spec, vp_stage):
         max_sequence_length=256,
         pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
         post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
-        share_embeddings_and_output_weights=False,
+        share_embeddings_and_output_weights=case["tied"],
         position_embedding_type="rope",
         rotary_base=10000,
         vp_stage=vp_stage,

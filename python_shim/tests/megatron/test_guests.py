@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
+import zlib
 from contextlib import closing, contextmanager
 
 import grpc
 import numpy as np
 import pytest
+from children import PARENT, child_of
 from client import Client, FeedCall, Valve, detail_of, feed_messages, reason_of
 from golden import GOLDEN, case_of
 from launch import end_jobs, read, start_jobs, wait_for
@@ -21,6 +23,8 @@ from test_layouts import as_golden
 
 from prunebridge_shim.gen.prunebridge.v1 import session_pb2, work_pb2
 from prunebridge_shim.rpc.health import NOT_SERVING, Request, Response
+from prunebridge_shim.slicing.request import SliceJob
+from prunebridge_shim.slicing.run import slice_shards
 
 TOKEN, READ_TOKEN = "may-do-all-with-the-job", "may-measure-the-job"
 SP = {"sequence_parallel": True}
@@ -187,7 +191,7 @@ def test_what_a_job_says_of_itself(name, client_of):
     parent = SERVED[name][1]["parent"]
     told = handshake(client_of(name))
     assert {field.name: value for field, value in told.ranks.ListFields()} == LAYOUTS[name]
-    assert sorted(told.capabilities) == ["close_model", "collect", "evaluate_loss", "slice", "tokenize"]
+    assert sorted(told.capabilities) == ["close_model", "collect", "evaluate_loss", "save_model", "slice", "tokenize"]
     assert not told.devices
     (model,) = told.attached
     assert (model.device, model.dtype, model.may_be_cut) == ("cpu", "float32", False)
@@ -240,6 +244,53 @@ def test_whoever_may_read_may_measure(client_of):
     assert refusal(lambda: client.start(slice=work_pb2.Slice(source_dir="/", job_dir="/x", feed_id="f")))[0] == (
         "RIGHT_DENIED"
     )
+
+
+def save(client, **fields):
+    shards, sets = child_of(GOLDEN / "llama-gqa" / PARENT)
+    wire = [
+        work_pb2.OutputShard(
+            file=shard.file,
+            metadata=shard.metadata,
+            tensors=[
+                work_pb2.TensorSlice(
+                    name=tensor.name,
+                    parts=[
+                        work_pb2.TensorPart(
+                            source={"name": part.source_name, "dtype": f"DTYPE_{part.dtype}", "shape": part.shape},
+                            axes=part.axes,
+                        )
+                        for part in tensor.parts
+                    ],
+                )
+                for tensor in shard.tensors
+            ],
+        )
+        for shard in shards
+    ]
+    return [sets], work_pb2.SaveModel(**{"model_id": model_of(client).model_id, "shards": wire, **fields})
+
+
+def test_a_child_is_saved_from_the_live_weights(client_of, served, tmp_path):
+    client, job = client_of("four"), served.folder / "saved"
+    batches, work = save(client, job_dir=str(job), skip_flush=True)
+    last, _ = client.run(batches, save_model=work)
+    assert last.HasField("succeeded"), last
+    shards, sets = child_of(GOLDEN / "llama-gqa" / PARENT)
+    slice_shards(SliceJob(GOLDEN / "llama-gqa", tmp_path / "cut", shards, sets, flush=False), lambda *_: None)
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "cut" / "child").iterdir()}
+    assert {path.name: path.read_bytes() for path in (job / "child").iterdir()} == expected
+    told = {one.file: (one.bytes, one.crc32) for one in last.succeeded.sliced.shards}
+    assert told == {name: (len(data), zlib.crc32(data)) for name, data in expected.items()}
+
+
+def test_a_child_is_saved_where_the_token_and_the_roots_allow(client_of, served, tmp_path):
+    reader, client = client_of("two", READ_TOKEN), client_of("four")
+    _, work = save(reader, job_dir=str(served.folder / "read"), feed_id="f")
+    assert refusal(lambda: reader.start(save_model=work))[0] == "RIGHT_DENIED"
+    for outside in (tmp_path, served.folder):
+        _, work = save(client, job_dir=str(outside), feed_id="f")
+        assert refusal(lambda work=work: client.start(save_model=work))[0] == "PATH_DENIED"
 
 
 def test_strangers_are_not_let_in(client_of):
