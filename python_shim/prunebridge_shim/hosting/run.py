@@ -113,7 +113,7 @@ def _check_megatron(device: torch.device) -> None:
         raise ShimError(
             Reason.MISSING_DEPENDENCY,
             f"this interpreter cannot import {error.name}",
-            "pip install megatron-core pyyaml, or name another interpreter with PRUNEBRIDGE_PYTHON",
+            "pip install 'prunebridge-shim[megatron]', or name another interpreter with PRUNEBRIDGE_PYTHON",
         ) from error
 
     if device.type == "cpu":

@@ -112,6 +112,9 @@ class Reception:
 
     def _open(self, entrance: Entrance) -> ShimServer:
         address = entrance.address
+        if entrance.dialing is not None:
+            # Raises what is wrong with it before anything is begun.
+            entrance.dialing.context()
         try:
             if address is None:
                 folder = Path(tempfile.mkdtemp(prefix="prunebridge-"))

@@ -44,7 +44,7 @@ def host(model, folder, case):
         with attach(model, folder, case) as guest:
             globals()[case["how"]](guest, folder, case)
     except ShimError as error:
-        known = {"reason": error.reason.name, "message": error.message, "at": time.time()}
+        known = {"reason": error.reason.name, "message": error.message, "hint": error.hint}
         write(folder / f"{case['id']}.{dist.get_rank()}.json", json.dumps(known))
         if case["how"] != "be_refused":
             # Threads may be left in collectives.

@@ -402,16 +402,19 @@ def test_ranks_that_are_left_return_to_the_job(name, lost):
 
 
 def test_an_entrance_that_cannot_be_is_refused_on_all_ranks(tmp_path):
+    no_authority = {"address": None, "dial": "192.0.2.1:7443", "dial_ca": str(tmp_path / "token")}
     table = {
         "open": (2, {"parent": "llama-gqa", "how": "be_refused", "attach": {"address": "0.0.0.0:0"}}),
         "both": (1, {"parent": "llama-gqa", "how": "be_refused", "attach": {"dial": "localhost:1"}}),
+        "unproven": (1, {"parent": "llama-gqa", "how": "be_refused", "attach": no_authority}),
     }
     with running(tmp_path, table) as jobs:
         pass
     exits, log = jobs.outcome
-    assert exits == {"open": [0, 0], "both": [0]}, log
+    assert exits == {"open": [0, 0], "both": [0], "unproven": [0]}, log
     for rank in range(2):
         known = read(tmp_path, f"open.{rank}")
         assert known["reason"] == "INVALID_REQUEST"
         assert "in the clear" in known["message"]
+    assert "authorities" in read(tmp_path, "unproven.0")["hint"]
     assert "listens on an address or dials out" in read(tmp_path, "both.0")["message"]

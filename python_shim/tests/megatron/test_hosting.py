@@ -6,10 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from client import Client
+from client import Client, FeedCall, Valve, feed_messages, reason_of
 from golden import GOLDEN
 from launch import HERE, read, run_jobs
 from listeners import write_token
@@ -199,8 +200,18 @@ def test_the_command_serves_the_checkpoint_until_it_is_told_to_end(saved, tmp_pa
         check_scores(sums, "llama-gqa")
         children = children_of(command.process.pid)
         assert len(children) == 2
+        operation = client.start(collect=collect(client, "llama-gqa", feed_id="unending"))
+        valve = Valve(batches_of("llama-gqa"))
+        FeedCall(client.feeds.Feed(feed_messages("unending", valve), timeout=60))
+        valve.let(1)
+        ended = []
+        watching = threading.Thread(target=lambda: ended.extend(client.watch(operation)), daemon=True)
+        watching.start()
     finally:
         _, log = command.end()
+        valve.let(100)
+    watching.join(60)
+    assert reason_of(ended[-1].failed) == "CANCELLED"
     assert "a defect of the shim" not in log, log
     assert "RANK_LOST" not in log, log
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
@@ -240,7 +251,7 @@ def test_the_command_says_what_it_lacks(lacking, saved, tmp_path):
     command = Command(tmp_path, 1, *flags, launcher=("-c", code))
     assert command.process.wait(60) == 1
     assert (command.ready["event"], command.ready["reason"]) == ("failed", "MISSING_DEPENDENCY"), command.ready
-    assert ("pip install megatron-core" in command.ready["hint"]) == (lacking == "megatron")
+    assert ("pip install 'prunebridge-shim[megatron]'" in command.ready["hint"]) == (lacking == "megatron")
     command.process.communicate()
 
 
