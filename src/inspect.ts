@@ -1,5 +1,5 @@
 import { fingerprint } from "./checkpoint/fingerprint.js";
-import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint } from "./checkpoint/folder.js";
+import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint, requireRunnable } from "./checkpoint/folder.js";
 import { PruneError } from "./errors.js";
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
@@ -60,6 +60,13 @@ export async function readParent(path: string): Promise<Parent> {
 /** Reads a checkpoint that has to have weights. */
 export async function readWeightedParent(path: string): Promise<Parent> {
   return understand(await readWeightedCheckpoint(path));
+}
+
+/** Reads a checkpoint that a shim of one process can open. Throws NOT_A_CHECKPOINT on one in Megatron's torch_dist format, too. */
+export async function readRunnableParent(path: string): Promise<Parent> {
+  const checkpoint = await readCheckpoint(path);
+  requireRunnable(checkpoint);
+  return understand(checkpoint);
 }
 
 /** The tensors of a parent with their rows. Throws NOT_A_CHECKPOINT on a bare config.json. */

@@ -1,9 +1,9 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { storageError } from "./checkpoint/atomicFile.js";
-import { CONFIG_FILE, INDEX_FILE } from "./checkpoint/folder.js";
-import { patchConfigText } from "./checkpoint/json.js";
+import { storageError, syncFolder } from "./checkpoint/atomicFile.js";
+import { INDEX_FILE } from "./checkpoint/folder.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
+import { type ChildFiles, filesBesideSafetensors, filesBesideSave } from "./checkpoint/megatron/childFiles.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
 import {
   carrySideFiles,
@@ -12,32 +12,22 @@ import {
   leaveStaging,
   openStaging,
   publish,
+  type SideFiles,
   type Staging,
   settleStaging,
   stageFile,
 } from "./checkpoint/staging.js";
+import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
 import { PruneError } from "./errors.js";
-import { type Parent, weightsOf } from "./inspect.js";
-import type { LayoutName } from "./policy/families/table.js";
-import { slicesInto } from "./policy/rearrange.js";
-import { layOutShards, type ShardLayout } from "./policy/shards.js";
-import type { TensorSlice } from "./policy/slices.js";
+import type { Parent } from "./inspect.js";
 import type { RunOptions } from "./progress.js";
-import { byteLength } from "./tensor.js";
 import { VERSION } from "./version.js";
 
-type Slice = TensorSlice<Parent["checkpoint"]["tensors"][number]>;
-
-/** A tensor to be cut, as it is laid out in a shard. */
-export type SizedSlice = Slice & { readonly bytes: number };
-
 /** What a cutter is told: which shards to write where, from which tensors, along which index sets. */
-export interface CutJob {
+export interface CutJob extends Pick<ChildLayout, "indexSets" | "shards" | "torchDist"> {
   readonly sourceDir: string;
-  /** Made by the cutter; the shards go into its folder `child`. */
+  /** Made by the cutter; the shards go into its folder `child`, or that of the save within it. */
   readonly jobDir: string;
-  readonly indexSets: ReadonlyMap<string, readonly number[]>;
-  readonly shards: readonly ShardLayout<SizedSlice>[];
   readonly flush: boolean;
   readonly sha256: boolean;
 }
@@ -56,13 +46,11 @@ export interface Cutter {
 }
 
 /** Options of {@link slice}. */
-export interface SliceOptions extends RunOptions {
+export interface SliceOptions extends RunOptions, LayoutOptions {
   /** Whether the child is on the disk when it appears. Without, it survives a crash of the processes but not of the machine. Default: true. */
   readonly flush?: boolean;
   /** Puts a SHA-256 of each shard into the manifest, which takes reading it once more. Default: false. */
   readonly sha256?: boolean;
-  /** How the child is laid out: as its parent is, or by another of the family's layouts. Default: as its parent. */
-  readonly layout?: LayoutName;
   /** Told of bytes of tensors that earlier runs had written, or others at work on the same child. */
   readonly onFound?: (bytes: number) => void;
 }
@@ -79,28 +67,32 @@ export interface SliceOptions extends RunOptions {
  * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
-  const { flush = true, sha256 = false, layout, onFound } = options;
+  const { flush = true, sha256 = false, onFound } = options;
   const { dir } = parent.checkpoint;
-  const made = layOutChild(parent, plan, layout);
-  const there = await findPublished(target, parent, plan, made.shards);
+  const made = layOutChild(parent, plan, options);
+  const there = await findPublished(target, parent, plan, made);
   if (there) return there;
   await checkTarget(target, dir);
-  const sideFiles = await findSideFiles(dir, [CONFIG_FILE, PLAN_FILE, MANIFEST_FILE]);
+  const files = await gatherFiles(parent, plan, made);
   const staging = await openStaging(target, flush);
-  const job: CutJob = { ...made, sourceDir: dir, jobDir: staging.dir, flush, sha256 };
+  const { indexSets, shards, torchDist } = made;
   let manifest: Manifest;
   try {
-    const { shards, foundBytes } = await cutter.cutShards(job, options);
-    if (foundBytes > 0) onFound?.(foundBytes);
-    await carrySideFiles(dir, staging, sideFiles);
-    manifest = describeChild(parent, plan, shards, sideFiles.files);
-    await stageFile(staging, PLAN_FILE, encodePlan(plan));
-    await stageFile(staging, MANIFEST_FILE, json(manifest));
-    if (job.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(job)));
-    await stageFile(staging, CONFIG_FILE, patchConfigText(parent.checkpoint.configText, plan.config));
+    const cut = await cutter.cutShards({ indexSets, shards, torchDist, sourceDir: dir, jobDir: staging.dir, flush, sha256 }, options);
+    if (cut.foundBytes > 0) onFound?.(cut.foundBytes);
+    manifest = describeChild(parent, plan, cut.shards, files.carried);
+    await stageFiles(
+      staging,
+      made,
+      files,
+      new Map([
+        [PLAN_FILE, encodePlan(plan)],
+        [MANIFEST_FILE, json(manifest)],
+      ]),
+    );
     await publish(staging);
   } catch (error) {
-    const theirs = await findPublished(target, parent, plan, job.shards);
+    const theirs = await findPublished(target, parent, plan, made);
     if (theirs) return theirs;
     throw sayWhatIsKept(staging, await leaveStaging(staging), error);
   }
@@ -109,19 +101,55 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
 }
 
 /** The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call. */
-export async function findChild(parent: Parent, plan: PlanFile, target: string, layout?: LayoutName): Promise<Manifest | undefined> {
-  return findPublished(target, parent, plan, layOutChild(parent, plan, layout).shards);
+export async function findChild(
+  parent: Parent,
+  plan: PlanFile,
+  target: string,
+  options: LayoutOptions = {},
+): Promise<Manifest | undefined> {
+  return findPublished(target, parent, plan, layOutChild(parent, plan, options));
 }
 
-async function findPublished(target: string, parent: Parent, plan: PlanFile, shards: CutJob["shards"]): Promise<Manifest | undefined> {
-  const found = await readManifest(target).catch(() => undefined);
+/** What a child has besides weights, plan and manifest: files of its parent's, and those with its own sizes. */
+interface Gathered extends Pick<ChildFiles, "written"> {
+  readonly carried: readonly { readonly from: string; readonly into: string; readonly files: SideFiles }[];
+}
+
+async function gatherFiles({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<Gathered> {
+  const { carried, written } = await (save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan));
+  const found = carried.map(async ({ from, into, but, pickled }) => ({
+    from,
+    into,
+    files: await findSideFiles(from, [...but, PLAN_FILE, MANIFEST_FILE], pickled),
+  }));
+  return { carried: await Promise.all(found), written };
+}
+
+/** Puts everything but the weights into the child; last what tells loaders that it is one. */
+async function stageFiles(
+  staging: Staging,
+  made: ChildLayout,
+  { carried, written }: Gathered,
+  own: ReadonlyMap<string, string>,
+): Promise<void> {
+  const folder = made.save?.name ?? "";
+  for (const { from, into, files } of carried) await carrySideFiles(from, staging, files, into);
+  for (const [name, content] of own) await stageFile(staging, join(folder, name), content);
+  if (!made.save && made.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(made)));
+  if (staging.flush) await syncFolder(join(staging.child, folder));
+  for (const [name, content] of written) await stageFile(staging, name, content);
+}
+
+async function findPublished(target: string, parent: Parent, plan: PlanFile, { shards, save }: ChildLayout): Promise<Manifest | undefined> {
+  const folder = join(target, save?.name ?? "");
+  const found = await readManifest(folder).catch(() => undefined);
   const files = (those: readonly { file: string }[]): string => those.map(({ file }) => file).join();
   const same =
     found?.planHash === hashPlan(plan) && found.parent.fingerprint === parent.fingerprint && files(found.shards) === files(shards);
   if (!same) return undefined;
   const whole = await Promise.all(
     found.shards.map(({ file, bytes }) =>
-      stat(join(target, file)).then(
+      stat(join(folder, file)).then(
         ({ size }) => size === bytes,
         () => false,
       ),
@@ -139,19 +167,8 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function layOutChild(parent: Parent, plan: PlanFile, layout: LayoutName | undefined): Pick<CutJob, "indexSets" | "shards"> {
-  const { checkpoint, architecture } = parent;
-  const { indexSets, tensors: slices } = slicesInto(layout, architecture, plan.kept, weightsOf(parent));
-  const sized = slices.map((slice) => ({
-    ...slice,
-    bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
-  }));
-  // The child's shards are no larger than the parent's: whoever could hold those can hold these.
-  const capacity = Math.max(...checkpoint.headers.map(({ fileBytes }) => fileBytes));
-  return { indexSets, shards: layOutShards(sized, capacity) };
-}
-
-function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: readonly string[]): Manifest {
+function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: Gathered["carried"]): Manifest {
+  const { torchDist } = parent.checkpoint;
   return {
     format: "prunebridge.manifest/1",
     version: VERSION,
@@ -164,11 +181,12 @@ function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shard
       crc32: formatCrc32(crc32),
       ...(sha256.length > 0 && { sha256: Buffer.from(sha256).toString("hex") }),
     })),
-    carried: [...carried].sort(),
+    carried: carried.flatMap(({ into, files }) => files.files.map((name) => join(into, name))).sort(),
+    ...(torchDist && torchDist.optimizerTensors > 0 && { leftOut: torchDist.optimizerTensors }),
   };
 }
 
-function describeIndex({ shards }: CutJob): unknown {
+function describeIndex({ shards }: ChildLayout): unknown {
   const places = shards.flatMap(({ file, tensors }) => tensors.map(({ name }): [string, string] => [name, file]));
   const bytes = shards.reduce((sum, { tensors }) => tensors.reduce((inner, tensor) => inner + tensor.bytes, sum), 0);
   return { metadata: { total_size: bytes }, weight_map: Object.fromEntries(places.sort(([a], [b]) => (a < b ? -1 : 1))) };

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
 import { compareTensors, type PlacedTensor } from "./checkpoint/compareTensors.js";
 import { type CutTensor, cutShape, rowCount } from "./checkpoint/cutTensor.js";
@@ -87,7 +88,7 @@ function pairUp(child: Parent, parent: Parent, { indexSets, tensors }: Slices<St
       const all = rowCount(cut);
       const some = rows === undefined ? undefined : sampleRows(name, all, rows);
       const bytes = (placed.end - placed.begin) * (all === 0 ? 0 : (some?.length ?? all) / all);
-      return { child: { path: found.path, tensor: placed }, parent: source, cut, rows: some, bytes };
+      return { child: { ...found, tensor: placed }, parent: source, cut, rows: some, bytes };
     });
   });
   if (ours.size > tensors.length) {
@@ -99,13 +100,33 @@ function pairUp(child: Parent, parent: Parent, { indexSets, tensors }: Slices<St
 
 type Places = ReadonlyMap<string, PlacedTensor>;
 
-function placesOf({ checkpoint: { headers } }: Parent): Places {
-  return new Map(headers.flatMap(({ path, tensors }) => tensors.map((tensor) => [tensor.name, { path, tensor }] as const)));
+function placesOf({ checkpoint }: Parent): Places {
+  const { headers, torchDist, tensors, dir } = checkpoint;
+  if (!torchDist) return new Map(headers.flatMap(({ path, tensors }) => tensors.map((tensor) => [tensor.name, { path, tensor }] as const)));
+  const stored = new Map(torchDist.tensors.map((tensor) => [tensor.key, tensor]));
+  return new Map(
+    tensors.flatMap(({ name, dtype, shape, bytes, file, view }): [string, PlacedTensor][] => {
+      const whole = view && stored.get(view.key);
+      if (!whole) return [];
+      return [
+        [
+          name,
+          { path: join(dir, file), tensor: { name, dtype, shape, begin: 0, end: bytes }, view: { dir, tensor: whole, index: view.index } },
+        ],
+      ];
+    }),
+  );
 }
 
-function cutOf({ source, axes, blocks }: TensorPart<StoredTensor>, indexSets: Slices["indexSets"]): CutTensor {
+function cutOf({ source, axes, blocks, shift }: TensorPart<StoredTensor>, indexSets: Slices["indexSets"]): CutTensor {
   const keptBy = (ids: readonly string[]): CutTensor["axes"] => ids.map((id) => indexSets.get(id));
-  return { dtype: source.dtype, shape: source.shape, axes: keptBy(axes), blocks: blocks.map(keptBy) };
+  return {
+    dtype: source.dtype,
+    shape: source.shape,
+    axes: keptBy(axes),
+    blocks: blocks.map(keptBy),
+    ...(shift !== undefined && { shift }),
+  };
 }
 
 /** The first row, the last, and others that follow from a name, ascending. */

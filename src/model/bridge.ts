@@ -1,5 +1,6 @@
+import { requireRunnable } from "../checkpoint/folder.js";
 import { type ErrorCode, PruneError } from "../errors.js";
-import { type Parent, readWeightedParent } from "../inspect.js";
+import { type Parent, readRunnableParent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import { hintOnHangUp } from "../shim/connectionHints.js";
 import { type AttachOptions, type Endpoint, parseEndpoint } from "../shim/endpoint.js";
@@ -63,7 +64,8 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
    * @throws PruneError as {@link inspect} does
    */
   async open(checkpoint: string | Parent, options: OpenOptions = {}): Promise<Model> {
-    const parent = typeof checkpoint === "string" ? await readWeightedParent(checkpoint) : checkpoint;
+    const parent = typeof checkpoint === "string" ? await readRunnableParent(checkpoint) : checkpoint;
+    requireRunnable(parent.checkpoint);
     return new Model(this.#session, this, parent, options);
   }
 

@@ -1,7 +1,7 @@
 import { PruneError } from "../../errors.js";
 import type { CheckpointTensor } from "../folder.js";
-import { readDocument } from "../json.js";
-import type { MegatronConfigFile } from "./locate.js";
+import { patchConfigText, readDocument } from "../json.js";
+import type { MegatronConfigFile, MegatronFolder } from "./locate.js";
 import { type Pickled, PickledObject } from "./pickled.js";
 import { RangeFile } from "./rangeFile.js";
 import { readTorchObject } from "./torchArchive.js";
@@ -53,6 +53,7 @@ const FOREIGN = [
 ];
 
 const EMBEDDING = "embedding.word_embeddings.weight";
+const ZERO_CENTERED = "layernorm_zero_centered_gamma";
 const OUTPUT_LAYER = "output_layer.weight";
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -64,9 +65,17 @@ type StoredTensor = Pick<CheckpointTensor, "name" | "shape">;
  * @param stored - the weights, which are asked where the config says nothing of the vocabulary or of tied embeddings
  * @throws PruneError BAD_CONFIG, or UNKNOWN_ARCHITECTURE where the model is no GPT
  */
-export async function readModelConfigText({ kind, path }: MegatronConfigFile, stored: readonly StoredTensor[]): Promise<string> {
-  if (kind === "huggingface") return readDocument(path, "BAD_CONFIG");
+export async function readModelConfigText({ config, beside }: MegatronFolder, stored: readonly StoredTensor[]): Promise<string> {
+  const { kind, path } = config;
+  if (kind === "huggingface") return withNorms(await readDocument(path, "BAD_CONFIG"), beside);
   return `${JSON.stringify(describe(await readStated(kind, path), stored, path), null, 2)}\n`;
+}
+
+/** A Hugging Face config with what no such says: whether Megatron-Core has the weights of norms around zero. */
+async function withNorms(text: string, beside: MegatronConfigFile | undefined): Promise<string> {
+  if (beside === undefined || beside.kind === "huggingface") return text;
+  const stated = await readStated(beside.kind, beside.path);
+  return stated[ZERO_CENTERED] === true ? patchConfigText(text, { [ZERO_CENTERED]: true }) : text;
 }
 
 async function readStated(kind: Exclude<MegatronConfigFile["kind"], "huggingface">, path: string): Promise<Fields> {
@@ -111,6 +120,7 @@ function fromArguments(args: Fields): Fields {
     gated_linear_unit: ["swiglu", "quick_geglu", "gated_linear_unit"].some((name) => args[name] === true),
     vocab_size: args["vocab_size"] ?? args["padded_vocab_size"],
     share_embeddings_and_output_weights: !untied,
+    [ZERO_CENTERED]: args["apply_layernorm_1p"],
   };
 }
 

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { checkTarget, formatCandidates, formatOutline, formatSpace, prune, type RunOptions, readWeightedParent } from "../../index.js";
+import { checkTarget, formatCandidates, formatOutline, formatSpace, prune, type RunOptions, readRunnableParent } from "../../index.js";
 import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
 import { type Output, runCommand, withBridge } from "../run.js";
@@ -30,7 +30,7 @@ export function pruneCommand(): Command {
 }
 
 async function pruneCheckpoint(dir: string, flags: PruneFlags, options: RunOptions): Promise<Output> {
-  const parent = await readWeightedParent(dir);
+  const parent = await readRunnableParent(dir);
   const inputs = await checkInputs(parent, flags);
   await checkTarget(flags.out, parent.checkpoint.dir);
   const say = (text: string): unknown => !flags.json && process.stderr.write(`${text}\n`);

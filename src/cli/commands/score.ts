@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { batchesOf, checkWritable, type OpenOptions, readCalibrationData, readWeightedParent, score, writeScoreFile } from "../../index.js";
+import { batchesOf, checkWritable, type OpenOptions, readCalibrationData, readRunnableParent, score, writeScoreFile } from "../../index.js";
 import { batchShape, command, type DeviceFlags, type ShimFlags, withBatchFlags, withDeviceFlags, withShimFlags } from "../options.js";
 import { runCommand, withBridge } from "../run.js";
 
@@ -20,7 +20,7 @@ export function scoreCommand(): Command {
     .requiredOption("--out <file>", "the score file to write");
   return withShimFlags(withDeviceFlags(withBatchFlags(made))).action((dir: string, flags: Flags) =>
     runCommand(flags, async (options) => {
-      const parent = await readWeightedParent(dir);
+      const parent = await readRunnableParent(dir);
       await checkWritable(flags.out);
       const shape = batchShape(flags, parent.checkpoint.config);
       const data = await readCalibrationData(flags.data, parent.architecture.hyperparameters.vocab_size, shape);
