@@ -4,7 +4,7 @@ import { childStates, type SavePlace, savePlaces } from "./checkpoint/megatron/s
 import { LAYERS_AS_AXIS } from "./checkpoint/megatron/views.js";
 import type { PlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
-import { type Parent, weightsOf } from "./inspect.js";
+import { type Parent, weightsFor } from "./inspect.js";
 import type { LayoutName } from "./policy/families/table.js";
 import { keptLayers } from "./policy/plan.js";
 import { slicesInto } from "./policy/rearrange.js";
@@ -48,7 +48,7 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
   const { torchDist, megatron, dir, headers } = parent.checkpoint;
   const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
   if (asSave) checkSave(parent, layout);
-  const { indexSets, tensors } = slicesInto(layout, parent.architecture, plan.kept, weightsOf(parent));
+  const { indexSets, tensors } = slicesInto(layout, parent.architecture, plan.kept, weightsFor(parent, asSave));
   const sized = tensors.map((slice) => ({
     ...slice,
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),

@@ -75,6 +75,16 @@ export function weightsOf({ checkpoint, matched }: Parent): MatchedTensors<Check
   throw new PruneError("NOT_A_CHECKPOINT", `${checkpoint.configPath} stands alone, without weights`, { hint: "name a checkpoint folder" });
 }
 
+/**
+ * The tensors of a parent as a child in one format or the other names them: the keys of a torch_dist folder are no names of modules, and give
+ * way to those that the family's table has.
+ */
+export function weightsFor(parent: Parent, asSave: boolean): MatchedTensors<CheckpointTensor> {
+  const { layout, tensors } = weightsOf(parent);
+  if (asSave || !parent.checkpoint.torchDist) return { layout, tensors };
+  return { layout, tensors: tensors.map((tensor) => ({ ...tensor, spelling: tensor.row.name })) };
+}
+
 /** Sums a parent up. */
 export function describeParent({ checkpoint, architecture, ...parent }: Parent): Inspection {
   const { tensors, torchDist } = checkpoint;

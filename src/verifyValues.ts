@@ -5,7 +5,7 @@ import { compareTensors, type PlacedTensor } from "./checkpoint/compareTensors.j
 import { type CutTensor, cutShape, rowCount } from "./checkpoint/cutTensor.js";
 import type { PlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
-import { type Parent, weightsOf } from "./inspect.js";
+import { type Parent, weightsFor, weightsOf } from "./inspect.js";
 import { slicesInto } from "./policy/rearrange.js";
 import type { Slices, TensorPart } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
@@ -52,7 +52,8 @@ export async function verifyValues(
   plan: PlanFile,
   { rows = DEFAULT_ROWS, full = false, signal, onProgress }: ValueOptions & RunOptions,
 ): Promise<ComparedValues> {
-  const slices = slicesInto(weightsOf(child).layout, parent.architecture, plan.kept, weightsOf(parent));
+  const weights = weightsFor(parent, child.checkpoint.torchDist !== undefined);
+  const slices = slicesInto(weightsOf(child).layout, parent.architecture, plan.kept, weights);
   const comparisons = pairUp(child, parent, slices, full ? undefined : rows);
   const total = comparisons.reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunebridge_shim.slicing.torch_dist_frame import Frame, archive_nothing
+from prunebridge_shim.slicing.torch_dist_frame import Frame
 from prunebridge_shim.slicing.torch_dist_pickling import write_pickle
 from prunebridge_shim.slicing.torch_dist_records import Box, DescribedTensor
 from prunebridge_shim.slicing.torch_dist_save import BACKEND, Save
@@ -26,15 +26,11 @@ class DistWriter:
     def next_file(self):
         self.files.append(b"")
 
-    def add(self, key, dtype, shape, box, raw):
+    def add(self, key, dtype, shape, box, raw, content=None):
+        """Adds a box of a tensor, in an archive of the shim's or in `content`, another one."""
         frame = Frame(dtype, box.sizes)
-        raw = bytes(raw)
         self.save.tensors.setdefault(key, DescribedTensor(dtype, shape)).chunks.append(box)
-        self._place(key, box.offsets, frame.head + raw + frame.tail(zlib.crc32(raw)))
-
-    def add_nothing(self, key):
-        self.save.objects.append(key)
-        self._place(key, None, archive_nothing())
+        self._place(key, box.offsets, content or frame.head + raw + frame.tail(zlib.crc32(raw)))
 
     def finish(self, common):
         for number, content in enumerate(self.files):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint
 from dist_writer import DistWriter, archive, whole_box, write_folder
-from megatron import PARENTS, needs_megatron, parent_of, run_megatron, stored_as, weights_of
+from megatron import PARENTS, needs_megatron, parent_of, save_parents, stored_as, weights_of
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing import blocks
@@ -34,7 +34,7 @@ DTYPES = {
 @pytest.fixture(scope="module")
 def saves(tmp_path_factory):
     out = tmp_path_factory.mktemp("megatron")
-    run_megatron("save", out)
+    save_parents(out)
     return out
 
 
@@ -179,9 +179,7 @@ def test_reads_narrow_and_wide_archives_of_others(tmp_path, stack, monkeypatch):
         raw = archive(tensor_pickle("U8", (8, 8)), [array.tobytes()])
         assert (b"PK\x06\x06" in raw) == (limit == 10)
         writer = DistWriter(tmp_path / str(limit))
-        writer.save.tensors["w"] = DescribedTensor("U8", (8, 8), whole_box(array))
-        writer.files = [raw]
-        writer.save.place("w", (0, 0), {"relative_path": "__0_0.distcp", "offset": 0, "length": len(raw)})
+        writer.add("w", "U8", (8, 8), *whole_box(array), array.tobytes(), raw)
         assert read_view(TorchDistFolder(writer.finish({}), stack).view("w")) == array.tobytes()
 
 

@@ -6,11 +6,12 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { locateChunk } from "../../src/checkpoint/megatron/checkChunks.js";
 import { readDistMetadata } from "../../src/checkpoint/megatron/distMetadata.js";
 import { RangeFile } from "../../src/checkpoint/megatron/rangeFile.js";
-import { METADATA_CLASSES, TENSOR_CLASSES } from "../../src/checkpoint/megatron/torchNames.js";
+import { COMMON_CLASSES, METADATA_CLASSES, TENSOR_CLASSES } from "../../src/checkpoint/megatron/torchNames.js";
 import { readHeader, readTensorBytes } from "../../src/checkpoint/safetensors.js";
-import { inspect, plan, readParent, readScoreFile, readWeightedParent, verify } from "../../src/index.js";
+import { Bridge, inspect, plan, readParent, readScoreFile, verify } from "../../src/index.js";
 import { findPython } from "../../src/shim/python.js";
 import { temporaryFolder } from "../fixtures/checkpoints.js";
+import { runCli } from "../fixtures/cli.js";
 import { GOLDENS, readView, SAVED, saveMegatronFolders } from "../fixtures/megatronFolders.js";
 
 const SHIM = join(GOLDENS, "..", "..", "python_shim");
@@ -86,9 +87,17 @@ describe("a checkpoint's root", () => {
     expect((await inspect(root)).hyperparameters.num_moe_experts).toBeUndefined();
   });
 
-  it("is refused where weights have to be in safetensors", async () => {
-    const message = /NOT_A_CHECKPOINT.*iter_0000010 has its weights in Megatron's torch_dist format\n.*convert it/;
-    await expect(readWeightedParent(join(saved, "llama"))).rejects.toThrow(message);
+  it("is not run by a shim of one process", async () => {
+    const message =
+      /NOT_A_CHECKPOINT.*iter_0000010 has its weights in Megatron's torch_dist format, .*\n.*--layout huggingface.*torchrun -m/;
+    await using bridge = await Bridge.spawn();
+    await expect(bridge.open(join(saved, "llama"))).rejects.toThrow(message);
+    await expect(bridge.open(await readParent(join(saved, "llama")))).rejects.toThrow(message);
+    for (const command of [["score"], ["prune", "--export-config", '{"num_layers": 2}']]) {
+      const [name = "", ...flags] = command;
+      const { exitCode, stderr } = await runCli([name, join(saved, "llama"), "--data", "none.txt", "--out", join(saved, "none"), ...flags]);
+      expect([exitCode, stderr]).toEqual([2, expect.stringMatching(/torch_dist format/)]);
+    }
   });
 
   it("is the same as the iteration's folder", async () => {
@@ -185,23 +194,21 @@ describe("a damaged save", () => {
 });
 
 const WRITE = `
-import pathlib, sys, zipfile
-import numpy as np
-from prunebridge_shim.slicing.torch_dist_records import Box
-from prunebridge_shim.slicing.torch_dist_writer import TorchDistWriter
-zipfile.ZIP64_LIMIT = int(sys.argv[2])
-with TorchDistWriter(pathlib.Path(sys.argv[1])) as writer:
-    for row in range(2):
-        writer.add("w", "U16", (2, 40), Box((row, 0), (1, 40)), [np.arange(80, dtype=np.uint8) + row])
-    writer.finish({})
+import pathlib, sys
+sys.path.append("tests")
+from dist_writer import DistWriter, archive
+from prunebridge_shim.slicing.torch_dist_records import Box, tensor_pickle
+writer = DistWriter(pathlib.Path(sys.argv[1]))
+for row in range(2):
+    raw = bytes(i + row for i in range(80))
+    content = archive(tensor_pickle("U16", (1, 40)), [raw]) if sys.argv[2] == "narrow" else None
+    writer.add("w", "U16", (2, 40), Box((row, 0), (1, 40)), raw, content)
+writer.finish({})
 `;
 
-it.each([
-  ["that is small", 2 ** 31 - 1],
-  ["whose sizes take wide fields", 10],
-])("reads an archive %s, as the shim writes it", async (_what, limit) => {
+it.each(["narrow", "wide"])("reads an archive whose sizes are in %s fields", async (fields) => {
   const dir = await temporaryFolder();
-  await execa(findPython(), ["-c", WRITE, dir, String(limit)], { cwd: SHIM });
+  await execa(findPython(), ["-c", WRITE, dir, fields], { cwd: SHIM });
   const { tensors } = await readDistMetadata(dir);
   expect(tensors).toMatchObject([{ key: "w", dtype: "U16", shape: [2, 40] }]);
   const second = await readView(dir, tensors, { key: "w", index: [1] });
@@ -210,7 +217,7 @@ it.each([
 
 it("both readers know the same classes", async () => {
   const code =
-    "import json, prunebridge_shim.slicing.torch_dist_names as n; print(json.dumps([*map(sorted, (n.METADATA_CLASSES, n.TENSOR_CLASSES))]))";
+    "import json, prunebridge_shim.slicing.torch_dist_names as n; print(json.dumps([*map(sorted, (n.METADATA_CLASSES, n.TENSOR_CLASSES, n.COMMON_CLASSES))]))";
   const { stdout } = await execa(findPython(), ["-c", code], { cwd: SHIM });
-  expect([METADATA_CLASSES, TENSOR_CLASSES].map((known) => [...known].sort())).toEqual(JSON.parse(stdout));
+  expect([METADATA_CLASSES, TENSOR_CLASSES, COMMON_CLASSES].map((known) => [...known].sort())).toEqual(JSON.parse(stdout));
 });
