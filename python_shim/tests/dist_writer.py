@@ -26,11 +26,16 @@ class DistWriter:
     def next_file(self):
         self.files.append(b"")
 
-    def add(self, key, dtype, shape, box, raw, content=None):
-        """Adds a box of a tensor, in an archive of the shim's or in `content`, another one."""
+    def add(self, key, dtype, shape, box, raw):
         frame = Frame(dtype, box.sizes)
+        self.add_archive(key, dtype, shape, box, frame.head + raw + frame.tail(zlib.crc32(raw)))
+
+    def add_archive(self, key, dtype, shape, box, content):
+        """Adds a box of a tensor as another writer archives it."""
         self.save.tensors.setdefault(key, DescribedTensor(dtype, shape)).chunks.append(box)
-        self._place(key, box.offsets, content or frame.head + raw + frame.tail(zlib.crc32(raw)))
+        place = {"relative_path": f"__{len(self.files) - 1}_0.distcp", "offset": len(self.files[-1])}
+        self.save.place(key, box.offsets, {**place, "length": len(content)})
+        self.files[-1] += content
 
     def finish(self, common):
         for number, content in enumerate(self.files):
@@ -39,11 +44,6 @@ class DistWriter:
         (self.folder / ".metadata").write_bytes(self.save.metadata())
         (self.folder / "metadata.json").write_text(json.dumps(BACKEND))
         return self.folder
-
-    def _place(self, key, offsets, content):
-        place = {"relative_path": f"__{len(self.files) - 1}_0.distcp", "offset": len(self.files[-1])}
-        self.save.place(key, offsets, {**place, "length": len(content)})
-        self.files[-1] += content
 
 
 def archive(pickled, storages=()):

@@ -179,7 +179,7 @@ def test_reads_narrow_and_wide_archives_of_others(tmp_path, stack, monkeypatch):
         raw = archive(tensor_pickle("U8", (8, 8)), [array.tobytes()])
         assert (b"PK\x06\x06" in raw) == (limit == 10)
         writer = DistWriter(tmp_path / str(limit))
-        writer.add("w", "U8", (8, 8), *whole_box(array), array.tobytes(), raw)
+        writer.add_archive("w", "U8", (8, 8), *whole_box(array), raw)
         assert read_view(TorchDistFolder(writer.finish({}), stack).view("w")) == array.tobytes()
 
 

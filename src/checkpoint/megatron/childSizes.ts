@@ -1,8 +1,8 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { parseDocument } from "yaml";
+import { readDocument } from "../json.js";
 import type { PlanFile } from "../planFile.js";
 import { MODEL_SECTIONS } from "./locate.js";
+import { patchYamlText, readYamlObject } from "./yaml.js";
 
 /** Sizes that pruning never changes: a Megatron config states them in other words, or states the length of sequences. */
 const UNCHANGED = ["vocab_size", "max_position_embeddings"];
@@ -36,12 +36,12 @@ export function childArguments(plan: PlanFile): Sizes {
  * @param name - which of them it is, within the checkpoint's folder
  */
 export async function patchedSizes(folder: string, name: keyof typeof MODEL_SECTIONS, plan: PlanFile): Promise<string> {
-  const document = parseDocument(await readFile(join(folder, name), "utf8"));
+  const path = join(folder, name);
   const section = MODEL_SECTIONS[name];
+  const stated = new Set(Object.keys((await readYamlObject(path))[section] ?? {}));
   const parent: Sizes = { ...plan.parent.hyperparameters };
-  for (const [field, size] of Object.entries(childSizes(plan))) {
-    const stated = document.hasIn([section, field]);
-    if (stated || DERIVED.includes(field) || parent[field] !== size) document.setIn([section, field], size);
-  }
-  return String(document);
+  const changed = Object.entries(childSizes(plan)).filter(
+    ([field, size]) => stated.has(field) || DERIVED.includes(field) || parent[field] !== size,
+  );
+  return patchYamlText(await readDocument(path, "BAD_CONFIG"), section, Object.fromEntries(changed), path);
 }

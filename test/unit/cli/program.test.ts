@@ -23,7 +23,7 @@ it("has exactly these commands and flags", () => {
     "search <path>": `--json --scores --seq-length --batch-size ${bounds} ${space}`,
     "score <dir>": `--json --data! --out! ${batches} ${device} ${shim}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
-    "slice <dir>": `--json --plan! --out! --no-flush --sha256 ${shim}`,
+    "slice <dir>": `--json --plan! --out! --no-flush --layout --format --sha256 ${shim}`,
     "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device} ${shim}`,
     "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device} ${shim}`,
   });
