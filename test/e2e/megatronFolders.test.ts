@@ -160,6 +160,15 @@ describe("other writers of the format", () => {
     expect(await inspect(root)).toMatchObject({ hyperparameters, params });
   });
 
+  it("what Megatron's config says of norms holds beside a Hugging Face config", async () => {
+    const root = await copyOf("nemotron");
+    await cp(join(GOLDENS, "nemotron-mha", "parent.hf", "config.json"), join(root, ITERATION, "config.json"));
+    const isCentered = async (): Promise<boolean> => (await readParent(root)).architecture.flags.zero_centered_norms;
+    expect(await isCentered()).toBe(false);
+    await writeFile(join(root, ITERATION, "run_config.yaml"), "model: {layernorm_zero_centered_gamma: true}\n");
+    expect(await isCentered()).toBe(true);
+  });
+
   it("a Hugging Face config beside the weights makes them its family's", async () => {
     const root = await copyOf("llama-pp2");
     await cp(join(GOLDENS, "llama-gqa", "parent.hf", "config.json"), join(root, ITERATION, "config.json"));

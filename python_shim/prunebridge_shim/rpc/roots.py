@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.leftovers import CHILD
 
 PATHS: Mapping[str, tuple[str, ...]] = {
     "open_model": ("path",),
@@ -46,6 +47,8 @@ class Roots:
                 self._resolve(str(file))
         if kind == "slice":
             self._resolve(str(Path(work.job_dir).parent))  # the folder is renamed before it is removed
+            for file in _entries(Path(work.job_dir, CHILD, work.torch_dist.folder)):
+                self._resolve(str(file))
             for name in {
                 part.source_file for shard in work.shards for tensor in shard.tensors for part in tensor.parts
             }:

@@ -74,7 +74,11 @@ export async function readModelConfigText({ config, beside }: MegatronFolder, st
 /** A Hugging Face config with what no such says: whether Megatron-Core has the weights of norms around zero. */
 async function withNorms(text: string, beside: MegatronConfigFile | undefined): Promise<string> {
   if (beside === undefined || beside.kind === "huggingface") return text;
-  const stated = await readStated(beside.kind, beside.path);
+  const stated = await readStated(beside.kind, beside.path).catch((error: unknown): Fields => {
+    // A common.pt without arguments, or a config without a model: that states nothing.
+    if (error instanceof PruneError && error.code === "BAD_CONFIG") return {};
+    throw error;
+  });
   return stated[ZERO_CENTERED] === true ? patchConfigText(text, { [ZERO_CENTERED]: true }) : text;
 }
 
