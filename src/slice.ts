@@ -1,26 +1,14 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { storageError, syncFolder } from "./checkpoint/atomicFile.js";
-import { INDEX_FILE } from "./checkpoint/folder.js";
+import { storageError } from "./checkpoint/atomicFile.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
-import { type ChildFiles, filesBesideSafetensors, filesBesideSave } from "./checkpoint/megatron/childFiles.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
-import {
-  carrySideFiles,
-  checkTarget,
-  findSideFiles,
-  leaveStaging,
-  openStaging,
-  publish,
-  type SideFiles,
-  type Staging,
-  settleStaging,
-  stageFile,
-} from "./checkpoint/staging.js";
+import { checkTarget, leaveStaging, openStaging, publish, type Staging, settleStaging } from "./checkpoint/staging.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import type { RunOptions } from "./progress.js";
+import { formatJson, gatherFiles, type SideContent, stageFiles } from "./sideContent.js";
 import { VERSION } from "./version.js";
 
 /** What a cutter is told: which shards to write where, from which tensors, along which index sets. */
@@ -87,7 +75,7 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
       files,
       new Map([
         [PLAN_FILE, encodePlan(plan)],
-        [MANIFEST_FILE, json(manifest)],
+        [MANIFEST_FILE, formatJson(manifest)],
       ]),
     );
     await publish(staging);
@@ -108,36 +96,6 @@ export async function findChild(
   options: LayoutOptions = {},
 ): Promise<Manifest | undefined> {
   return findPublished(target, parent, plan, layOutChild(parent, plan, options));
-}
-
-/** What a child has besides weights, plan and manifest: files of its parent's, and those with its own sizes. */
-interface Gathered extends Pick<ChildFiles, "written"> {
-  readonly carried: readonly { readonly from: string; readonly into: string; readonly files: SideFiles }[];
-}
-
-async function gatherFiles({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<Gathered> {
-  const { carried, written } = await (save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan));
-  const found = carried.map(async ({ from, into, but, pickled }) => ({
-    from,
-    into,
-    files: await findSideFiles(from, [...but, PLAN_FILE, MANIFEST_FILE], pickled),
-  }));
-  return { carried: await Promise.all(found), written };
-}
-
-/** Puts everything but the weights into the child; last what tells loaders that it is one. */
-async function stageFiles(
-  staging: Staging,
-  made: ChildLayout,
-  { carried, written }: Gathered,
-  own: ReadonlyMap<string, string>,
-): Promise<void> {
-  const folder = made.save?.name ?? "";
-  for (const { from, into, files } of carried) await carrySideFiles(from, staging, files, into);
-  for (const [name, content] of own) await stageFile(staging, join(folder, name), content);
-  if (!made.save && made.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(made)));
-  if (staging.flush) await syncFolder(join(staging.child, folder));
-  for (const [name, content] of written) await stageFile(staging, name, content);
 }
 
 async function findPublished(target: string, parent: Parent, plan: PlanFile, { shards, save }: ChildLayout): Promise<Manifest | undefined> {
@@ -167,7 +125,7 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: Gathered["carried"]): Manifest {
+function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shards"], carried: SideContent["carried"]): Manifest {
   const { torchDist } = parent.checkpoint;
   return {
     format: "prunebridge.manifest/1",
@@ -184,14 +142,4 @@ function describeChild(parent: Parent, plan: PlanFile, written: CutShards["shard
     carried: carried.flatMap(({ into, files }) => files.files.map((name) => join(into, name))).sort(),
     ...(torchDist && torchDist.optimizerTensors > 0 && { leftOut: torchDist.optimizerTensors }),
   };
-}
-
-function describeIndex({ shards }: ChildLayout): unknown {
-  const places = shards.flatMap(({ file, tensors }) => tensors.map(({ name }): [string, string] => [name, file]));
-  const bytes = shards.reduce((sum, { tensors }) => tensors.reduce((inner, tensor) => inner + tensor.bytes, sum), 0);
-  return { metadata: { total_size: bytes }, weight_map: Object.fromEntries(places.sort(([a], [b]) => (a < b ? -1 : 1))) };
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
 }
