@@ -51,7 +51,7 @@ export interface SliceOptions extends RunOptions, LayoutOptions {
  * Several processes, on any machines, that make the same call share the work; one that comes when it is done gets the child's manifest.
  *
  * @param target - a folder that does not exist or is empty, or holds this very child
- * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout) before any work; TARGET_BUSY where another child is being cut into the target;
+ * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout or format) before any work; TARGET_BUSY where another child is being cut into the target;
  * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
