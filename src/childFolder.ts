@@ -1,22 +1,11 @@
 import { join } from "node:path";
-import { storageError, syncFolder } from "./checkpoint/atomicFile.js";
-import { INDEX_FILE } from "./checkpoint/folder.js";
+import { storageError } from "./checkpoint/atomicFile.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest } from "./checkpoint/manifest.js";
-import type { ChildFiles } from "./checkpoint/megatron/childFiles.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
-import {
-  carrySideFiles,
-  findSideFiles,
-  leaveStaging,
-  openStaging,
-  publish,
-  type SideFiles,
-  type Staging,
-  settleStaging,
-  stageFile,
-} from "./checkpoint/staging.js";
+import { leaveStaging, openStaging, publish, type Staging, settleStaging } from "./checkpoint/staging.js";
 import type { ChildLayout } from "./childLayout.js";
 import { PruneError } from "./errors.js";
+import { formatJson, type SideContent, stageFiles } from "./sideContent.js";
 import { VERSION } from "./version.js";
 
 /** What came of a job. */
@@ -27,16 +16,11 @@ export interface CutShards {
   readonly foundBytes: number;
 }
 
-/** What a child has besides weights, plan and manifest: files of its parent's, and those with its own sizes. */
-export interface GatheredFiles extends Pick<ChildFiles, "written"> {
-  readonly carried: readonly { readonly from: string; readonly into: string; readonly files: SideFiles }[];
-}
-
 /** A child to make in a folder of its own. */
 export interface ChildWork {
   readonly made: ChildLayout;
   readonly plan: PlanFile;
-  readonly files: GatheredFiles;
+  readonly files: SideContent;
   /** What the manifest says of where it comes from. */
   readonly origin: Pick<Manifest, "parent" | "leftOut">;
   readonly flush: boolean;
@@ -58,7 +42,7 @@ export async function makeChild(target: string, work: ChildWork): Promise<Manife
     manifest = describeChild(work, shards);
     const own = [
       [PLAN_FILE, encodePlan(plan)],
-      [MANIFEST_FILE, json(manifest)],
+      [MANIFEST_FILE, formatJson(manifest)],
     ] as const;
     await stageFiles(staging, made, files, new Map(own));
     await publish(staging);
@@ -70,31 +54,6 @@ export async function makeChild(target: string, work: ChildWork): Promise<Manife
   }
   await settleStaging(staging);
   return manifest;
-}
-
-/** Finds the files of folders that a child gets. */
-export async function gatherFiles({ carried, written }: ChildFiles): Promise<GatheredFiles> {
-  const found = carried.map(async ({ from, into, but, pickled }) => ({
-    from,
-    into,
-    files: await findSideFiles(from, [...but, PLAN_FILE, MANIFEST_FILE], pickled),
-  }));
-  return { carried: await Promise.all(found), written };
-}
-
-/** Puts everything but the weights into the child; last what tells loaders that it is one. */
-async function stageFiles(
-  staging: Staging,
-  made: ChildLayout,
-  { carried, written }: GatheredFiles,
-  own: ReadonlyMap<string, string>,
-): Promise<void> {
-  const folder = made.save?.name ?? "";
-  for (const { from, into, files } of carried) await carrySideFiles(from, staging, files, into);
-  for (const [name, content] of own) await stageFile(staging, join(folder, name), content);
-  if (!made.save && made.shards.length > 1) await stageFile(staging, INDEX_FILE, json(describeIndex(made)));
-  if (staging.flush) await syncFolder(join(staging.child, folder));
-  for (const [name, content] of written) await stageFile(staging, name, content);
 }
 
 /** What went wrong, and where it can go on from: where a shim died, nobody else says so. */
@@ -122,14 +81,4 @@ function describeChild({ plan, files, origin }: ChildWork, written: CutShards["s
     carried: files.carried.flatMap(({ into, files }) => files.files.map((name) => join(into, name))).sort(),
     ...(origin.leftOut !== undefined && { leftOut: origin.leftOut }),
   };
-}
-
-function describeIndex({ shards }: ChildLayout): unknown {
-  const places = shards.flatMap(({ file, tensors }) => tensors.map(({ name }): [string, string] => [name, file]));
-  const bytes = shards.reduce((sum, { tensors }) => tensors.reduce((inner, tensor) => inner + tensor.bytes, sum), 0);
-  return { metadata: { total_size: bytes }, weight_map: Object.fromEntries(places.sort(([a], [b]) => (a < b ? -1 : 1))) };
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
 }

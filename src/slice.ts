@@ -4,10 +4,11 @@ import { type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { type ChildFiles, filesBesideSafetensors, filesBesideSave } from "./checkpoint/megatron/childFiles.js";
 import { hashPlan, type PlanFile } from "./checkpoint/planFile.js";
 import { checkTarget } from "./checkpoint/staging.js";
-import { type CutShards, gatherFiles, makeChild } from "./childFolder.js";
+import { type CutShards, makeChild } from "./childFolder.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
 import type { Parent } from "./inspect.js";
 import type { RunOptions } from "./progress.js";
+import { gatherFiles } from "./sideContent.js";
 
 /** What a cutter is told: which shards to write where, from which tensors, along which index sets. */
 export interface CutJob extends Pick<ChildLayout, "indexSets" | "shards" | "torchDist"> {
@@ -41,7 +42,7 @@ export interface SliceOptions extends RunOptions, LayoutOptions {
  * Several processes, on any machines, that make the same call share the work; one that comes when it is done gets the child's manifest.
  *
  * @param target - a folder that does not exist or is empty, or holds this very child
- * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout) before any work; TARGET_BUSY where another child is being cut into the target;
+ * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout or format) before any work; TARGET_BUSY where another child is being cut into the target;
  * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {

@@ -1,7 +1,7 @@
 import { LIVE_PARENT, type Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import { checkTarget } from "../checkpoint/staging.js";
-import { gatherFiles, makeChild } from "../childFolder.js";
+import { makeChild } from "../childFolder.js";
 import type { ForwardArgs } from "../data/args.js";
 import { PruneError } from "../errors.js";
 import type { Network, Parent } from "../inspect.js";
@@ -10,6 +10,7 @@ import type { Ask, Asks } from "../shim/feed.js";
 import { saveModel } from "../shim/modelWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
+import { gatherFiles } from "../sideContent.js";
 import { type JobModel, readJobNetwork } from "./jobNetwork.js";
 import { layOutLiveChild } from "./liveChild.js";
 import { Model, type SaveOptions } from "./model.js";

@@ -41,8 +41,8 @@ class Holding:
 
     @property
     def dtype(self) -> str:
-        """The element type, as safetensors spells it."""
-        return TORCH_DTYPES[str(self.values.dtype)]
+        """The element type, as safetensors spells it; as torch does where that has none."""
+        return TORCH_DTYPES.get(str(self.values.dtype), str(self.values.dtype))
 
     @property
     def split_axis(self) -> int | None:

@@ -1,5 +1,6 @@
 """Saves a child of the job's model from its live weights: each rank cuts what it holds, and writes it to its place."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,17 +9,23 @@ from typing import Any
 
 import torch
 
-from prunebridge_shim.cluster.holdings import find_holdings
+from prunebridge_shim.cluster.holdings import Holding, find_holdings
 from prunebridge_shim.cluster.layout import LocalModel
 from prunebridge_shim.cluster.rank import Rank
 from prunebridge_shim.cluster.save_bands import BandCutter
 from prunebridge_shim.cluster.save_folder import SaveFolder, open_made
-from prunebridge_shim.cluster.save_plan import ROUND_BYTES, SaveJob, lay_out_shards, plan_rounds, tell
+from prunebridge_shim.cluster.save_plan import SaveJob, lay_out_shards
+from prunebridge_shim.cluster.save_rounds import ROUND_BYTES, plan_rounds, tell
 from prunebridge_shim.cluster.save_shards import Shards, Stretch, crc32_of
-from prunebridge_shim.errors import ShimError, storage_error
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, storage_error, text_of
 from prunebridge_shim.slicing.layout import ShardLayout
 from prunebridge_shim.slicing.run import Outcome, WrittenShard
 from prunebridge_shim.tensors import Tick
+
+WORKSPACE_BYTES = 64 << 20
+"""For blocks on their way: the kept part of one, what is exchanged, and what is put together of that."""
+
+log = logging.getLogger(__name__)
 
 
 def save_model(rank: Rank, job: SaveJob | None, folder: SaveFolder | None, tick: Tick) -> Outcome:
@@ -43,7 +50,7 @@ def save_model(rank: Rank, job: SaveJob | None, folder: SaveFolder | None, tick:
     """
     exchange = rank.exchange
     job = exchange.share(job)
-    holdings = exchange.attempt(lambda: find_holdings(rank.model, rank.layout))
+    holdings = exchange.attempt(lambda: _prepare(rank))
     shards, parts = exchange.attempt(lambda: lay_out_shards(job))
     told = exchange.gather(tell(holdings))
     total = sum(shard.bytes - len(shard.header) for shard in shards)
@@ -65,6 +72,26 @@ def save_model(rank: Rank, job: SaveJob | None, folder: SaveFolder | None, tick:
         digests = saving.hash() if job.sha256 else {}
         stretches = list(chain.from_iterable(exchange.gather(written.stretches)))
         return exchange.lead(lambda: saving.commit(digests, stretches, job.flush))
+
+
+def _prepare(rank: Rank) -> list[Holding]:
+    """Finds what this rank holds, and room to work in: from then on ranks wait for each other's columns."""
+    try:
+        torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=rank.model.device)
+        return find_holdings(rank.model, rank.layout)
+    except ShimError:
+        raise
+    except Exception as error:
+        log.exception("the model cannot be saved")
+        if is_out_of_memory(error):
+            message = f"rank {rank.layout.rank} has no {WORKSPACE_BYTES >> 20} MiB left beside its model"
+            raise ShimError(
+                Reason.GPU_OOM, message, "save where the job holds less: between steps, without gradients"
+            ) from error
+        message = f"Megatron-Core cannot tell where the weights of this model lie: {text_of(error)}"
+        raise ShimError(
+            Reason.INVALID_REQUEST, message, "have the job save its own checkpoint, and slice that"
+        ) from error
 
 
 def _await_parameters(model: LocalModel) -> None:

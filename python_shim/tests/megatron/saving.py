@@ -1,7 +1,7 @@
 """Saving children of a golden parent from a job's live weights."""
 
 import resource
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from children import PARENT, child_of
 from golden import GOLDEN
 from points import cancel_after, no_tick
 
-from prunebridge_shim.cluster import save_bands, save_plan
+from prunebridge_shim.cluster import save_rounds, save_strips, saving
 from prunebridge_shim.cluster.save_plan import SaveJob
 from prunebridge_shim.slicing.leftovers import PREFIX
 
-SIZES = {save_bands: {"BLOCK_BYTES": 3000, "SHARED_BYTES": 2000}, save_plan: {"ROUND_BYTES": 5000}}
+SIZES = {save_strips: {"BLOCK_BYTES": 3000, "SHARED_BYTES": 2000}, save_rounds: {"ROUND_BYTES": 5000}}
 """Module constants that make small children take every path."""
 
 
@@ -38,6 +38,17 @@ def limited_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@contextmanager
+def limited_memory():
+    """Has a rank have no room beside its model."""
+    saving.WORKSPACE_BYTES = 1 << 60
+    yield
+    saving.WORKSPACE_BYTES = 1 << 20
+
+
+LIMITS = {"files": limited_files, "memory": limited_memory, "": nullcontext}
+
+
 def left_by_a_killed_save(folder):
     """What lies in a job's folder whose first rank was killed."""
     (folder / "child").mkdir(parents=True)
@@ -49,7 +60,7 @@ def vain_saves(own, case):
     """Jobs and ticks, of which each has something wrong."""
     job = job_of(own / "child", case)
     if case["limited"]:
-        return {"full": (job, no_tick)}
+        return {case["limited"]: (job, no_tick)}
     name = "decoder.layers.3.mlp.linear_fc2.weight"
     return {
         "nowhere": (with_part(job, name, source_name="decoder.layers.3.mlp.linear_fc3.weight"), no_tick),

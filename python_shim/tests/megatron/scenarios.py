@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from parents import build, calibration_of
 from points import feed_of, no_tick, points_of, vain_requests
 from safetensors.torch import load_file
-from saving import in_small_blocks, job_of, left_by_a_killed_save, limited_files, vain_saves
+from saving import LIMITS, in_small_blocks, job_of, left_by_a_killed_save, vain_saves
 
 from prunebridge_shim.cluster.facts import describe
 from prunebridge_shim.cluster.job import join
@@ -193,7 +192,7 @@ def save_in_vain(folder, case):
     own.mkdir()
     os.chdir(own)
     if dist.get_rank() > 0:
-        with limited_files() if case["limited"] else nullcontext():
+        with LIMITS[case["limited"]]():
             rank.follow()
     else:
         errors = {}

@@ -101,12 +101,14 @@ EXPECTED = {
     "no parent folder": ("PATH_NOT_FOUND", "nowhere"),
 }
 
+LIMITED = {"vain": "", "full": "files", "crowded": "memory"}
+
 
 @pytest.fixture(scope="module")
 def vain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vain")
     layout = {"parent": LLAMA, "tp": 2, "config": SP}
-    cases = [{"id": "vain", "limited": False, **layout}, {"id": "full", "limited": True, **layout}]
+    cases = [{"id": name, "limited": limited, **layout} for name, limited in LIMITED.items()]
     exits, log = run_jobs("save_in_vain", folder, {"vain": (2, cases)})
     assert exits == {"vain": [0, 0]}, log
     return folder
@@ -121,10 +123,13 @@ def test_what_cannot_be_saved_is_said_and_leaves_nothing(vain):
     assert "decoder.layers.3.mlp.linear_fc2.weight" in errors["nowhere"]["hint"]
 
 
-def test_a_rank_that_cannot_write_is_named(vain):
-    (error,) = read(vain, "full").values()
-    assert error["reason"] == "STORAGE_FULL"
-    assert error["message"].startswith("rank 1: ")
+@pytest.mark.parametrize(
+    ("name", "reason", "message"), [("full", "STORAGE_FULL", "rank 1: "), ("crowded", "GPU_OOM", "rank 1 has no ")]
+)
+def test_a_rank_without_room_is_named(name, reason, message, vain):
+    (error,) = read(vain, name).values()
+    assert error["reason"] == reason
+    assert error["message"].startswith(message)
     assert error["left"] == []
 
 
