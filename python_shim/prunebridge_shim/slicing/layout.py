@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.blocks import BlockReader, Bytes
+from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.gathering import Bytes
 from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.kept import Kept, Region, find_kept
 from prunebridge_shim.slicing.packed import in_units, unit_of

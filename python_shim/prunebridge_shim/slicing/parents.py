@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.blocks import BlockReader, Bytes
+from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.gathering import Bytes
 from prunebridge_shim.slicing.headers import LENGTH_BYTES, StoredTensor, read_exactly, read_header
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.request import OutputShard, TensorPart

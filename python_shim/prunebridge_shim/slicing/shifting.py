@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.blocks import Bytes
+from prunebridge_shim.slicing.gathering import Bytes
 from prunebridge_shim.slicing.request import TensorPart
 
 _NUMPY_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}

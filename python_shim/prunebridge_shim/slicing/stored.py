@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prunebridge_shim.slicing.blocks import BlockReader, Bytes
+from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.gathering import Bytes
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.sources import SourceFile
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunebridge_shim.slicing import blocks
-from prunebridge_shim.slicing.blocks import BlockReader, Bytes
+from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.gathering import Bytes
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.request import Indices
 from prunebridge_shim.slicing.sources import SourceFile
