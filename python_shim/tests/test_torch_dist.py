@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint
 from dist_writer import DistWriter, archive, whole_box, write_folder
-from megatron import PARENTS, needs_megatron, parent_of, save_parents, stored_as, weights_of
+from saved_parents import PARENTS, needs_megatron, parent_of, save_parents, stored_as, weights_of
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing import blocks

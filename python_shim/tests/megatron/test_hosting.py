@@ -41,7 +41,7 @@ CONFIG = {
 def saved(tmp_path_factory):
     """The golden parents as Megatron-Core saves them, in the folders of all writers."""
     out = tmp_path_factory.mktemp("saved")
-    done = subprocess.run([sys.executable, SCRIPT, "save", GOLDEN, out], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, SCRIPT, GOLDEN, out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     (out / "nemo" / "context").mkdir()
     nemo = {"config": {**CONFIG, "vocab_size": None}}
