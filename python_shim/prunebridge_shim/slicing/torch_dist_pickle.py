@@ -2,25 +2,16 @@
 
 import io
 import pickle
-import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.torch_dist_opcodes import bad_pickle, check_opcodes
 
-_OPCODES = frozenset(
-    {
-        *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
-        *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-        *("SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"),
-        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-        *("EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS"),
-        *("GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"),
-        *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
-    }
+_MALFORMED = (
+    *(pickle.UnpicklingError, ValueError, TypeError, AttributeError),
+    *(EOFError, LookupError, OverflowError, RecursionError),
 )
-_MALFORMED = (pickle.UnpicklingError, ValueError, TypeError, AttributeError, EOFError, LookupError, OverflowError)
 
 
 class Record:
@@ -43,9 +34,9 @@ class Record:
         self.state = state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Persistent:
-    """What lies outside of the pickle, by its writer's own id: a storage of torch's."""
+    """What lies outside of the pickle, by its writer's own id: a storage of torch's. Neither hashed nor told by it."""
 
     id: Any
 
@@ -59,23 +50,11 @@ def read_pickle(data: bytes, known: frozenset[str], what: str) -> Any:
     Raises:
         ShimError: BAD_CHECKPOINT that names the class or the opcode.
     """
-    _check_opcodes(data, what)
+    check_opcodes(data, what)
     try:
         return _DataUnpickler(data, known, what).load()
     except _MALFORMED as error:
-        raise _bad(what, f"cannot be read: {error}") from error
-
-
-def _check_opcodes(data: bytes, what: str) -> None:
-    """Checks before a byte is taken: one memo index makes the unpickler take as much memory as it says."""
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in _OPCODES:
-                raise _bad(what, f"has the opcode {opcode.name}, which no data of a checkpoint needs")
-            if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > len(data):
-                raise _bad(what, f"stores a value at {argument}, more than it has bytes")
-    except ValueError as error:
-        raise _bad(what, f"is cut off or no pickle: {error}") from error
+        raise bad_pickle(what, f"cannot be read: {error}") from error
 
 
 class _DataUnpickler(pickle.Unpickler):
@@ -88,18 +67,10 @@ class _DataUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
         name = f"{module_name}.{global_name}"
         if name not in self._known:
-            raise _bad(self._what, f"holds {name}, which is no class that such a file is known to hold")
+            raise bad_pickle(self._what, f"holds {name}, which is no class that such a file is known to hold")
         if name not in self._classes:
             self._classes[name] = type("Named", (Record,), {"name": name})
         return self._classes[name]
 
     def persistent_load(self, pid: Any) -> Persistent:
         return Persistent(pid)
-
-
-def _bad(what: str, message: str) -> ShimError:
-    return ShimError(
-        Reason.BAD_CHECKPOINT,
-        f"{what} {message}; nothing of it was run",
-        "take the checkpoint from whom you trust, or save it again",
-    )
