@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint
-from dist_writer import DistWriter, archive, whole_box, write_folder
+from dist_writer import DistWriter, archive, share, whole_box, write_folder
 from saved_parents import PARENTS, needs_megatron, parent_of, save_parents, stored_as, weights_of
 
 from prunebridge_shim.errors import Reason, ShimError
@@ -14,6 +14,9 @@ from prunebridge_shim.slicing import blocks
 from prunebridge_shim.slicing.blocks import BlockReader
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.torch_dist import TorchDistFolder
+from prunebridge_shim.slicing.torch_dist_names import METADATA, STORAGE_INFO
+from prunebridge_shim.slicing.torch_dist_pickle import Persistent
+from prunebridge_shim.slicing.torch_dist_pickling import named
 from prunebridge_shim.slicing.torch_dist_records import Box, DescribedTensor, tensor_pickle
 from prunebridge_shim.tensors import ITEM_BITS
 
@@ -181,6 +184,34 @@ def test_reads_narrow_and_wide_archives_of_others(tmp_path, stack, monkeypatch):
         writer = DistWriter(tmp_path / str(limit))
         writer.add_archive("w", "U8", (8, 8), *whole_box(array), raw)
         assert read_view(TorchDistFolder(writer.finish({}), stack).view("w")) == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"fqn": "SHARED", "offset": named("torch.Size")(())}, "which are no texts"),
+        ({"fqn": "w", "offset": named("torch.Size")(("SHARED",))}, "where whole numbers belong"),
+        ({"fqn": "w", "offset": Persistent("SHARED")}, "where whole numbers belong"),
+    ],
+    ids=["name", "size", "storage"],
+)
+def test_what_is_shared_makes_no_long_message(tmp_path, stack, held, said):
+    writer = DistWriter(tmp_path)
+    index = named(f"{METADATA}.MetadataIndex").holding(**held)
+    writer.save._places[index] = named(STORAGE_INFO).holding(relative_path="__0_0.distcp", offset=0, length=1)
+    writer.finish({})
+    (tmp_path / ".metadata").write_bytes(share((tmp_path / ".metadata").read_bytes()))
+    with pytest.raises(ShimError, match=said) as error:
+        TorchDistFolder(tmp_path, stack)
+    assert len(error.value.message) < 20_000
+
+
+def test_tensors_are_named_by_text(tmp_path, stack):
+    writer = DistWriter(tmp_path)
+    writer.save.tensors[7] = DescribedTensor("U8", ())
+    writer.finish({})
+    with pytest.raises(ShimError, match="names a tensor by something other than text"):
+        TorchDistFolder(tmp_path, stack)
 
 
 def test_says_where_a_file_ends_too_soon(tmp_path, stack):
