@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint
-from dist_writer import archive, whole_box, write_folder
+from dist_writer import archive, share, whole_box, write_folder
 from safetensors.numpy import load_file
 from slice_small import journaled
 from test_torch_dist import grid
@@ -251,6 +251,19 @@ def test_runs_nothing_of_a_hostile_common_pt(parent, tmp_path):
     slice_shards(job_of(folder, tmp_path / "job", TorchDistSave("w")), lambda *_: None)
     assert (tmp_path / "job" / "child" / "w" / "common.pt").read_bytes() == hostile
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("levels", [2, 60])
+def test_what_is_shared_is_written_wherever_it_occurs_or_refused(parent, tmp_path, levels):
+    folder = parent[0]
+    (folder / "common.pt").write_bytes(archive(share(write_pickle({"shared": ["SHARED", "SHARED"]}), levels)))
+    job = job_of(folder, tmp_path / "job", TorchDistSave("w", (), CommonEdit({}, ())))
+    if levels > 2:
+        with pytest.raises(ShimError, match="cannot be written again: they hold one another too many times"):
+            slice_shards(job, lambda *_: None)
+        return
+    slice_shards(job, lambda *_: None)
+    assert torch.load(tmp_path / "job" / "child" / "w" / "common.pt") == {"shared": [[[], []], [[], []]]}
 
 
 FLOATS = {"F16": (10, -14, 65504), "BF16": (7, -126, 3.3895313892515355e38), "F32": (23, -126, 3.4028234663852886e38)}
