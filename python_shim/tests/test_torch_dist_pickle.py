@@ -142,6 +142,19 @@ def test_keys_that_are_alike_all_the_way_down_are_refused():
     refuse(b"\x80\x02}" + (deep + AS_KEY) * 2 + b".", "cannot be read: maximum recursion")
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (b"ccollections\nOrderedDict\n" + get(0) + b"\x85R", "takes 0 positional arguments"),
+        (b"ctorch\nSize\n" + get(0) + b"\x85R", "a torch.Size is made of something other than a tuple"),
+        (b"ca\nThing\n(" + b"N" * 1000 + b"tR", "a.Thing is given 1000 arguments"),
+    ],
+    ids=["dictionary", "size", "record"],
+)
+def test_what_copies_is_not_called(call, said):
+    refuse(b"\x80\x02](NNe" + put(0) + call + b".", f"cannot be read: .*{said}")
+
+
 def test_reads_keys_of_many_sizes():
     keys = {tuple((at, (at,)) for at in range(count)): count for count in range(0, 3000, 500)}
     for protocol in (2, 5):

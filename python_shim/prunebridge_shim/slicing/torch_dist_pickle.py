@@ -12,6 +12,8 @@ _MALFORMED = (
     *(pickle.UnpicklingError, ValueError, TypeError, AttributeError),
     *(EOFError, LookupError, OverflowError, RecursionError),
 )
+_MOST_ARGUMENTS = 100
+"""Of a call: each has a copy of its own, of arguments that may be shared."""
 
 
 class Record:
@@ -23,6 +25,8 @@ class Record:
     called = False
 
     def __new__(cls, *args: Any) -> "Record":  # noqa: D102 pickles call it
+        if len(args) > _MOST_ARGUMENTS:
+            raise ValueError(f"{cls.name} is given {len(args)} arguments")
         record = super().__new__(cls)
         record.args, record.state = args, None
         return record
@@ -41,7 +45,18 @@ class Persistent:
     id: Any
 
 
-_VALUES: Mapping[str, Callable[..., Any]] = {"collections.OrderedDict": dict, "torch.Size": tuple}
+def _empty_dict() -> dict[Any, Any]:
+    return {}
+
+
+def _size_of(sizes: Any) -> tuple[Any, ...]:
+    if type(sizes) is not tuple:
+        raise ValueError("a torch.Size is made of something other than a tuple")
+    return sizes
+
+
+# Neither copies what it is given, which may be large and shared.
+_VALUES: Mapping[str, Callable[..., Any]] = {"collections.OrderedDict": _empty_dict, "torch.Size": _size_of}
 
 
 def read_pickle(data: bytes, known: frozenset[str], what: str) -> Any:
