@@ -33,7 +33,7 @@ class DistWriter:
 
     def add_archive(self, key, dtype, shape, box, content):
         """Adds a box of a tensor as another writer archives it."""
-        self.save.tensors.setdefault(key, DescribedTensor(dtype, shape)).chunks.append(box)
+        self.save.tensors.setdefault(key, DescribedTensor(dtype, shape)).chunks[box] = None
         place = {"relative_path": f"__{len(self.files) - 1}_0.distcp", "offset": len(self.files[-1])}
         self.save.place(key, box.offsets, {**place, "length": len(content)})
         self.files[-1] += content

@@ -146,7 +146,7 @@ def test_refuses_chunks_that_do_not_fill_a_tensor_once(tmp_path, stack, boxes):
 def test_refuses_chunks_that_their_archives_do_not_hold(tmp_path, stack, shape):
     writer = DistWriter(tmp_path)
     writer.add("w", "U8", (2, 3), Box((0, 0), (2, 3)), bytes(6))
-    writer.save.tensors["w"] = DescribedTensor("U8", shape, [Box((0, 0), shape)])
+    writer.save.tensors["w"] = DescribedTensor("U8", shape, {Box((0, 0), shape): None})
     writer.finish({})
     with pytest.raises(ShimError, match="bytes, which its archive does not hold"):
         TorchDistFolder(tmp_path, stack).view("w")
