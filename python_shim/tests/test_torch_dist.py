@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 from contextlib import ExitStack
 from itertools import pairwise, product
 
@@ -111,6 +112,26 @@ def test_what_is_kept_comes_from_whatever_chunks_hold_it(tmp_path, rng, stack, m
             parts = Region(0, view.shape, kept).split(int(rng.integers(1, 9)))
             got = b"".join(bytes(block) for part in parts for block in view.read(BlockReader(), part, 2))
             assert got == expected.tobytes()
+
+
+@pytest.mark.parametrize("cuts", [[[], [], [100]], [[], [100], []], [[1], [50], [100]]])
+def test_chunks_that_end_within_large_rows_are_read_in_blocks(tmp_path, rng, stack, monkeypatch, cuts):
+    block_bytes = 32 << 10
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    experts = rng.integers(0, 1 << 16, (3, 512, 1024)).astype(np.uint16)
+    write_folder(tmp_path, [("w", "U16", experts, grid(experts.shape, cuts))])
+    view = TorchDistFolder(tmp_path, stack).view("w")
+    kept = (np.array([0, 2]), None, np.arange(0, 1024, 2))
+    reader, region, at = BlockReader(), Region(0, experts.shape, kept), 0
+    expected = experts[[0, 2]][:, :, ::2].tobytes()
+    tracemalloc.start()
+    for block in view.read(reader, region, 2):
+        assert bytes(block) == expected[at : at + len(block)]
+        at += len(block)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert at == len(expected)
+    assert peak < 10 * block_bytes
 
 
 def test_refuses_what_is_not_there(tmp_path, stack):
