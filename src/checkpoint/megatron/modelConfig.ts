@@ -110,7 +110,7 @@ async function readArguments(path: string): Promise<Fields> {
 }
 
 function plainFields(fields: ReadonlyMap<Pickled, Pickled>): Fields {
-  return Object.fromEntries([...fields].map(([name, value]) => [String(name), value]));
+  return Object.fromEntries([...fields].filter(([name]) => typeof name === "string"));
 }
 
 /** Megatron-LM's command line spells some fields in its own way. */
