@@ -192,6 +192,9 @@ def attach(  # noqa: PLR0913 a script names what it gives
     It installs no signal handler and never ends the process. Measuring runs the model in eval mode, without gradients,
     activation recomputation and CUDA graphs; all modes and random states are then what they were.
 
+    Who may measure can end the job: a batch that some GPU has no memory for leaves the ranks in the middle of a forward
+    pass, from which they do not come back together.
+
     Args:
         model: The model as the job has it: wrapped or not, and a list of chunks where pipeline stages are virtual.
         token_file: The token that gives all rights, in a file of mode 600; read on rank 0.

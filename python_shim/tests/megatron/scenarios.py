@@ -229,6 +229,19 @@ def failure_of(request):
         return {"reason": error.reason.name, "message": error.message, "hint": error.hint}
 
 
+def outgrow_positions(folder, case):
+    """Asks a model that learned its positions for sequences of more and of as many; writes what came of each."""
+    ps.initialize_model_parallel()
+    model_parallel_cuda_manual_seed(1)
+    rank = join(parents.build_with_learned_positions(case["parent"], case["positions"]), deadline_s=30.0)
+    ids = calibration_of(case["parent"])
+    told = failure_of(partial(rank.evaluate_loss, feed_of(ids[..., : case["positions"] + 1]), no_tick))
+    told["tokens"] = rank.evaluate_loss(feed_of(ids[..., : case["positions"]]), no_tick)[1]
+    rank.leave()
+    (folder / f"{case['id']}.json").write_text(json.dumps(told))
+    ps.destroy_model_parallel()
+
+
 def train(folder, case):
     """Trains twice from the same state, once measured and saved in the middle; writes what each came to."""
     for measured in (False, True):
@@ -277,7 +290,7 @@ def hold(folder, case):
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
-        *(measure, save, save_in_vain, lose, stray, ask_in_vain),
+        *(measure, save, save_in_vain, lose, stray, ask_in_vain, outgrow_positions),
         *(train, host, train_with_a_guest, hold),
     )
 }

@@ -58,3 +58,13 @@ def test_ranks_go_on_as_if_nothing_had_been(outcome):
         np.testing.assert_allclose(found[key], value, rtol=1e-5, err_msg=key)
     for rank in range(2):
         assert json.loads((folder / f"ask.{rank}.hooks").read_text()) == []
+
+
+def test_sequences_that_outgrow_learned_positions_are_refused(tmp_path):
+    case = {"id": "one", "parent": "llama-gqa", "positions": 16}
+    exits, log = run_jobs("outgrow_positions", tmp_path, {"one": (1, [case])})
+    assert exits["one"] == [0], log
+    told = read(tmp_path, "one")
+    assert told["reason"] == "BAD_DATA"
+    assert told["message"] == "batch 0 has sequences of 17 tokens, and the model has learned 16 positions"
+    assert told["tokens"] > 0
