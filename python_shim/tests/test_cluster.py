@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed import HashStore
 
 from prunebridge_shim.cluster.assemble import Piece, assemble
+from prunebridge_shim.cluster.exchange import AgreedError, Exchange
 from prunebridge_shim.cluster.forward import without_graphs
 from prunebridge_shim.cluster.hooks import Hooks
 from prunebridge_shim.cluster.layout import Layout, LocalModel, Place
@@ -211,6 +212,20 @@ def test_hooks_that_measure_the_same_of_experts_all_get_it(alone):
         assert torch.allclose(hooks.measures.sums[key], squares)
     assert torch.equal(hooks.measures.sums["c"], hooks.measures.sums["d"])
     assert hooks.measures.sums["c"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(KeyError("weight"), Reason.INTERNAL), (torch.OutOfMemoryError("no room"), Reason.GPU_OOM)]
+)
+def test_whatever_an_attempt_raises_is_agreed_on(alone, error, reason):
+    def work():
+        raise error
+
+    exchange = Exchange()
+    with pytest.raises(AgreedError, match=f"rank 0: {type(error).__name__}: ") as caught:
+        exchange.attempt(work)
+    assert caught.value.reason is reason
+    assert exchange.gather_everywhere("still together") == ["still together"]
 
 
 def test_pieces_are_joined_by_row_and_column():

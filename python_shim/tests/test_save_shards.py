@@ -1,14 +1,17 @@
-"""The shards of a child, where closing them fails: that is when a file server says that it has no room."""
+"""Where a child is saved to, as a rank may find it: closing is when a file server says that it has no room."""
 
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from prunebridge_shim.cluster.save_folder import open_made
 from prunebridge_shim.cluster.save_shards import Shards
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.layout import ShardLayout
+from prunebridge_shim.slicing.leftovers import JOB_FILE
 from prunebridge_shim.slicing.opened import OpenFolder
 
 HEADER = bytes(16)
@@ -62,3 +65,17 @@ def test_what_was_agreed_on_stays_the_error(opened):
     with pytest.raises(ShimError) as caught, stack:
         raise agreed
     assert caught.value is agreed
+
+
+def open_files():
+    return sorted(file.name for file in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b'{"identity": "sa', b"[]", b"{}", b"\xff", b'{"identity": "save another"}'])
+def test_a_folder_of_another_job_or_a_torn_one_is_not_where_to_save(tmp_path, content):
+    (tmp_path / JOB_FILE).write_bytes(content)
+    before = open_files()
+    with pytest.raises(ShimError, match="is not the folder that the job's first rank has made") as caught:
+        open_made(tmp_path, "save this")
+    assert caught.value.reason is Reason.PATH_NOT_FOUND
+    assert open_files() == before

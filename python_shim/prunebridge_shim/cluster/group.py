@@ -101,11 +101,6 @@ def is_certain(error: BaseException) -> bool:
     return isinstance(error, ShimError) or is_out_of_memory(error)
 
 
-def reason_of(error: BaseException) -> Reason:
-    """The reason for an error without one."""
-    return Reason.GPU_OOM if is_out_of_memory(error) else Reason.INTERNAL
-
-
 def lost_ranks(ranks: Sequence[int], how: str) -> ShimError:
     """The error that names ranks, and how they are known to be lost."""
     verb = "is" if len(ranks) == 1 else "are"
