@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from prunebridge_shim.cluster.norms import apart
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.hosting.folder import read_json
 from prunebridge_shim.slicing.blocks import BlockReader
@@ -22,11 +23,6 @@ EMBEDDING = "embedding.word_embeddings.weight"
 OUTPUT_LAYER = "output_layer.weight"
 LAYER = re.compile(r"(^|\.)layers\.(?!\d)")
 EXPERTS = "mlp.experts.experts."
-NORMS = {
-    "self_attention.linear_qkv.layer_norm_": "input_layernorm.",
-    "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm.",
-}
-"""How norms are called where they are not one with the projection behind them."""
 
 DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, spelled.removeprefix("torch."))
@@ -130,9 +126,8 @@ class _Safetensors:
 
     def _slice(self, key: str, index: Sizes) -> Any:
         name = numbered_name(key, index)
-        for fused, apart in NORMS.items():
-            if name not in self._files:
-                name = name.replace(fused, apart)
+        if name not in self._files:
+            name = apart(name)
         if name not in self._files:
             raise ShimError(Reason.BAD_TENSOR, f"the checkpoint has no tensor {name}")
         return self._files[name].get_slice(name)
