@@ -13,6 +13,7 @@ from torch import nn
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.hosting.folder import find_checkpoint
 from prunebridge_shim.hosting.network import Network, network_of
+from prunebridge_shim.hosting.reading import Reading, reading_of
 from prunebridge_shim.hosting.sizes import Sizes
 from prunebridge_shim.hosting.weights import EMBEDDING, OUTPUT_LAYER, Weights, open_weights
 
@@ -34,8 +35,11 @@ class Wanted:
     device: torch.device
 
 
-def load_model(path: Any, sizes: Sizes, wanted: Wanted) -> nn.Module:
+def load_model(path: Any, sizes: Sizes, wanted: Wanted) -> tuple[nn.Module, Reading]:
     """Builds and loads this rank's part of a checkpoint. megatron.core.parallel_state has to be initialised.
+
+    Returns:
+        The model, and what was read for it, which `check_all_read` takes.
 
     Raises:
         ShimError: BAD_CHECKPOINT or PATH_NOT_FOUND for what cannot be loaded, INVALID_REQUEST for sizes that do not
@@ -49,7 +53,7 @@ def load_model(path: Any, sizes: Sizes, wanted: Wanted) -> nn.Module:
         dtype = weights.dtype if wanted.dtype == "auto" else getattr(torch, wanted.dtype)
         model = build(network, sizes, weights, dtype, wanted.device)
         fill(model, weights)
-    return model.eval().requires_grad_(requires_grad=False)
+    return model.eval().requires_grad_(requires_grad=False), reading_of(weights)
 
 
 def build(network: Network, sizes: Sizes, weights: Weights, dtype: torch.dtype, device: torch.device) -> nn.Module:

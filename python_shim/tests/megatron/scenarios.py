@@ -28,10 +28,12 @@ from points import feed_of, no_tick, points_of, vain_requests
 from safetensors.torch import load_file
 from saving import LIMITS, in_small_blocks, job_of, left_by_a_killed_save, vain_saves
 
+from prunebridge_shim.cluster.exchange import Exchange
 from prunebridge_shim.cluster.facts import describe
 from prunebridge_shim.cluster.job import join
 from prunebridge_shim.errors import ShimError
 from prunebridge_shim.hosting.model import Wanted, load_model
+from prunebridge_shim.hosting.reading import check_all_read
 from prunebridge_shim.hosting.sizes import Sizes
 
 SIZES = {
@@ -136,6 +138,8 @@ def stray(folder, case):
         rank = join(model, case["deadline_s"], wait_s=case["deadline_s"] / 2)
         if dist.get_rank() == 1:
             globals()[case["how"]](rank, case["deadline_s"])
+        if case["how"].endswith("before_agreeing"):
+            rank.agree(None)
         if dist.get_rank() == 0:
             rank.collect(points_of(case["parent"]), feed_of(calibration_of(case["parent"])), no_tick)
         rank.follow()
@@ -143,6 +147,14 @@ def stray(folder, case):
         known = {"reason": error.reason.name, "message": error.message}
         (folder / f"{case['id']}.{dist.get_rank()}.json").write_text(json.dumps(known))
         os._exit(0)
+
+
+def stop_before_agreeing(_rank, _deadline_s):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def die_before_agreeing(_rank, _deadline_s):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave_for_the_job(_rank, deadline_s):
@@ -273,7 +285,8 @@ def hold(folder, case):
     model_parallel_cuda_manual_seed(1)
     told = {}
     try:
-        model = load_model(Path(case["path"]), sizes, Wanted("auto", torch.device("cpu")))
+        model, reading = load_model(Path(case["path"]), sizes, Wanted("auto", torch.device("cpu")))
+        check_all_read(reading, Exchange())
         weights = load_file(parents.GOLDEN / case["parent"] / "parent.mcore.safetensors")
         expected = {
             name: parents.part_of(weights[parents.global_name(model, name)], name, model.config, parameter)

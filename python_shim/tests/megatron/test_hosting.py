@@ -102,6 +102,8 @@ BAD = {
     "nothing": "BAD_CHECKPOINT",
     "sizes": "BAD_CHECKPOINT",
     "latent": "BAD_CHECKPOINT",
+    "fewer-layers": "BAD_CHECKPOINT",
+    "fewer-layers-plain": "BAD_CHECKPOINT",
     "harmful": "BAD_CHECKPOINT",
     "truncated": "BAD_CHECKPOINT",
 }
@@ -123,8 +125,17 @@ def bad_folder(name, saved):
     if name == "missing":
         return "nowhere"
     folder = saved / f"bad-{name}"
+    if name == "fewer-layers-plain":
+        shutil.copytree(saved / "safetensors", folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_layers": 3}))
+        return folder.name
     shutil.copytree(saved / "llama-tp2" / "iter_0000010", folder)
-    changes = {"sizes": {"ffn_hidden_size": 96}, "latent": {"multi_latent_attention": True}}.get(name, {})
+    changes = {
+        "sizes": {"ffn_hidden_size": 96},
+        "latent": {"multi_latent_attention": True},
+        "fewer-layers": {"num_layers": 3},
+    }.get(name, {})
     (folder / "run_config.yaml").write_text(json.dumps({"model": {**CONFIG, **changes}}))
     if name == "nothing":
         (folder / "run_config.yaml").unlink()
