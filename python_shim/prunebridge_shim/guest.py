@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from prunebridge_shim.cluster.exchange import AgreedError
 from prunebridge_shim.cluster.job import DEADLINE_S, WAIT_S, FollowingRank, LeadingRank, join
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.dialing import Dialing
@@ -238,8 +239,13 @@ def enter(job: LeadingRank | FollowingRank, entrance: Entrance, wait_s: float) -
             failure = to_shim_error(error)
     try:
         job.agree(failure)
+    except AgreedError:
+        job.close()
+        raise
     except ShimError as error:
         job.abandon(error)
+        if reception is not None:
+            reception.close(error)
         raise
     job.rest()
     if isinstance(job, LeadingRank):

@@ -114,6 +114,10 @@ class LeadingRank:
         finally:
             self._leader.close()
 
+    def close(self) -> None:
+        """Leaves at once with all others, who have agreed to."""
+        self._leader.close()
+
     def abandon(self, error: BaseException) -> None:
         """Leaves without the others, which are told why."""
         self._leader.abandon(error)
@@ -159,6 +163,10 @@ class FollowingRank:
     def agree(self, error: ShimError | None) -> None:
         """Raises what went wrong on any rank on all of them, each of which calls this."""
         self._follower.agree(error)
+
+    def close(self) -> None:
+        """Leaves at once with all others, who have agreed to."""
+        self._follower.close()
 
     def abandon(self, error: BaseException) -> None:
         """Leaves without the others, which will take this rank for lost."""
