@@ -73,6 +73,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text_of(error) for words in OUT_OF_MEMORY)
 
 
+def reason_of(error: BaseException) -> Reason:
+    """The reason for an error without one."""
+    return Reason.GPU_OOM if is_out_of_memory(error) else Reason.INTERNAL
+
+
 def text_of(error: BaseException) -> str:
     """An exception's own text; its class may fail to tell it."""
     try:

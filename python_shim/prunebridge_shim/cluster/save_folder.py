@@ -73,18 +73,26 @@ def open_made(path: Path, identity: str) -> OpenFolder:
         ShimError: PATH_NOT_FOUND where this rank sees none, or another one.
         OSError: it cannot be opened.
     """
-    try:
+    with suppress(FileNotFoundError), ExitStack() as stack:
         folder = OpenFolder(path)
-        if json.loads(folder.read(JOB_FILE))["identity"] == identity:
+        stack.callback(folder.close)
+        if _identity_in(folder) == identity:
+            stack.pop_all()
             return folder
-        folder.close()
-    except FileNotFoundError:
-        pass
     raise ShimError(
         Reason.PATH_NOT_FOUND,
         f"{path} is not the folder that the job's first rank has made",
         "every rank of the job has to see the target under the same path: name one on shared storage",
     )
+
+
+def _identity_in(folder: OpenFolder) -> str | None:
+    """What tells a folder from others; nothing where its file is torn, or another's."""
+    try:
+        found: str = json.loads(folder.read(JOB_FILE))["identity"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 @contextmanager
