@@ -64,7 +64,7 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     if (written.foundBytes > 0) onFound?.(written.foundBytes);
     return written;
   };
-  return makeChild(target, { made, plan, files, origin, flush, resumes: true, cut, findTheirs });
+  return makeChild(target, { made, plan, files, origin, flush, resumes: true, signal: options.signal, cut, findTheirs });
 }
 
 /** The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call. */

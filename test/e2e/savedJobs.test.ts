@@ -94,6 +94,16 @@ describe.each(Object.keys(CASES))("the child of the %s job", (name) => {
   });
 });
 
+it("of two saves of a job into one target, one is there whole and the other says so", async () => {
+  const models = await Promise.all([pruned("llama"), pruned("llama")]);
+  const out = join(jobs.folder, "twice");
+  const outcomes = await Promise.allSettled(models.map(({ model }) => model.save(out)));
+  expect(outcomes.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+  expect(outcomes.find(({ status }) => status === "rejected")).toMatchObject({ reason: { code: "TARGET_EXISTS" } });
+  await verify(out);
+  expect((await readdir(jobs.folder)).filter((name) => name.includes("twice"))).toEqual(["twice"]);
+});
+
 describe("saving from a job refuses, and leaves nothing,", () => {
   const hf = (parent: string): string => join(GOLDENS, parent, "parent.hf");
   it.each<[string, SaveOptions, string, RegExp]>([

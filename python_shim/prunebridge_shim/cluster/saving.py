@@ -146,13 +146,12 @@ class _Saving:
         checksums = [crc32_of(number, shard, stretches) for number, shard in enumerate(self.shards)]
         for file in self.written.files:
             file.commit(flush)
-        if self.folder is not None:
-            self.folder.finish()
+        folder_id = self.folder.finish() if self.folder else ""
         shards = [
             WrittenShard(shard.file, shard.bytes, crc32, digests.get(number, b""))
             for number, (shard, crc32) in enumerate(zip(self.shards, checksums, strict=True))
         ]
-        return Outcome(shards, found_bytes=0)
+        return Outcome(shards, found_bytes=0, folder_id=folder_id)
 
 
 def _draw(blocks: Iterator[int], most: int) -> None:
