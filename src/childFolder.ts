@@ -115,13 +115,14 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function describeChild({ plan, files, origin }: ChildWork, written: CutShards["shards"]): Manifest {
+function describeChild({ made, plan, files, origin }: ChildWork, written: CutShards["shards"]): Manifest {
   return {
     format: "prunebridge.manifest/1",
     version: VERSION,
     planHash: hashPlan(plan),
     parent: origin.parent,
     params: { parent: plan.parent.params, child: plan.child.params },
+    laidOut: { layout: made.layout, format: made.format },
     shards: written.map(({ file, bytes, crc32, sha256 }) => ({
       file,
       bytes,

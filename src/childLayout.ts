@@ -23,6 +23,8 @@ export type SizedSlice = TensorSlice<Checkpoint["tensors"][number]> & { readonly
 
 /** What a child is cut from and how it is laid out. */
 export interface ChildLayout {
+  readonly layout: LayoutName;
+  readonly format: Format;
   readonly indexSets: ReadonlyMap<string, readonly number[]>;
   readonly shards: readonly ShardLayout<SizedSlice>[];
   /** Where the child is a torch_dist save: the folder of that, and what it has besides shards. */
@@ -48,7 +50,9 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
   const { torchDist, megatron, dir, headers } = parent.checkpoint;
   const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
   if (asSave) checkSave(parent, layout);
-  const { indexSets, tensors } = slicesInto(layout, parent.architecture, plan.kept, weightsFor(parent, asSave));
+  const matched = weightsFor(parent, asSave);
+  const { indexSets, tensors } = slicesInto(layout, parent.architecture, plan.kept, matched);
+  const common = { layout: layout ?? matched.layout, format: asSave ? "torch_dist" : "safetensors", indexSets } as const;
   const sized = tensors.map((slice) => ({
     ...slice,
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
@@ -56,7 +60,7 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...(torchDist?.files.map(({ bytes }) => bytes) ?? headers.map(({ fileBytes }) => fileBytes)));
   if (!asSave || !torchDist || !megatron)
-    return { indexSets, shards: layOutShards(sized, capacity), save: undefined, torchDist: undefined };
+    return { ...common, shards: layOutShards(sized, capacity), save: undefined, torchDist: undefined };
   const save = saveFolder(dir);
   const isStacked = torchDist.tensors.some(({ key }) => LAYERS_AS_AXIS.test(key));
   const places = savePlaces(
@@ -66,7 +70,7 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
   const placed = sized.map((slice, i): SizedSlice => ({ ...slice, ...(places[i] && { place: places[i] }) }));
   const emptyObjects = statesOf(parent, plan, torchDist.states);
   return {
-    indexSets,
+    ...common,
     shards: layOutShards(placed, capacity, torchDistName),
     save,
     torchDist: { folder: save.name, emptyObjects, common: commonEdit(megatron, save, plan) },

@@ -95,9 +95,9 @@ export class AttachedModel extends Model {
     }
     const { files: beside, ...child } = await layOutLiveChild(this.#job, this.parent, plan, options);
     await checkTarget(target);
-    const { indexSets, shards } = child;
+    const { layout, indexSets, shards } = child;
     return makeChild(target, {
-      made: { indexSets, shards, save: undefined, torchDist: undefined },
+      made: { layout, format, indexSets, shards, save: undefined, torchDist: undefined },
       plan: child.plan,
       files: await gatherFiles(beside),
       origin: { parent: { path: LIVE_PARENT, fingerprint: this.parent.fingerprint ?? "" } },

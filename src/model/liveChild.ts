@@ -7,6 +7,7 @@ import { PruneError } from "../errors.js";
 import type { Network } from "../inspect.js";
 import type { Architecture } from "../policy/architecture.js";
 import { headsAhead } from "../policy/childConfig.js";
+import type { LayoutName } from "../policy/families/table.js";
 import type { MatchedTensors } from "../policy/matchTensors.js";
 import { restatePlan } from "../policy/plan.js";
 import { slicesInto } from "../policy/rearrange.js";
@@ -19,6 +20,7 @@ import type { SaveOptions } from "./model.js";
 /** A child of a job's model: by which plan, in which shards, and with which files beside them. */
 export interface LiveChild {
   readonly plan: PlanFile;
+  readonly layout: LayoutName;
   readonly indexSets: ReadonlyMap<string, readonly number[]>;
   readonly shards: readonly ShardLayout<SizedSlice>[];
   readonly files: ChildFiles;
@@ -55,7 +57,7 @@ export async function layOutLiveChild(
     ...slice,
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
   }));
-  return { plan: restated, indexSets, shards: layOutShards(sized, SHARD_BYTES), files: await filesOf(checkpoint, restated) };
+  return { plan: restated, layout, indexSets, shards: layOutShards(sized, SHARD_BYTES), files: await filesOf(checkpoint, restated) };
 }
 
 /** What the job's model has of an architecture, with the padding of its vocabulary. Parameters are all of one type. */
