@@ -46,13 +46,11 @@ export interface LayoutOptions {
  * @throws PruneError BAD_OPTION where the family has no such layout or it cannot be made, or the format is torch_dist where the parent or the
  *   layout is another
  */
-export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: LayoutOptions): ChildLayout {
+export function layOutChild(parent: Parent, plan: PlanFile, options: LayoutOptions): ChildLayout {
   const { torchDist, megatron, dir, headers } = parent.checkpoint;
-  const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
-  if (asSave) checkSave(parent, layout);
-  const matched = weightsFor(parent, asSave);
-  const { indexSets, tensors } = slicesInto(layout, parent.architecture, plan.kept, matched);
-  const common = { layout: layout ?? matched.layout, format: asSave ? "torch_dist" : "safetensors", indexSets } as const;
+  const { asSave, matched } = weightsBy(parent, options);
+  const { indexSets, tensors } = slicesInto(options.layout, parent.architecture, plan.kept, matched);
+  const common = { layout: options.layout ?? matched.layout, format: asSave ? "torch_dist" : "safetensors", indexSets } as const;
   const sized = tensors.map((slice) => ({
     ...slice,
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
@@ -75,6 +73,19 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
     save,
     torchDist: { folder: save.name, emptyObjects, common: commonEdit(megatron, save, plan) },
   };
+}
+
+/** Refuses what {@link layOutChild} would refuse for any plan. */
+export function checkLayout(parent: Parent, options: LayoutOptions): void {
+  slicesInto(options.layout, parent.architecture, {}, weightsBy(parent, options).matched);
+}
+
+/** What the child is cut from, and whether it is a torch_dist save. */
+function weightsBy(parent: Parent, { layout, format }: LayoutOptions): { asSave: boolean; matched: ReturnType<typeof weightsFor> } {
+  const { torchDist } = parent.checkpoint;
+  const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
+  if (asSave) checkSave(parent, layout);
+  return { asSave, matched: weightsFor(parent, asSave) };
 }
 
 function checkSave({ checkpoint: { dir, torchDist } }: Parent, layout: LayoutName = "megatron"): void {

@@ -16,6 +16,7 @@ import {
   verify,
 } from "../../src/index.js";
 import { asFloat32 } from "../../src/tensor.js";
+import { runCli } from "../fixtures/cli.js";
 import { largestDifference, readTensor } from "../fixtures/goldens.js";
 import { TOKENS } from "../fixtures/listeners.js";
 import { GOLDENS } from "../fixtures/megatronFolders.js";
@@ -113,9 +114,24 @@ describe("saving from a job refuses, and leaves nothing,", () => {
     ["to write as Megatron saves", { format: "torch_dist" }, "BAD_OPTION", /written as safetensors/],
   ])("%s", async (_what, options, code, why) => {
     const { model } = await pruned("llama");
-    const saving = model.save(join(jobs.folder, "refused"), options);
-    await expect(saving).rejects.toMatchObject({ code, detail: expect.stringMatching(why) });
+    const refusal = { code, detail: expect.stringMatching(why) };
+    await expect(model.save(join(jobs.folder, "refused"), options)).rejects.toMatchObject(refusal);
+    await expect((await attach("llama")).checkSavable(options)).rejects.toMatchObject(refusal);
     expect((await readdir(jobs.folder)).filter((name) => name.includes("refused"))).toEqual([]);
+  });
+
+  it.each([
+    ["a layout without its config", ["--layout", "huggingface"]],
+    ["the config of another network", ["--like", hf("mixtral-small")]],
+  ])("%s, on the command line before it calibrates", async (_what, flags) => {
+    const { address } = await jobs.ready("llama");
+    const found = join(jobs.folder, "found");
+    const shim = ["--attach", address, "--token-file", join(jobs.folder, "token")];
+    const data = ["--data", join(GOLDENS, "llama-gqa", "data.safetensors"), "--checkpoint", found];
+    const sizes = ["--export-config", '{"ffn_hidden_size": 80}', "--out", join(jobs.folder, "refused"), "--json"];
+    const { exitCode, json } = await runCli(["prune", ...shim, ...data, ...sizes, ...flags]);
+    expect([exitCode, json["error"]]).toEqual([2, expect.objectContaining({ code: "BAD_OPTION" })]);
+    expect(await readdir(found).catch(() => [])).toEqual([]);
   });
 
   it("targets that hold something, or lie outside of the job's roots", async () => {
