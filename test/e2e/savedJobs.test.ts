@@ -123,6 +123,8 @@ describe("saving from a job refuses, and leaves nothing,", () => {
   it.each([
     ["a layout without its config", ["--layout", "huggingface"]],
     ["the config of another network", ["--like", hf("mixtral-small")]],
+    ["a device of its own", ["--device", "cpu"]],
+    ["a type of its own", ["--dtype", "float32"]],
   ])("%s, on the command line before it calibrates", async (_what, flags) => {
     const { address } = await jobs.ready("llama");
     const found = join(jobs.folder, "found");
