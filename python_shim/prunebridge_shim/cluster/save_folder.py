@@ -47,13 +47,15 @@ class SaveFolder:
         if self._folder is not None:
             self._folder.beat()
 
-    def finish(self) -> None:
-        """Leaves the folder to whoever publishes the child in it."""
-        if self._folder is not None:
-            if self._job.flush:
-                self._folder.sync_child()
-            self._folder.check()
-            self._folder.leave(done=True, keep=True)
+    def finish(self) -> str:
+        """Leaves the folder to whoever publishes the child in it; gives what tells it from others."""
+        if self._folder is None:
+            return ""
+        if self._job.flush:
+            self._folder.sync_child()
+        self._folder.check()
+        self._folder.leave(done=True, keep=True)
+        return self._folder.folder_id
 
     def abandon(self) -> None:
         """Removes the folder, where it was made."""

@@ -145,13 +145,12 @@ class _Saving:
         """Makes the shards valid, on the leader: all of them are written."""
         checksums = [crc32_of(number, shard, stretches) for number, shard in enumerate(self.shards)]
         self.written.commit()
-        if self.folder is not None:
-            self.folder.finish()
+        folder_id = self.folder.finish() if self.folder else ""
         shards = [
             WrittenShard(shard.file, shard.bytes, crc32, digests.get(number, b""))
             for number, (shard, crc32) in enumerate(zip(self.shards, checksums, strict=True))
         ]
-        return Outcome(shards, found_bytes=0)
+        return Outcome(shards, found_bytes=0, folder_id=folder_id)
 
 
 def _draw(blocks: Iterator[int], most: int) -> None:

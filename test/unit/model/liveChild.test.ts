@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { type JobModel, readJobNetwork } from "../../../src/model/jobNetwork.js";
-import { layOutLiveChild } from "../../../src/model/liveChild.js";
+import { checkLiveChild, layOutLiveChild } from "../../../src/model/liveChild.js";
 import { plan } from "../../../src/plan.js";
 import { GOLDENS } from "../../fixtures/megatronFolders.js";
 
@@ -67,8 +67,15 @@ it.each([
     /parameters, and its config, by/,
   ],
   ["is in a type that is none of weights", jobOf({ dtype: "float8_e4m3fn" }), {}, "BAD_OPTION", /cannot be saved/],
-])("refuses a model that %s", async (_what, job, options, code, why) => {
-  await expect(layOut(job, options)).rejects.toMatchObject({ code, detail: expect.stringMatching(why) });
+])("refuses a model that %s, before there is a plan too", async (_what, job, options, code, why) => {
+  const refusal = { code, detail: expect.stringMatching(why) };
+  await expect(layOut(job, options)).rejects.toMatchObject(refusal);
+  await expect(checkLiveChild(job, await readJobNetwork(job, "boot", undefined), options)).rejects.toMatchObject(refusal);
+});
+
+it("finds nothing to refuse, before there is a plan, in what can be laid out", async () => {
+  const network = await readJobNetwork(jobOf(), "boot", undefined);
+  for (const options of [{}, { like: LIKE }, { like: LIKE, layout: "megatron" as const }]) await checkLiveChild(jobOf(), network, options);
 });
 
 it("takes heads for several tokens ahead for what they are", async () => {
