@@ -1,4 +1,4 @@
-import { parseConfig } from "../checkpoint/json.js";
+import { parseConfig, patchConfigText } from "../checkpoint/json.js";
 import { refuseForeign, ZERO_CENTERED } from "../checkpoint/megatron/modelConfig.js";
 import { PruneError } from "../errors.js";
 import { hashOf } from "../hash.js";
@@ -50,15 +50,30 @@ async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Pr
 export async function readLike(path: string, job: Network): Promise<Parent> {
   const parent = await readParent(path);
   checkSizes(parent, job.architecture);
-  const { table, flags } = parent.architecture;
+  const { table } = parent.architecture;
   if (!table.layouts.some(({ name }) => name === "megatron")) {
     throw new PruneError("BAD_OPTION", `${parent.checkpoint.dir} is ${table.family}, of which no layout of Megatron's is known`, {
       hint: "save the child in Megatron's layout, without `like`",
     });
   }
-  // How the job holds the weights of its norms, the job alone knows.
+  return withNormsOf(job, parent);
+}
+
+/** How the job holds the weights of its norms, the job alone knows; a child in Megatron's layout has them so too, and has to say it. */
+function withNormsOf(job: Network, { checkpoint, architecture, ...parent }: Parent): Parent {
   const zero_centered_norms = job.checkpoint.config[ZERO_CENTERED] === true;
-  return { ...parent, architecture: { ...parent.architecture, flags: { ...flags, zero_centered_norms } } };
+  const { flags } = architecture;
+  if (flags.zero_centered_norms === zero_centered_norms) return { checkpoint, architecture, ...parent };
+  const stated = { [ZERO_CENTERED]: zero_centered_norms };
+  return {
+    ...parent,
+    checkpoint: {
+      ...checkpoint,
+      config: { ...checkpoint.config, ...stated },
+      configText: patchConfigText(checkpoint.configText, stated),
+    },
+    architecture: { ...architecture, flags: { ...flags, zero_centered_norms } },
+  };
 }
 
 function checkSizes(parent: Parent, job: Architecture): void {
