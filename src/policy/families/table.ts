@@ -107,6 +107,14 @@ export type LayerRule =
 export interface LayerList {
   readonly key: string;
   readonly absent?: ImpliedList;
+  /** What a number may stand in the list's place for. */
+  readonly frequency?: Frequency;
+}
+
+/** Of every so many layers, as a number says, the first or the last one is of the second of two values. */
+export interface Frequency {
+  readonly values: readonly [number, number];
+  readonly at: "first" | "last";
 }
 
 /** Every `period`-th layer is of the second of two values, and so are those from the threshold on. */
