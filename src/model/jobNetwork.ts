@@ -1,3 +1,4 @@
+import { requireWeights } from "../checkpoint/folder.js";
 import { parseConfig, patchConfigText } from "../checkpoint/json.js";
 import { refuseForeign, ZERO_CENTERED } from "../checkpoint/megatron/modelConfig.js";
 import { PruneError } from "../errors.js";
@@ -36,8 +37,10 @@ function fingerprintOf({ configJson, dtype, parameters, steps }: JobModel, bootI
   return `job:${hashOf(JSON.stringify([configJson, dtype, parameters, bootId, steps]))}`;
 }
 
+/** Throws NOT_A_CHECKPOINT on a config alone: nothing would tell its scores from those of other weights. */
 async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Promise<string | undefined> {
   const parent = typeof checkpoint === "string" ? await readParent(checkpoint) : checkpoint;
+  requireWeights(parent.checkpoint);
   checkSizes(parent, job);
   return parent.fingerprint;
 }

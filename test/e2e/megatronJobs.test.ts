@@ -221,6 +221,12 @@ describe("a guest refuses, before any work,", () => {
       /the job's model has \w+ \d+, and/,
     ],
     [
+      "to be taken for a config's",
+      (live) => live.attachedModel({ checkpoint: join(GOLDENS, "llama-gqa", "parent.hf", "config.json") }),
+      "NOT_A_CHECKPOINT",
+      /has no weights/,
+    ],
+    [
       "to run what is pruned of it",
       async (_live, model) => {
         const { subnet } = await prune(model, [["mcore_gpt_minitron", { skip_sorting: true }]], { export_config: { num_layers: 3 } }, null);
