@@ -48,12 +48,17 @@ async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Pr
 /**
  * Reads a checkpoint folder of the same network as a job's, for its config and files.
  *
- * @throws PruneError BAD_OPTION where it is of another network; as {@link readParent} does
+ * @throws PruneError BAD_OPTION where it is of another network, or quantised; as {@link readParent} does
  */
 export async function readLike(path: string, job: Network): Promise<Parent> {
   const parent = await readParent(path);
   checkSizes(parent, job.architecture);
-  const { table } = parent.architecture;
+  const { table, quantization } = parent.architecture;
+  if (quantization) {
+    throw new PruneError("BAD_OPTION", `${parent.checkpoint.dir} is quantised (${quantization.name}), and the job's weights are not`, {
+      hint: "name an unquantised checkpoint of the same network",
+    });
+  }
   if (!table.layouts.some(({ name }) => name === "megatron")) {
     throw new PruneError("BAD_OPTION", `${parent.checkpoint.dir} is ${table.family}, of which no layout of Megatron's is known`, {
       hint: "save the child in Megatron's layout, without `like`",
