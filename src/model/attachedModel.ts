@@ -20,14 +20,18 @@ import type { ModelView } from "./view.js";
 export interface AttachedModelOptions {
   /**
    * The checkpoint that the job was loaded from and has not trained since. Scores are then those of this checkpoint: it can be planned and
-   * sliced by them. Default: they are those of this job at this step of its training, and stored ones of another are refused.
+   * sliced by them. Default: they are those of this job at the step that it has reached when its model is asked for, and stored ones of
+   * another are refused.
    */
   readonly checkpoint?: string | Parent | undefined;
   /** A folder with the model's tokenizer, which the shim reads. Default: none, and data are token ids. */
   readonly tokenizer?: string | undefined;
 }
 
-/** The model of a job that the shim is a guest of, on all ranks of the job. The job keeps it, and it stays whole. */
+/**
+ * The model of a job that the shim is a guest of, on all ranks of the job. The job keeps it, and it stays whole. One handle stands for one step
+ * of a job that trains: for its scores at a later one, ask for the model again.
+ */
 export class AttachedModel extends Model {
   readonly #session: ShimSession;
   readonly #job: JobModel;
@@ -44,7 +48,7 @@ export class AttachedModel extends Model {
 
   /** @internal Models of jobs are had by {@link Bridge.attachedModel}. */
   static async of(session: ShimSession, { checkpoint, tokenizer }: AttachedModelOptions): Promise<AttachedModel> {
-    const { attached, bootId } = session.shim;
+    const { attached, bootId } = await session.shimNow();
     const [job] = attached;
     if (!job) {
       throw new PruneError("BAD_OPTION", "the shim is no guest of a job: it has no model of its own", {

@@ -1,5 +1,5 @@
 // Children that jobs of Megatron-Core save from their live weights, all ranks together.
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
@@ -105,6 +105,15 @@ it("of two saves of a job into one target, one is there whole and the other says
   expect((await readdir(jobs.folder)).filter((name) => name.includes("twice"))).toEqual(["twice"]);
 });
 
+/** The config of a golden parent as one of a quantised checkpoint has it. */
+async function quantizedConfig(parent: string): Promise<string> {
+  const folder = await mkdtemp(join(jobs.folder, "quantized-"));
+  const config = JSON.parse(await readFile(join(GOLDENS, parent, "parent.hf", "config.json"), "utf8"));
+  const quantization_config = { quant_method: "fp8", fmt: "e4m3", weight_block_size: [128, 128], activation_scheme: "dynamic" };
+  await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, quantization_config }));
+  return folder;
+}
+
 describe("saving from a job refuses, and leaves nothing,", () => {
   const hf = (parent: string): string => join(GOLDENS, parent, "parent.hf");
   it.each<[string, SaveOptions, string, RegExp]>([
@@ -134,6 +143,13 @@ describe("saving from a job refuses, and leaves nothing,", () => {
     const { exitCode, json } = await runCli(["prune", ...shim, ...data, ...sizes, ...flags]);
     expect([exitCode, json["error"]]).toEqual([2, expect.objectContaining({ code: "BAD_OPTION" })]);
     expect(await readdir(found).catch(() => [])).toEqual([]);
+  });
+
+  it("the config of quantised weights", async () => {
+    const { model } = await pruned("llama");
+    const saving = model.save(join(jobs.folder, "refused"), { like: await quantizedConfig("llama-gqa") });
+    await expect(saving).rejects.toMatchObject({ code: "BAD_OPTION", detail: expect.stringMatching(/is quantised \(/) });
+    expect((await readdir(jobs.folder)).filter((name) => name.includes("refused"))).toEqual([]);
   });
 
   it("targets that hold something, or lie outside of the job's roots", async () => {

@@ -57,6 +57,27 @@ it("leaves the padding out, and states the plan by its family, where the child i
   expect(files.carried).toMatchObject([{ from: LIKE }]);
 });
 
+it("moves weights of norms that the job holds around zero to where the family has them, or says that they are there", async () => {
+  const job = jobOf({}, { layernorm_zero_centered_gamma: true });
+  const shiftsOf = ({ shards }: Awaited<ReturnType<typeof layOut>>) =>
+    new Set(
+      shards.flatMap(({ tensors }) => tensors.flatMap(({ name, parts }) => (/norm/.test(name) ? parts.map(({ shift }) => shift) : []))),
+    );
+  expect(shiftsOf(await layOut(jobOf(), { like: LIKE }))).toEqual(new Set([undefined]));
+  expect(shiftsOf(await layOut(job, { like: LIKE }))).toEqual(new Set([1]));
+  const kept = await layOut(job, { like: LIKE, layout: "megatron" });
+  expect(shiftsOf(kept)).toEqual(new Set([undefined]));
+  expect(JSON.parse(kept.files.written.get("config.json") ?? "")).toMatchObject({
+    model_type: "llama",
+    layernorm_zero_centered_gamma: true,
+  });
+});
+
+it("keeps what the job's config says of each layer", async () => {
+  const { files } = await layOut(jobOf({}, { window_size: [4, 0], window_attn_skip_freq: 2, no_rope_freq: [1, 0, 0, 1] }));
+  expect(JSON.parse(files.written.get("config.json") ?? "")).toMatchObject({ window_attn_skip_freq: [1, 0, 1], no_rope_freq: [1, 0, 0] });
+});
+
 it.each([
   ["has more weights than its config makes", jobOf({ parameters: PARAMETERS + 64 }), {}, "UNKNOWN_TENSOR", /would be lost/],
   [
