@@ -52,7 +52,9 @@ export async function verify(path: string, options: VerifyOptions = {}): Promise
   requireSafetensors(child.checkpoint);
   if (!(await isFile(join(dir, MANIFEST_FILE)))) {
     if (asksForValues(options))
-      throw new PruneError("VERIFY_FAILED", `${dir} has no ${MANIFEST_FILE}, which says what its values come from`);
+      throw new PruneError("VERIFY_FAILED", `${dir} has no ${MANIFEST_FILE}, which says what its values come from`, {
+        hint: "values can be compared in folders that prunebridge wrote",
+      });
     return { inspection, manifest: false, checkedBytes: 0, values };
   }
   const manifest = await readManifest(dir);

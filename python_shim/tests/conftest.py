@@ -1,4 +1,6 @@
 import os
+import shutil
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models on several threads each spend their time waiting for one another.
@@ -10,6 +12,8 @@ import pytest
 from client import Client, spawn
 from listeners import Listener
 from tiny import save_model
+
+from prunebridge_shim.slicing import kernel as kernels
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +42,25 @@ def shim(tmp_path_factory):
     assert process.wait(40) == 0, log
     assert "a defect of the shim" not in log, log
     process.communicate()
+
+
+@pytest.fixture(scope="session")
+def kernel_source(tmp_path_factory):
+    """A source of the kernel that gathers, which was built."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    source = Path(shutil.copy(kernels.SOURCE, tmp_path_factory.mktemp("kernel")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "SOURCE", source)
+        kernels.build()
+    return source
+
+
+@pytest.fixture
+def kernel(kernel_source, monkeypatch):
+    """The kernel that gathers, whether the shim's own is built or not."""
+    monkeypatch.setattr(kernels, "SOURCE", kernel_source)
+    return kernels.load.__wrapped__()
 
 
 @pytest.fixture

@@ -19,14 +19,15 @@ import numpy as np
 from parts import cut_of
 
 from prunebridge_shim.errors import ShimError
-from prunebridge_shim.slicing import blocks, crew, cutting, flusher, folder, owners, pieces
+from prunebridge_shim.slicing import blocks, crew, cutting, flusher, folder, gathering, owners, pieces
 from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.journal import Journal
 from prunebridge_shim.slicing.request import OutputShard, SliceJob
 from prunebridge_shim.slicing.run import slice_shards
 
 SIZES = {
-    blocks: {"BLOCK_BYTES": 4096, "SKIP_BYTES": 512, "RUN_BYTES": 12},
+    blocks: {"BLOCK_BYTES": 4096, "SKIP_BYTES": 512},
+    gathering: {"RUN_BYTES": 12},
     pieces: {"PIECE_BYTES": 10_000, "STRETCH_BYTES": 40_000},
     owners: {"BEAT_SECONDS": 0.1, "STALE_SECONDS": 3.0},
     crew: {"POLL_SECONDS": 0.05},

@@ -166,7 +166,7 @@ def test_without_torch_it_slices_and_refuses_the_rest(socket_folder):
         answer = client.session.Handshake(session_pb2.HandshakeRequest(protocol_min=1, protocol_max=1))
         assert list(answer.capabilities) == ["slice"]
         assert [device.name for device in answer.devices] == ["cpu"]
-        assert set(answer.libraries) == {"python"}
+        assert set(answer.libraries) == {"python", "gather"}
         with pytest.raises(grpc.RpcError) as caught:
             client.start(open_model=work_pb2.OpenModel(path="/x", device="auto", dtype="auto"))
         detail = detail_of(caught.value)

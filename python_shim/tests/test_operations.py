@@ -55,6 +55,7 @@ def test_handshake(shim):
     assert answer.ranks.world_size == answer.ranks.tensor == answer.ranks.expert == 1
     assert answer.limits.chunk_bytes == 1 << 20
     assert answer.libraries["torch"]
+    assert answer.libraries["gather"] in {"compiled", "numpy"}
 
 
 def test_a_client_of_another_protocol_is_told_both_ranges(shim):

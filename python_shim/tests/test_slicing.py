@@ -9,7 +9,7 @@ from parts import cut_of
 from safetensors.numpy import load_file, save_file
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing import blocks, pieces
+from prunebridge_shim.slicing import blocks, gathering, pieces
 from prunebridge_shim.slicing.headers import build_header
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.opened import OpenFolder
@@ -26,9 +26,16 @@ def small_blocks(monkeypatch):
     """Blocks of a few rows and pieces of a few blocks, so that small tensors take every path."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(blocks, "SKIP_BYTES", 512)
-    monkeypatch.setattr(blocks, "RUN_BYTES", 12)
+    monkeypatch.setattr(gathering, "RUN_BYTES", 12)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
     monkeypatch.setattr(pieces, "STRETCH_BYTES", 9000)
+
+
+@pytest.fixture(params=["numpy", "compiled"])
+def gathered(request, monkeypatch):
+    """Gathers by one of the two ways that there are, whether the kernel was built or not."""
+    kernel = request.getfixturevalue("kernel") if request.param == "compiled" else None
+    monkeypatch.setattr(gathering, "load", lambda: kernel)
 
 
 @pytest.fixture
@@ -76,6 +83,7 @@ def random_kept(rng, size):
     return (groups[:, None] * run + np.arange(run)).ravel()
 
 
+@pytest.mark.usefixtures("gathered")
 @pytest.mark.parametrize("seed", range(60))
 def test_any_axes_of_any_type_match_numpy(folders, seed):
     rng = np.random.default_rng(seed)
@@ -106,6 +114,7 @@ def test_any_axes_of_any_type_match_numpy(folders, seed):
 BLOCK_SHAPES = [(6, 8, 5), (5, 7), (4, 3, 2, 6), (9,), (3, 200, 37), (2, 9000), (1, 4, 4)]
 
 
+@pytest.mark.usefixtures("gathered")
 @pytest.mark.parametrize("dtype", WHOLE_BYTES)
 @pytest.mark.parametrize("shape", BLOCK_SHAPES, ids=str)
 @pytest.mark.parametrize("first_is_whole", [True, False])
@@ -179,6 +188,7 @@ def test_long_dropped_stretches_are_not_read(folders, monkeypatch, rng):
     assert read_raw(folders[1] / "child" / "out.safetensors")[1]["x"] == rows[kept].tobytes()
 
 
+@pytest.mark.usefixtures("gathered")
 def test_memory_is_a_few_blocks(monkeypatch, folders):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 16)
     size = 1 << 22

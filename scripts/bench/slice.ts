@@ -54,11 +54,11 @@ const METHODS: Readonly<Record<string, () => Promise<Cost>>> = {
 const costs: Record<string, Cost[]> = {};
 for (let round = 0; round < Number(rounds); round++) {
   for (const [name, method] of Object.entries(METHODS)) {
+    await execa("sync", ["--file-system", folder]); // what the last one left to write is not this one's
     const isCut = name.startsWith("engine");
     await Promise.all(
       [...(isCut ? ["child"] : []), "copy", "naive.safetensors"].map((path) => rm(at(path), { recursive: true, force: true })),
     );
-    await execa("sync", ["--file-system", folder]); // what the last one left to write is not this one's
     costs[name] = [...(costs[name] ?? []), await method()];
   }
 }

@@ -21,8 +21,12 @@ export function setUpNode() {
  * @param {"runtime" | "dev" | "demo"} kind - what the environment has to have on top of the runtime
  */
 export function setUpPython(kind = "runtime") {
-  const named = process.env.PRUNEBRIDGE_PYTHON;
-  if (named) return named;
+  const python = process.env.PRUNEBRIDGE_PYTHON || setUpVenv(kind);
+  setUpKernel(python);
+  return python;
+}
+
+function setUpVenv(kind) {
   const python = join(VENV, "bin", "python");
   const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--quiet"];
   once(VENV, [`made with ${VENV}`], () => {
@@ -38,6 +42,12 @@ export function setUpPython(kind = "runtime") {
     });
   }
   return python;
+}
+
+/** Builds what cuts checkpoints fast, beside its source. Where that fails it says why in a line, and the shim does without. */
+function setUpKernel(python) {
+  const { error } = spawnSync(python, ["-m", "prunebridge_shim.slicing.kernel"], { cwd: join(ROOT, "python_shim"), stdio: "inherit" });
+  if (error) throw new Error(`cannot run ${python}: ${error.message}`);
 }
 
 function requirementSets(kind) {

@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import { PruneError } from "../errors.js";
 import type { RunOptions } from "../progress.js";
 import type { Batch, Batches } from "../tensor.js";
-import { type BatchShape, packTokens } from "./pack.js";
+import { type BatchShape, checkBatchShape, packTokens } from "./pack.js";
 import { readTexts } from "./textFile.js";
 import { checkTokenIds, readTokenFile } from "./tokenFile.js";
 
@@ -65,6 +65,8 @@ export function batchesOf(data: CalibrationData, tokenizer: Tokenizer, shape: Ba
 /**
  * Calibration batches from a data file, tokenized with the model's tokenizer where it holds text. Texts are joined and cut into sequences of
  * `seqLength` tokens. The file is read when the first batch is drawn.
+ *
+ * @throws PruneError BAD_OPTION at once; PATH_NOT_FOUND, BAD_DATA or BAD_SAFETENSORS when batches are drawn
  */
 export function textBatches(
   path: string,
@@ -72,6 +74,7 @@ export function textBatches(
   options: Partial<BatchShape> = {},
 ): Batches {
   const shape = { ...BATCH_DEFAULTS, ...options };
+  checkBatchShape(shape);
   let batches: Batches | undefined;
   return {
     get size() {

@@ -1,3 +1,4 @@
+import { PruneError } from "../errors.js";
 import { type Batch, bytesOf } from "../tensor.js";
 
 /** How token ids become batches. */
@@ -8,6 +9,14 @@ export interface BatchShape {
   readonly batchSize: number;
   /** At most this many sequences. */
   readonly samples: number;
+}
+
+/** Throws BAD_OPTION where a size of a shape is no positive whole number. */
+export function checkBatchShape(shape: BatchShape): void {
+  for (const name of ["seqLength", "batchSize", "samples"] as const) {
+    if (Number.isSafeInteger(shape[name]) && shape[name] > 0) continue;
+    throw new PruneError("BAD_OPTION", `${name} is ${shape[name]}; it must be a whole number, 1 or more`);
+  }
 }
 
 /**

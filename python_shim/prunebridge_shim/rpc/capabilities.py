@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing import kernel
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "slice": (),
@@ -46,8 +47,8 @@ def require(kind: str) -> None:
 
 
 def libraries() -> dict[str, str]:
-    """Versions of what the shim runs on."""
-    versions = {"python": platform.python_version()}
+    """Versions of what the shim runs on, and what it gathers kept bytes by."""
+    versions = {"python": platform.python_version(), "gather": "compiled" if kernel.load() else "numpy"}
     for package in ("torch", "transformers"):
         if _installed(package):
             versions[package] = metadata.version(package)

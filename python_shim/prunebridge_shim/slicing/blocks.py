@@ -1,4 +1,4 @@
-"""The kernel: reads a stored tensor in blocks and gathers what is kept, in a few blocks of memory.
+"""Reads a stored tensor in blocks and gathers what is kept, in a few blocks of memory.
 
 A tensor is seen as bytes: axes of which positions are kept, around items of consecutive bytes that stay together. Bits
 pass through as they are, whatever the element type.
@@ -7,11 +7,10 @@ pass through as they are, whatever the element type.
 import math
 import os
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prunebridge_shim.slicing.gathering import Axes, Bytes, gatherer_of
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.request import Indices
 
@@ -20,12 +19,6 @@ BLOCK_BYTES = 2 << 20
 
 SKIP_BYTES = 1 << 20
 """Dropped stretches shorter than this are read over: a seek costs more."""
-
-RUN_BYTES = 96
-"""Kept positions that come in longer runs are copied run by run; a gather takes as long for a byte as for a few."""
-
-Axes = list[tuple[int, Indices | None]]
-Bytes = NDArray[np.uint8]
 
 
 class BlockReader:
@@ -61,12 +54,12 @@ class BlockReader:
                 yield from self._walk(fd, offset + position * row_bytes, inner, item_bytes)
             return
         positions = np.arange(size) if kept is None else kept
+        gatherer = gatherer_of(inner, item_bytes)
         for rows in _row_blocks(positions, row_bytes):
             first, count = int(rows[0]), int(rows[-1] - rows[0]) + 1
             block = self._buffer(0, count * row_bytes)
             _fill(fd, block, offset + first * row_bytes)
-            whole = len(rows) == count
-            yield self._gather(block, [(count, None if whole else rows - first), *inner], item_bytes)
+            yield gatherer.gather(block, rows - first, self._buffer)
 
     def _copy(self, fd: int, offset: int, count: int) -> Iterator[Bytes]:
         for start in range(0, count, BLOCK_BYTES):
@@ -74,39 +67,11 @@ class BlockReader:
             _fill(fd, block, offset + start)
             yield block
 
-    def _gather(self, block: Bytes, axes: Axes, item_bytes: int) -> Bytes:
-        lengths = [length for length, _ in axes]
-        slot = 2
-        for axis, (length, kept) in enumerate(axes):
-            if kept is None:
-                continue
-            outer, inner = math.prod(lengths[:axis]), math.prod(lengths[axis + 1 :]) * item_bytes
-            lengths[axis] = len(kept)
-            slot = 3 - slot
-            out = self._buffer(slot, outer * len(kept) * inner)
-            _pick(block.reshape(outer, length, inner), kept, out.reshape(outer, len(kept), inner))
-            block = out
-        return block
-
     def _buffer(self, slot: int, count: int) -> Bytes:
         buffer = self._buffers.get(slot)
         if buffer is None or buffer.size < count:
             buffer = self._buffers[slot] = np.empty(count, np.uint8)
         return buffer[:count]
-
-
-def _pick(items: Bytes, kept: Indices, out: Bytes) -> None:
-    """Gathers the kept positions of the middle axis."""
-    breaks = np.flatnonzero(np.diff(kept) != 1) + 1
-    outer, count, inner = out.shape
-    if outer == 1 or count * inner < RUN_BYTES * (len(breaks) + 1):
-        # "wrap" spares numpy's defensive copy of `out`, and is faster than "clip"; the positions were checked.
-        np.take(items, kept, axis=1, out=out, mode="wrap")
-        return
-    edges = [0, *breaks.tolist(), count]
-    for start, stop in pairwise(edges):
-        first = int(kept[start])
-        out[:, start:stop] = items[:, first : first + stop - start]
 
 
 def _merge(shape: Sequence[int], kept: Sequence[Indices | None], item_bytes: int) -> tuple[Axes, int]:

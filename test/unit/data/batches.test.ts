@@ -72,6 +72,12 @@ describe("a data file", () => {
     expect(content(batches)).toEqual([{ shape: [2, 4], first: 0n }]);
   });
 
+  it.each([{ batchSize: 0 }, { seqLength: -1 }, { samples: 1.5 }, { batchSize: Number.NaN }])("of %j is refused at once", (wrong) => {
+    const model = { hyperparameters: { vocab_size: 50 }, tokenize: async () => ids(10) };
+    const [[name = "", size] = []] = Object.entries(wrong);
+    expect(() => textBatches("no-such-file.txt", model, wrong)).toThrow(`${name} is ${size}; it must be a whole number`);
+  });
+
   it("whose texts have no tokens is refused", async () => {
     const none = batchesOf({ kind: "texts", texts: ["x"] }, { tokenize: async () => ids(0) }, BATCH_DEFAULTS);
     const draw = async (): Promise<void> => {

@@ -57,7 +57,7 @@ export interface HandshakeResponse {
   limits?:
     | Limits
     | undefined;
-  /** Versions of what it runs on: `python`, `torch`, `transformers`. */
+  /** Versions of what it runs on: `python`, `torch`, `transformers`. `gather` is `compiled` or `numpy`: by what it cuts. */
   libraries: { [key: string]: string };
   /** What the client's token gives the right to. */
   rights: Right[];
