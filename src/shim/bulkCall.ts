@@ -32,7 +32,7 @@ export class BulkCall {
   readonly #reader: MessageReader;
   /** Once its headers are sent. */
   readonly #begun: Promise<void>;
-  #sent: Promise<void> = Promise.resolve();
+  #sent: Promise<boolean> = Promise.resolve(true);
   #unsent = 0;
   #settle: (error?: unknown) => void = () => {};
   #trailers: IncomingHttpHeaders | undefined;
@@ -58,19 +58,20 @@ export class BulkCall {
   }
 
   /** Sends a message. Resolves when its memory may be used again, or the call has ended. */
-  write(parts: Parts): Promise<void> {
+  async write(parts: Parts): Promise<void> {
     const size = parts.reduce((sum, { length }) => sum + length, 0);
     if (size > MAX_MESSAGE_BYTES) {
       this.#end(callError(status.RESOURCE_EXHAUSTED, `a message of ${size} bytes was to be sent; ${MAX_MESSAGE_BYTES} are the most`));
-      return Promise.resolve();
+      return;
     }
     const prefix = Buffer.alloc(PREFIX_BYTES);
     prefix.writeUInt32BE(size, 1);
     this.#unsent += size;
     this.#sent = this.#begun.then(() => this.#socket.send(this.#id, [prefix, ...parts]));
-    return this.#sent.then(() => {
-      this.#unsent -= size;
-    });
+    const isSent = await this.#sent;
+    this.#unsent -= size;
+    // Whoever goes on at once would keep the news of the end from being told.
+    if (!isSent) await this.done.catch(() => {});
   }
 
   /** Whether more than a chunk waits to be sent. */

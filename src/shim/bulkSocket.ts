@@ -42,7 +42,7 @@ export class BulkSocket extends Duplex {
     super();
     const callback = (size: number, buffer: Uint8Array): boolean => this.#onRead(Buffer.from(buffer.buffer, buffer.byteOffset, size));
     this.#socket = open({ buffer: Buffer.allocUnsafeSlow(READ_BYTES), callback });
-    this.#outgoing = new Outgoing((bytes, onSent) => void this.#socket.write(bytes, onSent));
+    this.#outgoing = new Outgoing((bytes, onWritten) => void this.#socket.write(bytes, onWritten));
     this.#received = new FrameReader({ onData: (...data) => this.#onData(...data), onFrame: (...frame) => this.#onFrame(...frame) });
     this.#sent = new FrameReader({ onData: () => {}, onFrame: (header) => this.#onSent(header) });
     this.#socket.on("error", (error) => this.destroy(error));
@@ -56,7 +56,7 @@ export class BulkSocket extends Duplex {
   }
 
   /** Sends a message of a stream as {@link Outgoing.send} does. */
-  send(streamId: number, parts: readonly Uint8Array[]): Promise<void> {
+  send(streamId: number, parts: readonly Uint8Array[]): Promise<boolean> {
     this.#socket.cork();
     const sent = this.#outgoing.send(streamId, parts);
     this.#socket.uncork();

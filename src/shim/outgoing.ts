@@ -7,7 +7,7 @@ const INITIAL = { window: 65_535, frame: 16_384 };
 interface Unsent {
   readonly parts: Uint8Array[];
   left: number;
-  readonly onSent: () => void;
+  readonly settle: (isSent: boolean) => void;
 }
 
 /** A stream's messages on their way out. */
@@ -16,8 +16,8 @@ interface Stream {
   window: number;
 }
 
-/** Writes bytes to a connection, and calls back when their memory may be used again. */
-type Write = (bytes: Uint8Array, onSent?: () => void) => void;
+/** Writes bytes to a connection, and calls back when their memory may be used again, or with what broke the connection. */
+type Write = (bytes: Uint8Array, onWritten?: (error?: Error | null) => void) => void;
 
 /** Sends messages as DATA frames, as many bytes at a time as the peer allows. */
 export class Outgoing {
@@ -36,13 +36,13 @@ export class Outgoing {
     this.#streams.set(streamId, { unsent: [], window: this.#initialWindow });
   }
 
-  /** Sends a message after those before it. Resolves when its memory may be used again, or the stream has ended. */
-  send(streamId: number, parts: readonly Uint8Array[]): Promise<void> {
-    return new Promise((onSent) => {
+  /** Sends a message after those before it. Resolves when its memory may be used again; false where the stream has ended before. */
+  send(streamId: number, parts: readonly Uint8Array[]): Promise<boolean> {
+    return new Promise((settle) => {
       const stream = this.#streams.get(streamId);
-      if (!stream) return onSent();
+      if (!stream) return settle(false);
       const left = parts.reduce((sum, { length }) => sum + length, 0);
-      stream.unsent.push({ parts: [...parts], left, onSent });
+      stream.unsent.push({ parts: [...parts], left, settle });
       this.#sendMore(streamId, stream);
     });
   }
@@ -51,7 +51,7 @@ export class Outgoing {
   end(streamId: number): void {
     const stream = this.#streams.get(streamId);
     this.#streams.delete(streamId);
-    for (const { onSent } of stream?.unsent ?? []) onSent();
+    for (const { settle } of stream?.unsent ?? []) settle(false);
   }
 
   /** Says that the peer takes more bytes, of a stream or, by the number 0, in all. */
@@ -82,8 +82,10 @@ export class Outgoing {
       stream.window -= length;
       const isLast = length === first.left;
       this.#write(frameHeader({ length, type: FRAME.data, flags: 0, streamId }));
+      const { settle } = first;
+      const onWritten = (error?: Error | null): void => settle(!error);
       const pieces = taken(first, length);
-      for (const [i, piece] of pieces.entries()) this.#write(piece, isLast && i === pieces.length - 1 ? first.onSent : undefined);
+      for (const [i, piece] of pieces.entries()) this.#write(piece, isLast && i === pieces.length - 1 ? onWritten : undefined);
       if (isLast) stream.unsent.shift();
     }
   }

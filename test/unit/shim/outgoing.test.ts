@@ -7,8 +7,8 @@ const WINDOW = 65_535;
 const FRAME_BYTES = 16_384;
 
 /** What a peer receives. Whoever sent it learns so by `flush`. */
-function peer(): { outgoing: Outgoing; received: Map<number, Buffer>; largest: () => number; flush: () => void } {
-  const [received, waiting] = [new Map<number, Buffer>(), [] as (() => void)[]];
+function peer(): { outgoing: Outgoing; received: Map<number, Buffer>; largest: () => number; flush: (error?: Error) => void } {
+  const [received, waiting] = [new Map<number, Buffer>(), [] as ((error?: Error) => void)[]];
   let largest = 0;
   const reader = new FrameReader({
     onData: (streamId, piece) => {
@@ -17,18 +17,18 @@ function peer(): { outgoing: Outgoing; received: Map<number, Buffer>; largest: (
     },
     onFrame: () => expect.fail("no data"),
   });
-  const outgoing = new Outgoing((bytes, onSent) => {
+  const outgoing = new Outgoing((bytes, onWritten) => {
     reader.add(Buffer.from(bytes));
-    if (onSent) waiting.push(onSent);
+    if (onWritten) waiting.push(onWritten);
   });
-  const flush = (): void => {
-    for (const tell of waiting.splice(0)) tell();
+  const flush = (error?: Error): void => {
+    for (const tell of waiting.splice(0)) tell(error);
   };
   return { outgoing, received, largest: () => largest, flush };
 }
 
 const message = (size: number, value = 1): Uint8Array => new Uint8Array(size).fill(value);
-const isSettled = (promise: Promise<void>): Promise<boolean> =>
+const isSettled = (promise: Promise<boolean>): Promise<boolean> =>
   Promise.race([promise.then(() => true), Promise.resolve(false).then(() => false)]);
 
 describe("what goes out", () => {
@@ -94,7 +94,12 @@ describe("what goes out", () => {
     outgoing.widen(1, 10);
     outgoing.widen(0, 10);
     flush();
-    expect(await isSettled(second)).toBe(true);
+    expect(await Promise.all([first, second])).toEqual([true, true]);
+    outgoing.widen(1, 1);
+    outgoing.widen(0, 1);
+    const third = outgoing.send(1, [message(1)]);
+    flush(new Error("EPIPE"));
+    expect(await third).toBe(false);
   });
 
   it("is dropped with its stream, which nobody waits for", async () => {
@@ -102,8 +107,8 @@ describe("what goes out", () => {
     outgoing.begin(1);
     const waiting = outgoing.send(1, [message(WINDOW + 1)]);
     outgoing.end(1);
-    expect(await isSettled(waiting)).toBe(true);
-    expect(await isSettled(outgoing.send(1, [message(1)]))).toBe(true);
+    expect(await waiting).toBe(false);
+    expect(await outgoing.send(1, [message(1)])).toBe(false);
     outgoing.widen(0, WINDOW);
     outgoing.widen(1, WINDOW);
     expect(received.get(1)?.length).toBe(WINDOW);
