@@ -1,19 +1,24 @@
 import { fingerprint } from "./checkpoint/fingerprint.js";
-import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint } from "./checkpoint/folder.js";
+import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint, requireRunnable } from "./checkpoint/folder.js";
 import { PruneError } from "./errors.js";
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
 import { type MatchedTensors, matchTensors } from "./policy/matchTensors.js";
 
-/** A checkpoint that was read through its family's table, every tensor accounted for. */
-export interface Parent {
-  readonly checkpoint: Checkpoint;
+/** A network as its config states it, read through its family's table. */
+export interface Network {
+  readonly checkpoint: Pick<Checkpoint, "config" | "configPath" | "configText">;
   readonly architecture: Architecture;
-  /** Every tensor with its row, and the layout that they are stored in; none for a bare config.json. */
+  /** Every tensor with its row, and the layout that they are stored in; none for a bare config.json, and for the model of a job. */
   readonly matched: MatchedTensors<CheckpointTensor> | undefined;
-  /** Undefined for a bare config.json. */
+  /** Tells these weights from others; undefined for a bare config.json. */
   readonly fingerprint: string | undefined;
+}
+
+/** A checkpoint that was read through its family's table, every tensor accounted for. */
+export interface Parent extends Network {
+  readonly checkpoint: Checkpoint;
 }
 
 /** What a checkpoint is. */
@@ -62,10 +67,27 @@ export async function readWeightedParent(path: string): Promise<Parent> {
   return understand(await readWeightedCheckpoint(path));
 }
 
+/** Reads a checkpoint that a shim of one process can open. Throws NOT_A_CHECKPOINT on one in Megatron's torch_dist format, too. */
+export async function readRunnableParent(path: string): Promise<Parent> {
+  const checkpoint = await readCheckpoint(path);
+  requireRunnable(checkpoint);
+  return understand(checkpoint);
+}
+
 /** The tensors of a parent with their rows. Throws NOT_A_CHECKPOINT on a bare config.json. */
 export function weightsOf({ checkpoint, matched }: Parent): MatchedTensors<CheckpointTensor> {
   if (matched) return matched;
   throw new PruneError("NOT_A_CHECKPOINT", `${checkpoint.configPath} stands alone, without weights`, { hint: "name a checkpoint folder" });
+}
+
+/**
+ * The tensors of a parent as a child in one format or the other names them: the keys of a torch_dist folder are no names of modules, and give
+ * way to those that the family's table has.
+ */
+export function weightsFor(parent: Parent, asSave: boolean): MatchedTensors<CheckpointTensor> {
+  const { layout, tensors } = weightsOf(parent);
+  if (asSave || !parent.checkpoint.torchDist) return { layout, tensors };
+  return { layout, tensors: tensors.map((tensor) => ({ ...tensor, spelling: tensor.row.name })) };
 }
 
 /** Sums a parent up. */

@@ -1,7 +1,7 @@
 import { MAX_POSITIONS, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
 import { checkScoredCheckpoint, type ScoreFile } from "./checkpoint/scoreFile.js";
 import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
+import type { Network, Parent } from "./inspect.js";
 import { checkPlan } from "./policy/checkPlan.js";
 import { countRanked } from "./policy/hyperparameters.js";
 import { makePlan, outlinePlan, type PlanOutline } from "./policy/plan.js";
@@ -12,7 +12,7 @@ import { sliceTensors } from "./policy/slices.js";
 export type RankBy = { readonly scores: ScoreFile; readonly path: string } | "position";
 
 /** Counts what a target comes to, without scores. Throws BAD_EXPORT_CONFIG. */
-export function outline(parent: Parent, exportConfig: unknown): PlanOutline {
+export function outline(parent: Network, exportConfig: unknown): PlanOutline {
   return outlinePlan(parent.architecture, parent.checkpoint.config, exportConfig);
 }
 
@@ -22,7 +22,7 @@ export function outline(parent: Parent, exportConfig: unknown): PlanOutline {
  * @throws PruneError BAD_EXPORT_CONFIG, BAD_SCORES, UNSUPPORTED_QUANTIZATION as {@link checkBlocks} does, or BAD_CONFIG on a network larger
  *   than any
  */
-export function plan(parent: Parent, exportConfig: unknown, rankBy: RankBy): PlanFile {
+export function plan(parent: Network, exportConfig: unknown, rankBy: RankBy): PlanFile {
   const { architecture, checkpoint, fingerprint } = parent;
   const ranked = countRanked(architecture.sizes);
   if (ranked > MAX_POSITIONS) {
@@ -39,7 +39,7 @@ export function plan(parent: Parent, exportConfig: unknown, rankBy: RankBy): Pla
 }
 
 /** Refuses a plan that keeps blocks of quantised weights in part. A bare config.json has no weights to tell. Throws UNSUPPORTED_QUANTIZATION. */
-export function checkBlocks({ architecture, matched }: Parent, { kept }: Pick<PlanFile, "kept">): void {
+export function checkBlocks({ architecture, matched }: Network, { kept }: Pick<PlanFile, "kept">): void {
   const inBlocks = matched?.tensors.filter(({ row }) => row.axes.some(({ kind }) => kind === "blocks")) ?? [];
   sliceTensors(architecture, kept, inBlocks);
 }

@@ -58,7 +58,7 @@ export interface StateDict {
 /**
  * Prunes a model in place, as NVIDIA ModelOpt's `prune` does.
  *
- * @param model - an opened model; it is changed
+ * @param model - an opened model, which is changed; or that of a job, which stays whole and is saved as if it were
  * @param mode - `"mcore_gpt_minitron"`, alone or with options
  * @param constraints - `{ export_config: {...} }`, sizes by Megatron's names; or upper bounds on `params`, `active_params`, `memory_mb` and
  *   `flops`, each a number or a percentage of the parent's, which start a search
@@ -82,6 +82,7 @@ export async function prune<Item = ForwardArgs>(
   if (wanted.kind === "export_config") refuseSearchOptions(config);
   const workload = { ...checked, flopsOf: workloadOf(dummyInput) };
   model.checkUnpruned();
+  if (checked.scoreFunc !== undefined) model.checkViewable();
   model.checkAllowed(pythonOf(checked));
 
   const memory = await openMemory(checked.checkpoint, model);

@@ -1,6 +1,6 @@
 import type { ScoreFile } from "./checkpoint/scoreFile.js";
 import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
+import type { Network } from "./inspect.js";
 import type { CollectSource } from "./model/runnable.js";
 import { type Accumulators, arrangeScores, type HookPoint, hookPoints } from "./policy/scores.js";
 import type { RunOptions } from "./progress.js";
@@ -27,7 +27,7 @@ export interface Collection {
  *
  * @throws PruneError BAD_SCORES where an accumulator is not finite, and what the collector throws
  */
-export async function score(collector: Collector, parent: Parent, source: CollectSource, options: RunOptions = {}): Promise<ScoreFile> {
+export async function score(collector: Collector, parent: Network, source: CollectSource, options: RunOptions = {}): Promise<ScoreFile> {
   const collected = await collector.collect(hookPoints(parent.architecture), source, options);
   const accumulators = arrangeScores(parent.architecture, collected.accumulators);
   for (const [name, { data }] of accumulators) {

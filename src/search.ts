@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { checkScoredCheckpoint, type ScoreFile } from "./checkpoint/scoreFile.js";
 import { PruneError } from "./errors.js";
-import type { Parent } from "./inspect.js";
+import type { Network } from "./inspect.js";
 import { parseConstraints } from "./policy/constraints.js";
 import { findCandidates, outlineCandidates } from "./policy/modes/minitron.js";
 import { type Ranking, rankByActivation } from "./policy/rank.js";
@@ -28,7 +28,7 @@ export type SearchOptions = z.input<typeof searchOptions>;
  *
  * @throws PruneError BAD_CONSTRAINTS, which says how near the space comes to a bound that it cannot meet; BAD_OPTION; BAD_SCORES
  */
-export function search(parent: Parent, constraints: Readonly<Record<string, unknown>>, options: SearchOptions = {}): SearchResult {
+export function search(parent: Network, constraints: Readonly<Record<string, unknown>>, options: SearchOptions = {}): SearchResult {
   const { bounds, parsed, ranking } = parse(parent, constraints, options);
   return findCandidates(parent.architecture, bounds, parsed, ranking);
 }
@@ -39,7 +39,7 @@ export function search(parent: Parent, constraints: Readonly<Record<string, unkn
  *
  * @throws PruneError as search() does
  */
-export function outlineSearch(parent: Parent, constraints: Readonly<Record<string, unknown>>, options: SearchOptions = {}): SearchOutline {
+export function outlineSearch(parent: Network, constraints: Readonly<Record<string, unknown>>, options: SearchOptions = {}): SearchOutline {
   const { bounds, parsed, ranking } = parse(parent, constraints, options);
   return outlineCandidates(parent.architecture, bounds, parsed, ranking);
 }
@@ -50,7 +50,7 @@ interface ParsedSearch {
   readonly ranking: Ranking | undefined;
 }
 
-function parse(parent: Parent, constraints: Readonly<Record<string, unknown>>, options: SearchOptions): ParsedSearch {
+function parse(parent: Network, constraints: Readonly<Record<string, unknown>>, options: SearchOptions): ParsedSearch {
   const parsed = searchOptions.safeParse(options);
   if (!parsed.success) throw new PruneError("BAD_OPTION", `search options: ${z.prettifyError(parsed.error)}`);
   const wanted = parseConstraints(constraints);

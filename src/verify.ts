@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
-import { isFile, requireSafetensors } from "./checkpoint/folder.js";
-import { checkShard, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
+import { isFile, requireWeights } from "./checkpoint/folder.js";
+import { checkShard, LIVE_PARENT, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { checkChunks } from "./checkpoint/megatron/checkChunks.js";
 import { hashPlan, PLAN_FILE, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
@@ -29,8 +29,8 @@ export interface Verification {
 
 /**
  * Checks a pruned checkpoint without Python: every tensor's shape against its config, every shard's size and checksums against the manifest,
- * the manifest against the plan, and, where the parent is at hand, values against the parent's at the positions that the plan keeps. In
- * Megatron's torch_dist format, every tensor's bytes against the checksum that they were saved with.
+ * the manifest against the plan, and, where the parent is at hand, values against the parent's at the positions that the plan keeps. What
+ * Megatron saved has no manifest: every tensor's bytes are compared with the checksum that they were saved with.
  *
  * @throws PruneError VERIFY_FAILED, also where values are asked for and cannot be compared; CHECKPOINT_MISMATCH where another parent is given; or as {@link inspect} does
  */
@@ -39,23 +39,15 @@ export async function verify(path: string, options: VerifyOptions = {}): Promise
   const child = await readParent(path);
   const { dir, torchDist } = child.checkpoint;
   const inspection = describeParent(child);
-  const values = { unchecked: `there is no ${MANIFEST_FILE}` };
-  if (torchDist) {
-    const total = inspection.weights?.bytes ?? 0;
-    return {
-      inspection,
-      manifest: false,
-      checkedBytes: await countBytes(total, options, (tick) => checkChunks(dir, torchDist, tick)),
-      values,
-    };
-  }
-  requireSafetensors(child.checkpoint);
+  requireWeights(child.checkpoint);
   if (!(await isFile(join(dir, MANIFEST_FILE)))) {
     if (asksForValues(options))
       throw new PruneError("VERIFY_FAILED", `${dir} has no ${MANIFEST_FILE}, which says what its values come from`, {
         hint: "values can be compared in folders that prunebridge wrote",
       });
-    return { inspection, manifest: false, checkedBytes: 0, values };
+    const total = inspection.weights?.bytes ?? 0;
+    const checkedBytes = torchDist ? await countBytes(total, options, (tick) => checkChunks(dir, torchDist, tick)) : 0;
+    return { inspection, manifest: false, checkedBytes, values: { unchecked: `there is no ${MANIFEST_FILE}` } };
   }
   const manifest = await readManifest(dir);
   checkManifest(child, inspection, manifest, await readPlanFile(join(dir, PLAN_FILE)));
@@ -83,7 +75,12 @@ function checkOptions({ rows, full }: VerifyOptions): void {
   throw new PruneError("BAD_OPTION", `rows is ${rows}; it must be a positive integer`);
 }
 
-function checkManifest({ checkpoint: { dir, tensors } }: Parent, inspection: Inspection, manifest: Manifest, plan: PlanFile): void {
+function checkManifest(
+  { checkpoint: { dir, tensors, torchDist } }: Parent,
+  inspection: Inspection,
+  manifest: Manifest,
+  plan: PlanFile,
+): void {
   const differs = (what: string): never => {
     throw new PruneError("VERIFY_FAILED", `${dir}: ${what}`, { hint: "the folder was changed after it was cut; slice the parent again" });
   };
@@ -91,13 +88,16 @@ function checkManifest({ checkpoint: { dir, tensors } }: Parent, inspection: Ins
   if (inspection.params !== manifest.params.child)
     differs(`config.json makes ${inspection.params} parameters, ${MANIFEST_FILE} states ${manifest.params.child}`);
   const files = new Set(manifest.shards.map(({ file }) => file));
-  const stray = tensors.find(({ file }) => !files.has(file));
-  if (stray) differs(`${stray.file} is not in ${MANIFEST_FILE}`);
+  const holding = torchDist?.files.map(({ name }) => name) ?? tensors.map(({ file }) => file);
+  const stray = holding.find((file) => !files.has(file));
+  if (stray !== undefined) differs(`${stray} is not in ${MANIFEST_FILE}`);
 }
 
 /** The parent, or why it cannot be had: only one that the caller names has to be there, and to be the right one. */
 async function findParent({ parent }: Manifest, given: string | undefined): Promise<Parent | { unchecked: string }> {
   const path = given ?? parent.path;
+  const isOfJob = parent.path === LIVE_PARENT;
+  if (given === undefined && isOfJob) return { unchecked: "it was saved from the live weights of a job" };
   const found = await readWeightedParent(path).catch((error: unknown) => {
     if (given === undefined && error instanceof PruneError) return error;
     throw error;
@@ -106,7 +106,9 @@ async function findParent({ parent }: Manifest, given: string | undefined): Prom
   if (found.fingerprint === parent.fingerprint) return found;
   const detail = `${path} is not the parent that the child was cut from (${found.fingerprint}, not ${parent.fingerprint})`;
   if (given === undefined) return { unchecked: detail };
-  throw new PruneError("CHECKPOINT_MISMATCH", detail, { hint: `name the folder of the parent: it was at ${parent.path}` });
+  throw new PruneError("CHECKPOINT_MISMATCH", detail, {
+    hint: isOfJob ? "it was saved from the live weights of a job" : `name the folder of the parent: it was at ${parent.path}`,
+  });
 }
 
 async function checkShards(dir: string, { shards }: Manifest, options: RunOptions): Promise<number> {

@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
 import { compareTensors, type PlacedTensor } from "./checkpoint/compareTensors.js";
 import { type CutTensor, cutShape, rowCount } from "./checkpoint/cutTensor.js";
 import type { PlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
-import { type Parent, weightsOf } from "./inspect.js";
+import { type Parent, weightsFor, weightsOf } from "./inspect.js";
 import { slicesInto } from "./policy/rearrange.js";
 import type { Slices, TensorPart } from "./policy/slices.js";
 import type { RunOptions } from "./progress.js";
@@ -51,7 +52,8 @@ export async function verifyValues(
   plan: PlanFile,
   { rows = DEFAULT_ROWS, full = false, signal, onProgress }: ValueOptions & RunOptions,
 ): Promise<ComparedValues> {
-  const slices = slicesInto(weightsOf(child).layout, parent.architecture, plan.kept, weightsOf(parent));
+  const weights = weightsFor(parent, child.checkpoint.torchDist !== undefined);
+  const slices = slicesInto(weightsOf(child).layout, parent.architecture, plan.kept, weights);
   const comparisons = pairUp(child, parent, slices, full ? undefined : rows);
   const total = comparisons.reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
@@ -87,7 +89,7 @@ function pairUp(child: Parent, parent: Parent, { indexSets, tensors }: Slices<St
       const all = rowCount(cut);
       const some = rows === undefined ? undefined : sampleRows(name, all, rows);
       const bytes = (placed.end - placed.begin) * (all === 0 ? 0 : (some?.length ?? all) / all);
-      return { child: { path: found.path, tensor: placed }, parent: source, cut, rows: some, bytes };
+      return { child: { ...found, tensor: placed }, parent: source, cut, rows: some, bytes };
     });
   });
   if (ours.size > tensors.length) {
@@ -99,13 +101,33 @@ function pairUp(child: Parent, parent: Parent, { indexSets, tensors }: Slices<St
 
 type Places = ReadonlyMap<string, PlacedTensor>;
 
-function placesOf({ checkpoint: { headers } }: Parent): Places {
-  return new Map(headers.flatMap(({ path, tensors }) => tensors.map((tensor) => [tensor.name, { path, tensor }] as const)));
+function placesOf({ checkpoint }: Parent): Places {
+  const { headers, torchDist, tensors, dir } = checkpoint;
+  if (!torchDist) return new Map(headers.flatMap(({ path, tensors }) => tensors.map((tensor) => [tensor.name, { path, tensor }] as const)));
+  const stored = new Map(torchDist.tensors.map((tensor) => [tensor.key, tensor]));
+  return new Map(
+    tensors.flatMap(({ name, dtype, shape, bytes, file, view }): [string, PlacedTensor][] => {
+      const whole = view && stored.get(view.key);
+      if (!whole) return [];
+      return [
+        [
+          name,
+          { path: join(dir, file), tensor: { name, dtype, shape, begin: 0, end: bytes }, view: { dir, tensor: whole, index: view.index } },
+        ],
+      ];
+    }),
+  );
 }
 
-function cutOf({ source, axes, blocks }: TensorPart<StoredTensor>, indexSets: Slices["indexSets"]): CutTensor {
+function cutOf({ source, axes, blocks, shift }: TensorPart<StoredTensor>, indexSets: Slices["indexSets"]): CutTensor {
   const keptBy = (ids: readonly string[]): CutTensor["axes"] => ids.map((id) => indexSets.get(id));
-  return { dtype: source.dtype, shape: source.shape, axes: keptBy(axes), blocks: blocks.map(keptBy) };
+  return {
+    dtype: source.dtype,
+    shape: source.shape,
+    axes: keptBy(axes),
+    blocks: blocks.map(keptBy),
+    ...(shift !== undefined && { shift }),
+  };
 }
 
 /** The first row, the last, and others that follow from a name, ascending. */

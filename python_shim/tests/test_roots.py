@@ -1,6 +1,7 @@
 """Paths of requests: what lies within the roots once symlinks and `..` are followed, and what does not."""
 
 import json
+import shutil
 
 import grpc
 import pytest
@@ -144,6 +145,13 @@ def test_files_that_a_slice_reads_are_followed(tree):
     with pytest.raises(ShimError, match="job/child/shard does not lie within"):
         cut("weights")
     (tree / "a/job/child/shard").unlink()
+    (tree / "a/job/child/iter_0000001").mkdir()
+    (tree / "a/job/child/iter_0000001/shard").symlink_to(tree / "outside/secret")
+    save = work_pb2.TorchDistSave(folder="iter_0000001")
+    work = work_pb2.Slice(source_dir=str(tree / "a/blobs"), job_dir=str(tree / "a/job"), torch_dist=save)
+    with pytest.raises(ShimError, match="iter_0000001/shard does not lie within"):
+        roots.confine("slice", work)
+    shutil.rmtree(tree / "a/job/child/iter_0000001")
     (tree / "a/job/child").rmdir()
     (tree / "a/job/child").symlink_to(tree / "outside")
     with pytest.raises(ShimError, match="job/child does not lie within"):

@@ -15,9 +15,8 @@ import pytest
 from slice_small import MOMENTS, SIZES, child_of, job_of, journaled, write_parent
 
 from prunebridge_shim.slicing import pieces
-from prunebridge_shim.slicing.layout import lay_out
+from prunebridge_shim.slicing.child import lay_out_child
 from prunebridge_shim.slicing.pieces import cut_pieces
-from prunebridge_shim.slicing.sources import open_sources
 
 SOAK = os.environ.get("PRUNEBRIDGE_SOAK") == "1"
 SCRIPT = Path(__file__).with_name("slice_small.py")
@@ -67,8 +66,7 @@ def piece_bytes(parent):
         for name, value in SIZES[pieces].items():
             patch.setattr(pieces, name, value)
         job = job_of(parent, "job")
-        sources = open_sources(job.source_dir, job.shards, stack)
-        return [piece.bytes for piece in cut_pieces([lay_out(shard, sources, job.sets) for shard in job.shards])]
+        return [piece.bytes for piece in cut_pieces(lay_out_child(job, stack).shards)]
 
 
 def wait_for(what, *processes):

@@ -2,12 +2,18 @@ import type { FileHandle } from "node:fs/promises";
 import { PruneError } from "../errors.js";
 import { type CutTensor, itemOf, type RowPiece, rowPieces } from "./cutTensor.js";
 import type { HeaderTensor } from "./header.js";
+import { type StoredView, ViewBytes } from "./megatron/viewBytes.js";
 import { openRegularFile } from "./regularFile.js";
+import { shifted } from "./shifted.js";
 
-/** A tensor and the file that it lies in. */
+/** A tensor and where it lies. */
 export interface PlacedTensor {
+  /** The file that holds it, or says which do. */
   readonly path: string;
+  /** Its bytes are those from `begin` to `end` of the file, or of the view. */
   readonly tensor: HeaderTensor;
+  /** Where it lies in a torch_dist folder. */
+  readonly view?: StoredView;
 }
 
 // Of each of the two files as much as this is in memory at once.
@@ -16,6 +22,7 @@ const WINDOW_BYTES = 4 << 20;
 /**
  * Compares rows of a child's tensor with what a cut keeps of its parent's, byte by byte.
  *
+ * @param cut - what is kept, and what is added to it
  * @param rows - which to compare, ascending
  * @param onBytes - told of the bytes compared; may throw to end the work
  * @throws PruneError VERIFY_FAILED that names the first byte that differs, or at which a file ends
@@ -27,13 +34,15 @@ export async function compareTensors(
   rows: Iterable<number>,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
-  await using files = await openBoth(child.path, parent.path);
+  await using ours = await openBytes(child);
+  await using theirs = await openBytes(parent);
   const { bytes: itemBytes } = itemOf(cut.dtype);
   for (const batch of batches(rowPieces(cut, rows, WINDOW_BYTES))) {
     const [first, last] = [batch[0], batch.at(-1)];
     if (!first || !last) continue;
-    const found = await readRange(files.child, child, first.childBegin, last.childEnd);
-    const kept = await readRange(files.parent, parent, first.parentBegin, last.parentEnd);
+    const found = await ours.read(child.tensor.begin + first.childBegin, child.tensor.begin + last.childEnd);
+    const stored = await theirs.read(parent.tensor.begin + first.parentBegin, parent.tensor.begin + last.parentEnd);
+    const kept = cut.shift === undefined ? stored : shifted(stored, cut.dtype, cut.shift);
     for (const piece of batch) {
       const item = firstDifference(
         found.subarray(piece.childBegin - first.childBegin, piece.childEnd - first.childBegin),
@@ -86,31 +95,28 @@ function inWords({ buffer, byteOffset, length }: Buffer, itemBytes: number): Wor
   return new Uint8Array(buffer, byteOffset, length);
 }
 
-async function readRange(file: FileHandle, { path, tensor }: PlacedTensor, begin: number, end: number): Promise<Buffer> {
+interface Bytes extends AsyncDisposable {
+  read(begin: number, end: number): Promise<Buffer>;
+}
+
+async function openBytes({ path, tensor, view }: PlacedTensor): Promise<Bytes> {
+  if (view) return new ViewBytes(view);
+  const file = await openRegularFile(path);
+  return {
+    read: (begin, end) => readRange(file, path, tensor.name, begin, end),
+    [Symbol.asyncDispose]: () => file.close(),
+  };
+}
+
+async function readRange(file: FileHandle, path: string, name: string, begin: number, end: number): Promise<Buffer> {
   // Not from the pool, whose buffers may begin anywhere: words have to be aligned.
   const bytes = Buffer.allocUnsafeSlow(end - begin);
   for (let filled = 0; filled < bytes.length; ) {
-    const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, tensor.begin + begin + filled);
-    if (bytesRead === 0)
-      throw new PruneError("VERIFY_FAILED", `${path} ends within ${tensor.name}`, { hint: "it changed while it was read" });
+    const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, begin + filled);
+    if (bytesRead === 0) throw new PruneError("VERIFY_FAILED", `${path} ends within ${name}`, { hint: "it changed while it was read" });
     filled += bytesRead;
   }
   return bytes;
-}
-
-async function openBoth(childPath: string, parentPath: string): Promise<{ child: FileHandle; parent: FileHandle } & AsyncDisposable> {
-  const child = await openRegularFile(childPath);
-  const parent = await openRegularFile(parentPath).catch(async (error: unknown) => {
-    await child.close();
-    throw error;
-  });
-  return {
-    child,
-    parent,
-    [Symbol.asyncDispose]: async () => {
-      await Promise.all([child.close(), parent.close()]);
-    },
-  };
 }
 
 function differs(child: PlacedTensor, parent: PlacedTensor, { row, parentRow, segment }: RowPiece, item: number): PruneError {

@@ -10,6 +10,8 @@ export interface CutTensor {
   readonly axes: readonly KeptAxis[];
   /** Where the axes behind the first keep other positions at each of its positions: theirs, for each kept position of the first. */
   readonly blocks: readonly (readonly KeptAxis[])[];
+  /** What is added to each element. */
+  readonly shift?: number;
 }
 
 /** A stretch of a row of the child, and the stretch of the parent's row within which it lies. Positions are those of elements. */

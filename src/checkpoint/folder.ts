@@ -38,6 +38,8 @@ export interface Checkpoint {
   readonly headers: readonly Header[];
   /** Weights in Megatron's torch_dist format; undefined where there are none. */
   readonly torchDist: TorchDist | undefined;
+  /** Where it is what Megatron-LM, Megatron-Bridge or NeMo saved: what else is in its folder. */
+  readonly megatron?: MegatronFolder;
   /** Every tensor, in the order of the files and of the bytes in them. */
   readonly tensors: readonly CheckpointTensor[];
 }
@@ -77,26 +79,36 @@ async function readSafetensors(dir: string): Promise<Pick<Checkpoint, "headers" 
 }
 
 /** What states a Megatron model's sizes becomes a config under Megatron's own names. */
-async function readMegatron({ dir, names, config }: MegatronFolder): Promise<Checkpoint> {
+async function readMegatron(folder: MegatronFolder): Promise<Checkpoint> {
+  const { dir, names, config } = folder;
   const weights = isTorchDist(names) ? { headers: [], ...(await readTorchDist(dir)) } : await readSafetensors(dir);
-  const configText = await readModelConfigText(config, weights.tensors);
-  return { dir, configPath: config.path, configText, config: parseConfig(configText, config.path), ...weights };
+  const configText = await readModelConfigText(folder, weights.tensors);
+  return { dir, configPath: config.path, configText, config: parseConfig(configText, config.path), ...weights, megatron: folder };
 }
 
 /** Like {@link readCheckpoint}, for work that needs the weights. Throws NOT_A_CHECKPOINT on a bare config.json. */
 export async function readWeightedCheckpoint(path: string): Promise<Checkpoint> {
   const checkpoint = await readCheckpoint(path);
-  requireSafetensors(checkpoint);
+  requireWeights(checkpoint);
   return checkpoint;
 }
 
-/** Throws NOT_A_CHECKPOINT where a checkpoint has no weights in safetensors. */
-export function requireSafetensors({ dir, headers, torchDist }: Checkpoint): void {
-  if (headers.length > 0) return;
-  const [found, hint] = torchDist
-    ? ["has its weights in Megatron's torch_dist format", "inspect, plan and verify read it; for the rest, convert it to safetensors"]
-    : ["has no weights", `name a folder with ${SINGLE_FILE} or ${INDEX_FILE}; only inspect and plan work from a bare config.json`];
-  throw new PruneError("NOT_A_CHECKPOINT", `${dir} ${found}`, { hint });
+/** Throws NOT_A_CHECKPOINT where a checkpoint has no weights. */
+export function requireWeights({ dir, headers, torchDist }: Checkpoint): void {
+  if (headers.length > 0 || torchDist) return;
+  throw new PruneError("NOT_A_CHECKPOINT", `${dir} has no weights`, {
+    hint: `name a folder with ${SINGLE_FILE} or ${INDEX_FILE}; only inspect and plan work from a bare config.json`,
+  });
+}
+
+/** Throws NOT_A_CHECKPOINT where a checkpoint's weights are not in safetensors, which is what a shim of one process opens. */
+export function requireRunnable(checkpoint: Checkpoint): void {
+  requireWeights(checkpoint);
+  if (!checkpoint.torchDist) return;
+  const { dir } = checkpoint;
+  throw new PruneError("NOT_A_CHECKPOINT", `${dir} has its weights in Megatron's torch_dist format, which no shim of one process runs`, {
+    hint: `convert it with \`slice --layout huggingface\`; or start its job, \`torchrun -m prunebridge_shim megatron --checkpoint ${dir}\`, and attach to that`,
+  });
 }
 
 /** Whether a regular file is there. */

@@ -9,8 +9,11 @@ import { openRegularFile } from "./regularFile.js";
 
 export const MANIFEST_FILE = "prune_manifest.json";
 
+/** Stands for the parent's folder in the manifest of a child that was saved from the live weights of a job. */
+export const LIVE_PARENT = "";
+
 const shard = z.strictObject({
-  file: z.string().regex(/^[\w.-]+\.safetensors$/),
+  file: z.string().regex(/^[\w.-]+\.(safetensors|distcp)$/),
   bytes: z.number().int().nonnegative(),
   crc32: z.string().regex(/^[0-9a-f]{8}$/),
   /** Where it was asked for when the child was cut. */
@@ -25,6 +28,8 @@ const manifest = z.strictObject({
   params: z.strictObject({ parent: z.number(), child: z.number() }),
   shards: z.array(shard).min(1),
   carried: z.array(z.string()),
+  /** Tensors of the parent's optimizer, which the child has not. */
+  leftOut: z.exactOptional(z.number().int().positive()),
 });
 
 /** What a child's folder says of itself: the plan it was cut by, the parent it was cut from, and a checksum of each shard. */

@@ -20,7 +20,8 @@ export interface Staging {
 }
 
 // Everything that has to do with weights is written anew; the rest belongs to the child as it is.
-const NOT_CARRIED = /(\.safetensors|\.safetensors\.index\.json|\.bin|\.bin\.index\.json|\.pt|\.pth|\.ckpt|\.gguf|\.h5|\.msgpack)$/;
+const WEIGHTS = /(\.safetensors|\.safetensors\.index\.json|\.distcp|\.bin|\.bin\.index\.json|\.ckpt|\.gguf|\.h5|\.msgpack)$/;
+const PICKLED = /\.(pt|pth)$/;
 
 // What rename() gives for a folder's name that is no empty folder's.
 const TAKEN = ["ENOTEMPTY", "EEXIST", "ENOTDIR"];
@@ -30,13 +31,14 @@ const TAKEN = ["ENOTEMPTY", "EEXIST", "ENOTDIR"];
  *
  * @throws PruneError TARGET_EXISTS or PATH_DENIED
  */
-export async function checkTarget(target: string, parent: string): Promise<void> {
+export async function checkTarget(target: string, parent?: string): Promise<void> {
   const absolute = resolve(target);
-  const [there, source] = await Promise.all([stat(absolute).catch(() => undefined), stat(parent)]);
-  await checkOutside(dirname(absolute), source, parent);
+  const there = await stat(absolute).catch(() => undefined);
+  const source = parent === undefined ? undefined : await stat(parent);
+  if (source && parent !== undefined) await checkOutside(dirname(absolute), source, parent);
   if (!there) return checkWritable(absolute);
   // Links and mounts make one folder of two names.
-  if (there.dev === source.dev && there.ino === source.ino) {
+  if (there.dev === source?.dev && there.ino === source.ino) {
     throw new PruneError("TARGET_EXISTS", `${absolute} is the parent checkpoint itself`, {
       hint: "name a new folder: the parent is never changed",
     });
@@ -117,15 +119,18 @@ export interface SideFiles {
 /**
  * Finds tokenizer, generation config, licence and remote code: every file and folder of the parent that holds no weights.
  *
+ * @param replaced - paths that the child has files of its own for
+ * @param pickled - whether pickled files are known to be no weights
  * @throws PruneError PATH_DENIED for one that cannot be read
  */
-export async function findSideFiles(parent: string, replaced: readonly string[]): Promise<SideFiles> {
+export async function findSideFiles(parent: string, replaced: readonly string[], pickled = false): Promise<SideFiles> {
   const folders: string[] = [];
   const files: string[] = [];
   const find = async (within: string): Promise<void> => {
     for (const entry of await readdir(join(parent, within), { withFileTypes: true })) {
       const name = join(within, entry.name);
-      if (entry.name.startsWith(".") || NOT_CARRIED.test(entry.name) || replaced.includes(name)) continue;
+      if (entry.name.startsWith(".") || WEIGHTS.test(entry.name) || replaced.includes(name)) continue;
+      if (PICKLED.test(entry.name) && !pickled) continue;
       const kind = await stat(join(parent, name));
       if (!kind.isDirectory() && !kind.isFile()) continue;
       await checkReadable(join(parent, name));
@@ -149,16 +154,17 @@ async function checkReadable(path: string): Promise<void> {
   });
 }
 
-/** Copies side files into the child. */
-export async function carrySideFiles(parent: string, staging: Staging, { folders, files }: SideFiles): Promise<void> {
-  for (const folder of folders) {
+/** Copies side files into the child, or into a folder within it. */
+export async function carrySideFiles(parent: string, staging: Staging, { folders, files }: SideFiles, into = ""): Promise<void> {
+  const made = [...(into === "" ? [] : [into]), ...folders.map((folder) => join(into, folder))];
+  for (const folder of made) {
     // Not what lies above: where another process has published the child, that is gone for good.
     await mkdir(join(staging.child, folder)).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "EEXIST") throw error;
     });
   }
-  for (const file of files) await stageFile(staging, file, () => createReadStream(join(parent, file)));
-  if (staging.flush) for (const folder of folders) await syncFolder(join(staging.child, folder));
+  for (const file of files) await stageFile(staging, join(into, file), () => createReadStream(join(parent, file)));
+  if (staging.flush) for (const folder of made) await syncFolder(join(staging.child, folder));
 }
 
 /** Puts a file into the child in one step, over one that another process put there: they do no harm to each other. */

@@ -43,6 +43,11 @@ export function withShimFlags(to: Command): Command {
     .option("--tls-server-name <name>", "the name that the shim's certificate is for, where that is not the host's");
 }
 
+/** `--tokenizer`. */
+export function withTokenizerFlag(to: Command): Command {
+  return to.option("--tokenizer <dir>", "attached to a job: the folder of its tokenizer, for data that are text");
+}
+
 /** `--seq-length`, `--samples` and `--batch-size`. */
 export function withBatchFlags(to: Command): Command {
   return to

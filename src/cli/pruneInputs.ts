@@ -4,11 +4,12 @@ import {
   batchesOf,
   type CalibrationData,
   checkWritable,
+  type LayoutName,
   type Model,
+  type Network,
   negativeLoss,
   outline,
   outlineSearch,
-  type Parent,
   type PlanOutline,
   type PruneConfig,
   PruneError,
@@ -20,7 +21,7 @@ import {
   type ScoreFile,
   type SearchOutline,
 } from "../index.js";
-import { batchShape, type DeviceFlags, readExportConfig, type ShimFlags } from "./options.js";
+import { batchShape, readExportConfig } from "./options.js";
 import {
   type BoundFlags,
   boundsOf,
@@ -30,9 +31,10 @@ import {
   type SpaceFlags,
   searchOptionsOf,
 } from "./searchFlags.js";
+import type { ModelFlags } from "./withModel.js";
 
 /** The flags of `prunebridge prune`. */
-export interface PruneFlags extends DeviceFlags, ShimFlags, BoundFlags, SpaceFlags, JudgeFlags {
+export interface PruneFlags extends ModelFlags, BoundFlags, SpaceFlags, JudgeFlags {
   readonly json?: boolean;
   readonly out: string;
   readonly exportConfig?: string;
@@ -49,6 +51,8 @@ export interface PruneFlags extends DeviceFlags, ShimFlags, BoundFlags, SpaceFla
   readonly seqLength?: number;
   readonly samples: number;
   readonly batchSize: number;
+  readonly layout?: LayoutName;
+  readonly like?: string;
 }
 
 /** What a run is to do, checked as far as it can be before a shim is started. */
@@ -62,7 +66,7 @@ export interface PruneInputs {
 }
 
 /** Reads and checks everything that the flags name. Throws PruneError before any work is done. */
-export async function checkInputs(parent: Parent, flags: PruneFlags): Promise<PruneInputs> {
+export async function checkInputs(parent: Network, flags: PruneFlags): Promise<PruneInputs> {
   const modeOptions = divisorsOf(flags);
   parseModes([[flags.mode, modeOptions]]);
   const exportConfig = flags.exportConfig === undefined ? undefined : await readExportConfig(flags.exportConfig);
@@ -86,7 +90,7 @@ export async function checkInputs(parent: Parent, flags: PruneFlags): Promise<Pr
 }
 
 function aimAt(
-  parent: Parent,
+  parent: Network,
   exportConfig: unknown,
   bounds: Record<string, number | string>,
   flags: PruneFlags,
@@ -115,7 +119,7 @@ function searchConfigOf(flags: PruneFlags): ReturnType<typeof searchOptionsOf> &
 }
 
 /** Reads data files now; gives what makes options of them once a model can tokenize. */
-async function readData(parent: Parent, flags: PruneFlags): Promise<PruneInputs["configFor"]> {
+async function readData(parent: Network, flags: PruneFlags): Promise<PruneInputs["configFor"]> {
   const shape = batchShape(flags, parent.checkpoint.config);
   const { data, scoreData, scores, checkpoint, forwardLoop, dataLoader, collectFunc, scoreFunc, maxIterDataLoader } = flags;
   const sources = { "--scores": scores, "--data": data, "--forward-loop": forwardLoop, "--data-loader": dataLoader };
@@ -143,6 +147,6 @@ async function readData(parent: Parent, flags: PruneFlags): Promise<PruneInputs[
   });
 }
 
-function read(path: string, { architecture }: Parent, shape: BatchShape): Promise<CalibrationData> {
+function read(path: string, { architecture }: Network, shape: BatchShape): Promise<CalibrationData> {
   return readCalibrationData(path, architecture.hyperparameters.vocab_size, shape);
 }

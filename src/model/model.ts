@@ -1,61 +1,37 @@
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
-import { storedDtype } from "../checkpoint/storedDtype.js";
 import type { Tokenizer } from "../data/batches.js";
 import { PruneError } from "../errors.js";
-import type { Parent } from "../inspect.js";
+import type { Network } from "../inspect.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
 import type { RunOptions } from "../progress.js";
 import type { Collector } from "../score.js";
-import { closeModel, cutModel, openModel, openSubnet } from "../shim/modelWork.js";
-import type { ShimSession } from "../shim/session.js";
-import { tokenize } from "../shim/storageWork.js";
-import { type Cutter, type SliceOptions, slice } from "../slice.js";
-import { liveCut } from "./liveCut.js";
-import { refuseQuantized } from "./refuseQuantized.js";
+import type { SliceOptions } from "../slice.js";
 import { Runner } from "./runner.js";
-import { ModelView } from "./view.js";
+import type { ModelView } from "./view.js";
 
-/** How a model is opened. */
-export interface OpenOptions extends RunOptions {
-  /** As torch spells it, `cuda:1` for one. Default `auto`: the first CUDA device if there is one, else the CPU. */
-  readonly device?: string | undefined;
-  /** Default `auto`: as the checkpoint has it. */
-  readonly dtype?: "auto" | "float32" | "bfloat16" | "float16" | undefined;
+/** How a pruned model is written. */
+export interface SaveOptions extends SliceOptions {
+  /**
+   * Of the model of a job: a checkpoint folder of the same network, whose config the child gets with its own sizes, and whose tokenizer and
+   * other files. Its layout is then Hugging Face's where no other is asked for; without, it is Megatron's, as the config is that a job tells.
+   * Default: none.
+   */
+  readonly like?: string;
 }
 
-/**
- * A checkpoint that a shim can run, measure and cut. Weights are loaded when something first needs them: planning from stored scores and
- * slicing on storage never do. After pruning it is the pruned model.
- */
-export class Model extends Runner implements Collector, Tokenizer, AsyncDisposable {
-  readonly #session: ShimSession;
-  readonly #cutter: Cutter;
-  readonly #options: OpenOptions;
-  #loaded: Promise<string> | undefined;
-  #cut: Promise<void> | undefined;
+/** A model that a shim can run, measure and cut, whether the shim opened it or is a guest of its job. After pruning it is the pruned model. */
+export abstract class Model extends Runner implements Collector, Tokenizer, AsyncDisposable {
   #plan: PlanFile | undefined;
-  #views = 0;
-  readonly parent: Parent;
+  /** What the model was before it was pruned. */
+  abstract readonly parent: Network;
 
-  /** @internal Models are opened by {@link Bridge.open}. */
-  constructor(session: ShimSession, cutter: Cutter, parent: Parent, options: OpenOptions) {
-    super(session);
-    this.#session = session;
-    this.#cutter = cutter;
-    this.parent = parent;
-    this.#options = options;
-  }
+  /** What the model runs in, as torch spells it. */
+  abstract get dtype(): string;
 
   /** The sizes that the model has now: the child's, once it is pruned. */
   get hyperparameters(): Hyperparameters {
     return this.#plan?.child.hyperparameters ?? this.parent.architecture.hyperparameters;
-  }
-
-  /** What the model runs in, as torch spells it: as it was opened, or as its checkpoint has it. */
-  get dtype(): string {
-    const { dtype = "auto" } = this.#options;
-    return dtype === "auto" ? storedDtype(this.parent.checkpoint) : dtype;
   }
 
   /** The plan by which the model was pruned, if it was. */
@@ -64,7 +40,7 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
   }
 
   /**
-   * Loads the weights now rather than with the first use.
+   * Loads the weights now rather than with the first use, where the shim has to.
    *
    * @throws PruneError UNSUPPORTED_QUANTIZATION, MISSING_DEPENDENCY, SHIM_LOAD_FAILED or GPU_OOM
    */
@@ -72,37 +48,17 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     await this.modelId(options);
   }
 
-  /** Token ids of texts, by the checkpoint's own tokenizer. */
-  tokenize(texts: readonly string[], options: RunOptions = {}): Promise<BigInt64Array> {
-    return tokenize(this.#session, this.parent.checkpoint.dir, texts, options);
-  }
+  /** Token ids of texts, by the model's own tokenizer. */
+  abstract tokenize(texts: readonly string[], options?: RunOptions): Promise<BigInt64Array>;
 
   /**
-   * Prunes the model by a plan. What the shim holds is cut when the pruned network is first run.
+   * Prunes the model by a plan.
    *
    * @throws PruneError BAD_PLAN where it was pruned before, BAD_OPTION where a view of it is open
    */
   prune(plan: PlanFile): void {
     this.checkUnpruned();
-    if (this.#views > 0)
-      throw new PruneError("BAD_OPTION", `${this.#views} views of this model are open`, { hint: "close them before it is pruned" });
     this.#plan = plan;
-  }
-
-  /**
-   * Looks at the model as a plan would make it, without changing it: its slices exist while they run. Close what is looked at before the
-   * model is pruned.
-   *
-   * @throws PruneError BAD_PLAN where it was pruned before
-   */
-  async view(plan: PlanFile, options: RunOptions = {}): Promise<ModelView> {
-    this.checkUnpruned();
-    const modelId = await this.modelId(options);
-    const viewId = await openSubnet(this.#session, modelId, liveCut(this.parent, plan), options);
-    this.#views += 1;
-    return new ModelView(this.#session, viewId, plan, () => {
-      this.#views -= 1;
-    });
   }
 
   /** Throws BAD_PLAN where the model was pruned before: plans are made for the parent's sizes. */
@@ -113,72 +69,34 @@ export class Model extends Runner implements Collector, Tokenizer, AsyncDisposab
     });
   }
 
+  /** Throws BAD_OPTION where the model cannot be looked at as plans would make it. */
+  abstract checkViewable(): void;
+
   /**
-   * Writes the pruned model as a new checkpoint, cut from the parent's files.
+   * Looks at the model as a plan would make it, without changing it.
+   *
+   * @throws PruneError BAD_PLAN where it was pruned before, BAD_OPTION as {@link checkViewable} does
+   */
+  abstract view(plan: PlanFile, options?: RunOptions): Promise<ModelView>;
+
+  /**
+   * Writes the pruned model as a new checkpoint.
    *
    * @param target - a folder that does not exist or is empty
    * @throws PruneError BAD_PLAN where the model was not pruned, TARGET_EXISTS before any work
    */
-  async save(target: string, options: SliceOptions = {}): Promise<Manifest> {
-    if (!this.#plan) throw new PruneError("BAD_PLAN", "the model was not pruned: there is nothing to save", { hint: "call prune() first" });
-    return slice(this.#cutter, this.parent, this.#plan, target, options);
+  async save(target: string, options: SaveOptions = {}): Promise<Manifest> {
+    if (this.#plan) return this.saveBy(this.#plan, target, options);
+    throw new PruneError("BAD_PLAN", "the model was not pruned: there is nothing to save", { hint: "call prune() first" });
   }
 
-  /** Frees the weights that the shim holds. */
-  async close(): Promise<void> {
-    await this.#loaded?.catch(() => {});
-    // One that fails leaves no model to close.
-    await this.#cut?.catch(() => {});
-    const loaded = await this.#loaded?.catch(() => undefined);
-    this.#loaded = undefined;
-    this.#cut = undefined;
-    if (loaded !== undefined) await closeModel(this.#session, loaded);
-  }
+  /** Ends what the shim holds of the model for this side. */
+  abstract close(): Promise<void>;
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  /** The shim's id of the model as it is now: loaded, and cut where it was pruned. */
-  protected async modelId(options: RunOptions): Promise<string> {
-    // What failed may succeed when tried again: memory may be free by then.
-    this.#loaded ??= this.#load(options).catch((error: unknown) => {
-      this.#loaded = undefined;
-      throw error;
-    });
-    const modelId = await this.#loaded;
-    if (!this.#plan) return modelId;
-    this.#cut ??= this.#cutBy(this.#plan, modelId, options).catch((error: unknown) => {
-      this.#cut = undefined;
-      throw error;
-    });
-    await this.#cut;
-    return modelId;
-  }
-
-  async #load(options: RunOptions): Promise<string> {
-    const { device = "auto", dtype = "auto" } = this.#options;
-    const path = this.parent.checkpoint.dir;
-    refuseQuantized(this.parent);
-    try {
-      return await openModel(this.#session, { path, device, dtype }, options);
-    } catch (error) {
-      if (!(error instanceof PruneError) || error.code !== "SHIM_DIED") throw error;
-      throw new PruneError("SHIM_LOAD_FAILED", `while loading ${path}, ${error.detail}`, { hint: error.hint, cause: error });
-    }
-  }
-
-  async #cutBy(plan: PlanFile, modelId: string, options: RunOptions): Promise<void> {
-    try {
-      await cutModel(this.#session, modelId, liveCut(this.parent, plan), options);
-    } catch (error) {
-      const nothingStarted = error instanceof PruneError && error.kind === "input";
-      if (!nothingStarted) {
-        // A cut that had begun leaves no model, one that had not leaves the parent: the next use loads it again either way.
-        await closeModel(this.#session, modelId).catch(() => {});
-        this.#loaded = undefined;
-      }
-      throw error;
-    }
-  }
+  /** Writes the model as a plan makes it. */
+  protected abstract saveBy(plan: PlanFile, target: string, options: SaveOptions): Promise<Manifest>;
 }

@@ -7,6 +7,7 @@ import type { HookPoint } from "../policy/scores.js";
 import type { RunOptions } from "../progress.js";
 import type { PythonRef } from "../pythonRef.js";
 import type { Collection } from "../score.js";
+import type { Asks } from "../shim/feed.js";
 import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured, scoreByPython } from "../shim/runWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { asksOfBatches } from "../shim/wire.js";
@@ -27,6 +28,11 @@ export abstract class Runner implements RunnableModel {
 
   /** The shim's id of the model, which is opened for it where it is not. */
   protected abstract modelId(options: RunOptions): Promise<string>;
+
+  /** What a loop asks for, as far as the model gives it. */
+  protected asked(asks: Asks): Asks {
+    return asks;
+  }
 
   /** The options of a call, with whatever else ends it. */
   protected within(options: RunOptions): RunOptions {
@@ -98,7 +104,7 @@ export abstract class Runner implements RunnableModel {
     const modelId = await this.modelId(options);
     const loop = new RunningLoop(source, this.hyperparameters);
     try {
-      const measured = await collect(this.#session, modelId, hooks, loop.asks, options);
+      const measured = await collect(this.#session, modelId, hooks, this.asked(loop.asks), options);
       loop.close();
       return measured;
     } catch (error) {

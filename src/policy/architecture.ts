@@ -89,7 +89,7 @@ export function layersWith(architecture: Architecture, dimension: PrunableDimens
   return architecture.layers.flatMap((kind, layer) => (kinds.has(kind) ? [layer] : []));
 }
 
-/** Whether a row exists under some switches. */
+/** Whether a tensor or a hook point exists under some switches. */
 export function exists(row: Pick<TensorRow, "when" | "unless">, flags: Architecture["flags"]): boolean {
   const needed = row.when === undefined ? [] : [row.when].flat();
   return needed.every((flag) => flags[flag]) && (row.unless === undefined || !flags[row.unless]);

@@ -64,6 +64,18 @@ export function makePlan(architecture: Architecture, config: ModelConfig, target
   };
 }
 
+/**
+ * The same child of a parent whose config is of another family, by the fields of that.
+ *
+ * @throws PruneError BAD_EXPORT_CONFIG where that family has no such sizes
+ */
+export function restatePlan({ mode, exportConfig: target, kept }: Plan, architecture: Architecture, config: ModelConfig): Plan {
+  const outline = outlinePlan(architecture, config, target, kept);
+  const layers = keptLayers(kept, architecture.hyperparameters.num_layers);
+  const patch = patchConfig(config, architecture, outline.child.hyperparameters, layers);
+  return { mode, family: architecture.table.family, ...outline, kept, config: patch };
+}
+
 /** The parent's layers that a child keeps, in order. */
 export function keptLayers(kept: Kept, layers: number): readonly number[] {
   return kept.layer && isPositions(kept.layer) ? kept.layer : Array.from({ length: layers }, (_, layer) => layer);

@@ -62,7 +62,7 @@ export function rearrangeTensors<T extends StoredTensor>(
       [...rowPlaces(row, architecture)].flatMap((place) => {
         const to = newPlace(place);
         if (!to) return [];
-        return [composeTensor(nameAt(row.name, to), sets, joinRuns(sets, scopeOf(place), runsOf(sets, row, place, find)), place)];
+        return [composeTensor(row, to, sets, joinRuns(sets, scopeOf(place), runsOf(sets, row, place, find)), place)];
       }),
     );
   return { indexSets: sets.byId, tensors: slices };
@@ -125,15 +125,23 @@ function joinRuns<T extends StoredTensor>(sets: IndexSets, scope: ReturnType<typ
   return joined;
 }
 
-function composeTensor<T extends StoredTensor>(name: string, sets: IndexSets, runs: readonly Run<T>[], place: Place): TensorSlice<T> {
+function composeTensor<T extends StoredTensor>(
+  row: ArchitectureRow,
+  to: Place,
+  sets: IndexSets,
+  runs: readonly Run<T>[],
+  place: Place,
+): TensorSlice<T> {
   const scope = scopeOf(place);
   const parts = runs.map(({ tensor, stretches }): TensorPart<T> => {
     const [first, ...others] = tensor.row.axes.map((_, index) =>
       index === 0 ? sets.idOfStretches(tensor, scope, stretches) : sets.idOf(tensor, index, scope),
     );
-    return { source: tensor.stored, axes: first === undefined ? [] : [first, ...others], blocks: [] };
+    const shift = row.offset - tensor.row.offset;
+    const axes = first === undefined ? [] : [first, ...others];
+    return { source: tensor.stored, axes, blocks: [], ...(shift !== 0 && { shift }) };
   });
   const shapes = parts.map((part) => partShape(part, sets.byId));
   const [, ...inner] = shapes[0] ?? [];
-  return { name, parts, shape: [shapes.reduce((sum, [rows = 0]) => sum + rows, 0), ...inner] };
+  return { name: nameAt(row.name, to), parts, shape: [shapes.reduce((sum, [rows = 0]) => sum + rows, 0), ...inner] };
 }

@@ -1,5 +1,5 @@
 import { PruneError } from "../errors.js";
-import type { Architecture } from "./architecture.js";
+import { type Architecture, exists } from "./architecture.js";
 import { axisSize } from "./axes/evaluate.js";
 import { parseAxis } from "./axes/expression.js";
 import type { HookRow, Importance, ReductionName } from "./families/table.js";
@@ -99,9 +99,9 @@ export function checkedAccumulator(scores: Accumulators, name: string, size: num
   return found.data;
 }
 
-function hooksOf({ table, layers }: Architecture, layer: number): HookRow[] {
+function hooksOf({ table, layers, flags }: Architecture, layer: number): HookRow[] {
   const kind = layers[layer];
-  return table.hooks.filter((hook) => kind !== undefined && (hook.on?.includes(kind) ?? true));
+  return table.hooks.filter((hook) => kind !== undefined && (hook.on?.includes(kind) ?? true) && exists(hook, flags));
 }
 
 function readAccumulator(

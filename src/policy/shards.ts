@@ -10,13 +10,20 @@ export interface ShardLayout<T extends Sized> {
   readonly tensors: readonly T[];
 }
 
-const SINGLE_FILE = "model.safetensors";
+/** Names the files of a checkpoint, by the number of each, from 0, and of all. */
+export type ShardName = (index: number, count: number) => string;
 
-/**
- * Spreads tensors over files that hold at most `capacity` bytes (or one larger tensor), keeping their order, under the names that the Hugging
- * Face loaders look for.
- */
-export function layOutShards<T extends Sized>(tensors: readonly T[], capacity: number): ShardLayout<T>[] {
+/** The names that the Hugging Face loaders look for. */
+export const safetensorsName: ShardName = (index, count) => {
+  const number = (n: number): string => String(n).padStart(5, "0");
+  return count === 1 ? "model.safetensors" : `model-${number(index + 1)}-of-${number(count)}.safetensors`;
+};
+
+/** The names that Megatron gives to files that one rank writes. */
+export const torchDistName: ShardName = (index) => `__0_${index}.distcp`;
+
+/** Spreads tensors over files that hold at most `capacity` bytes (or one larger tensor), keeping their order. */
+export function layOutShards<T extends Sized>(tensors: readonly T[], capacity: number, name = safetensorsName): ShardLayout<T>[] {
   const groups: T[][] = [];
   let filled = Number.POSITIVE_INFINITY;
   for (const tensor of tensors) {
@@ -27,9 +34,5 @@ export function layOutShards<T extends Sized>(tensors: readonly T[], capacity: n
     groups.at(-1)?.push(tensor);
     filled += tensor.bytes;
   }
-  const number = (n: number): string => String(n).padStart(5, "0");
-  return groups.map((group, i) => ({
-    file: groups.length === 1 ? SINGLE_FILE : `model-${number(i + 1)}-of-${number(groups.length)}.safetensors`,
-    tensors: group,
-  }));
+  return groups.map((group, index) => ({ file: name(index, groups.length), tensors: group }));
 }

@@ -23,6 +23,8 @@ export interface TensorPart<T extends StoredTensor = StoredTensor> {
    * first axis. Then `axes` has the first axis only.
    */
   readonly blocks: readonly (readonly string[])[];
+  /** What is added to each element, as layouts may differ by a constant. Without, bits stay as they are. */
+  readonly shift?: number;
 }
 
 /** Everything a shim needs to know to cut: index sets once, and slices that refer to them. */

@@ -28,6 +28,8 @@ export interface ArchitectureRow {
   readonly multiplies: boolean;
   readonly buffer: boolean;
   readonly routed: boolean;
+  /** What its elements have on top of the same ones in the Hugging Face layout. */
+  readonly offset: number;
 }
 
 /** What a stored tensor is an instance of: a row, or a part of a row's quantised weight. */
@@ -68,6 +70,7 @@ export function architectureRows({ table, flags, layers }: Architecture, layout:
       multiplies: row.use === undefined && row.axes.length > 1,
       buffer: row.use === "buffer",
       routed: row.routed ?? false,
+      offset: layout === "megatron" && row.megatronOffset && !flags[row.megatronOffset.unless] ? row.megatronOffset.by : 0,
     }));
 }
 

@@ -1,7 +1,7 @@
 import type { ScoreFile } from "../checkpoint/scoreFile.js";
 import type { ScoreStore } from "../checkpoint/scoreStore.js";
 import { PruneError } from "../errors.js";
-import type { Parent } from "../inspect.js";
+import type { Network } from "../inspect.js";
 import type { Accumulators } from "../policy/scores.js";
 import type { RunOptions } from "../progress.js";
 import { withTotal } from "../progress.js";
@@ -22,7 +22,7 @@ export interface CalibrationOptions extends RunOptions {
  *
  * @throws PruneError CHECKPOINT_MISMATCH where stored scores are of other batches, and what {@link score} throws
  */
-export async function calibrate(collector: Collector, parent: Parent, batches: Batches, options: CalibrationOptions): Promise<ScoreFile> {
+export async function calibrate(collector: Collector, parent: Network, batches: Batches, options: CalibrationOptions): Promise<ScoreFile> {
   const { store, checkpointEvery, signal } = options;
   const data = new HashedBatches(batches, signal);
   const stepOptions = optionsOfSteps(options, () => countOf(batches));

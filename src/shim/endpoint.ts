@@ -1,11 +1,8 @@
-import { X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { PruneError } from "../errors.js";
 import type { Timeouts } from "./options.js";
-import { readText, Token } from "./token.js";
-
-const CERTIFICATE = "-----BEGIN CERTIFICATE-----";
-const HOW_TO_CA = "give the PEM certificates of the authorities, one after the other";
+import { checkAuthorities, readPem } from "./pem.js";
+import { readToken, type Token, type TokenOptions } from "./token.js";
 
 /** Where a shim is, and what it takes to talk to it. */
 export interface Endpoint {
@@ -32,12 +29,8 @@ export interface TlsOptions {
   readonly serverName?: string | undefined;
 }
 
-/** How to attach to a shim. One of `token` and `tokenFile` is needed. */
-export interface AttachOptions {
-  /** The token, as the shim's token file has it. */
-  readonly token?: string | undefined;
-  /** A file with the token. */
-  readonly tokenFile?: string | undefined;
+/** How to attach to a shim. */
+export interface AttachOptions extends TokenOptions {
   /** TLS, with `true` by the authorities that Node.js knows. Default: none, which only a unix socket and this machine itself allow. */
   readonly tls?: TlsOptions | true | undefined;
   /** Limits on waiting, in milliseconds, where the defaults do not fit. */
@@ -56,8 +49,8 @@ export type Place = { readonly path: string } | { readonly host: string; readonl
 /** The place of an endpoint's target. */
 export function placeOf(target: string): Place {
   if (target.startsWith("unix:")) return { path: target.slice("unix:".length) };
-  const [, host = "", port] = /^dns:\[?(.*?)\]?:(\d+)$/.exec(target) ?? [];
-  return { host, port: Number(port) };
+  const { host = "", port } = parseAddress(target.slice("dns:".length));
+  return { host, port };
 }
 
 /**
@@ -67,7 +60,9 @@ export function placeOf(target: string): Place {
  * @throws PruneError BAD_OPTION, also where the token would go to another machine in the clear; PATH_NOT_FOUND
  */
 export async function parseEndpoint(address: string, options: AttachOptions): Promise<Endpoint> {
-  const { host, isLocal } = parseAddress(address);
+  const { host, port, isLocal } = parseAddress(address);
+  if (host !== undefined && port === 0)
+    throw new PruneError("BAD_OPTION", `${address} has no port`, { hint: "give the port that the shim told in its readiness line" });
   const { tls } = options;
   if (tls === undefined && !isLocal) {
     throw new PruneError("BAD_OPTION", `${address} is another machine, and the token would go to it in the clear`, {
@@ -76,7 +71,7 @@ export async function parseEndpoint(address: string, options: AttachOptions): Pr
   }
   if (tls !== undefined && host === undefined)
     throw new PruneError("BAD_OPTION", `${address} is a unix socket, which takes no TLS`, { hint: "leave out tls" });
-  const token = await readToken(options);
+  const token = await readToken(options, "attaching to a shim");
   if (host === undefined) return socketEndpoint(address.slice("unix:".length), token);
   const { serverName, ...files } = tls === true || tls === undefined ? {} : tls;
   return {
@@ -88,24 +83,18 @@ export async function parseEndpoint(address: string, options: AttachOptions): Pr
   };
 }
 
-function parseAddress(address: string): { host?: string; isLocal: boolean } {
-  if (/^unix:./.test(address)) return { isLocal: true };
+/** Takes an address apart; `host` is undefined for a unix socket. Throws BAD_OPTION. */
+export function parseAddress(address: string): { host?: string; port: number; isLocal: boolean } {
+  if (/^unix:./.test(address)) return { port: 0, isLocal: true };
   const match = /^(?:\[([0-9a-f:.]+)\]|([^\s:/[\]@]+)):(\d{1,5})$/i.exec(address);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
-  if (host === undefined || port < 1 || port > 65_535) {
+  if (host === undefined || port > 65_535) {
     throw new PruneError("BAD_OPTION", `${JSON.stringify(address)} is no address of a shim`, {
       hint: 'write "host:port", "[ipv6]:port" or "unix:/path"',
     });
   }
-  return { host, isLocal: /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host) };
-}
-
-async function readToken({ token, tokenFile }: AttachOptions): Promise<Token> {
-  if (token !== undefined && tokenFile !== undefined) throw new PruneError("BAD_OPTION", "token and tokenFile exclude each other");
-  if (token !== undefined) return new Token(token, "token");
-  if (tokenFile !== undefined) return Token.read(tokenFile);
-  throw new PruneError("BAD_OPTION", "attaching to a shim needs a token", { hint: "give token or tokenFile" });
+  return { host, port, isLocal: /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host) };
 }
 
 async function readTls({ ca, cert, key }: TlsOptions): Promise<SecureContext> {
@@ -120,25 +109,4 @@ async function readTls({ ca, cert, key }: TlsOptions): Promise<SecureContext> {
       cause,
     });
   }
-}
-
-/** OpenSSL passes over what it cannot read among authorities, and then believes in nobody. */
-function checkAuthorities(pem: string, source: string): void {
-  const parts = pem.split(CERTIFICATE).slice(1);
-  if (parts.length === 0) throw new PruneError("BAD_OPTION", `${source} has no certificate`, { hint: HOW_TO_CA });
-  for (const [i, part] of parts.entries()) {
-    try {
-      new X509Certificate(CERTIFICATE + part);
-    } catch (cause) {
-      const detail = `${source}: certificate ${i + 1} of ${parts.length} cannot be read: ${(cause as Error).message}`;
-      throw new PruneError("BAD_OPTION", detail, { hint: HOW_TO_CA, cause });
-    }
-  }
-}
-
-async function readPem(path: string | undefined, option: string): Promise<Buffer | null> {
-  if (path === undefined) return null;
-  const text = await readText(path, option);
-  if (text.includes("-----BEGIN ")) return Buffer.from(text);
-  throw new PruneError("BAD_OPTION", `${option}: ${path} is no PEM file`);
 }

@@ -9,7 +9,7 @@ export class LogTail {
 
   constructor(stream: Readable) {
     stream.setEncoding("utf8");
-    stream.on("data", (text: string) => this.#add(text));
+    stream.on("data", (text: string) => this.add(text));
     stream.on("error", () => {});
   }
 
@@ -18,7 +18,8 @@ export class LogTail {
     return [...this.#lines, ...(this.#partial ? [this.#partial] : [])].join("\n");
   }
 
-  #add(text: string): void {
+  /** Takes what was written elsewhere to be part of it. */
+  add(text: string): void {
     const lines = (this.#partial + text).split("\n");
     // A line without end must not grow without end.
     this.#partial = (lines.pop() ?? "").slice(-10_000);

@@ -1,5 +1,7 @@
+import type { Sliced } from "../gen/prunebridge/v1/work.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
+import { type ShardWork, toWireShards } from "./storageWork.js";
 import { type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
 
 /** Loads a checkpoint folder; gives the id that the shim knows it by. */
@@ -46,4 +48,16 @@ export async function cutModel(session: ShimSession, modelId: string, child: Chi
   const feed = indexSetFeed(child.indexSets);
   const value = { modelId, feedId: feed.id, tensors: child.tensors.map(toWireSlice), configJson: child.configJson };
   await session.run({ $case: "cutModel", value }, options, feed);
+}
+
+/** Saves a child of a job's model from its live weights, which all of its ranks do together. */
+export async function saveModel(
+  session: ShimSession,
+  modelId: string,
+  { jobDir, indexSets, shards, flush, sha256 }: Omit<ShardWork, "sourceDir" | "torchDist">,
+  options: RunOptions,
+): Promise<Sliced> {
+  const feed = indexSetFeed(indexSets);
+  const value = { modelId, jobDir, feedId: feed.id, shards: toWireShards(shards), skipFlush: !flush, sha256 };
+  return resultOf(await session.run({ $case: "saveModel", value }, options, feed), "sliced");
 }

@@ -39,8 +39,14 @@ const CHANNEL_OPTIONS: ChannelOptions = {
 export interface Timeouts {
   /** From starting the process to its readiness line: an interpreter and its imports, from a cold disk. Default: 60 s. */
   readonly spawn: number;
+  /** From starting the ranks of a job to its readiness line: a checkpoint is loaded in between. Default: 15 min. */
+  readonly launch: number;
+  /** For a rank of a launched job that died or was stopped to be known as lost. Default: 60 s. */
+  readonly lostRank: number;
   /** To a connection that speaks gRPC. Default: 15 s. */
   readonly connect: number;
+  /** For a job that dials in to say who it is. Default: 10 s. */
+  readonly dialIn: number;
   /** The shim imports torch before it can tell its devices. Default: 120 s. */
   readonly handshake: number;
   /** A call with one answer, all its tries together. Default: 15 s. */
@@ -64,7 +70,10 @@ export interface Timeouts {
 /** The defaults. */
 export const TIMEOUTS: Timeouts = {
   spawn: 60_000,
+  launch: 900_000,
+  lostRank: 60_000,
   connect: 15_000,
+  dialIn: 10_000,
   handshake: 120_000,
   unary: 15_000,
   stall: 60_000,

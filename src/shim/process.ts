@@ -2,18 +2,17 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
-import { z } from "zod";
-import { PruneError } from "../errors.js";
+import type { PruneError } from "../errors.js";
 import { checkAllowName } from "../pythonRef.js";
+import { type Child, childEnvironment, errorWithLog, signalGroup, stopChild, wordsOf } from "./child.js";
 import { type Endpoint, socketEndpoint } from "./endpoint.js";
 import { LogTail } from "./logTail.js";
 import { TIMEOUTS, type Timeouts } from "./options.js";
-import { findPython, SHIM_PATH } from "./python.js";
+import { findPython } from "./python.js";
+import { awaitReadiness } from "./readiness.js";
 import { makeSocketFolder, SOCKET } from "./socketFolder.js";
 import { Token } from "./token.js";
-import { codeOfReasonName } from "./translate.js";
 
 /** How to start a shim. */
 export interface SpawnOptions {
@@ -35,10 +34,7 @@ export interface SpawnOptions {
   readonly timeouts?: Partial<Timeouts>;
 }
 
-const readiness = z.discriminatedUnion("event", [
-  z.looseObject({ event: z.literal("ready") }),
-  z.looseObject({ event: z.literal("failed"), reason: z.string(), message: z.string(), hint: z.string().default("") }),
-]);
+const KILLED = "a kill by SIGKILL is often the kernel's, for want of memory";
 
 /** A shim that this process started and that ends with it. */
 export class ShimProcess {
@@ -47,18 +43,18 @@ export class ShimProcess {
   readonly died: Promise<PruneError>;
   /** The Python functions and modules that it may call. */
   readonly allowPython: readonly string[];
-  readonly #child: Child;
+  readonly #child: ShimChild;
   readonly #folder: string;
   readonly #patience: number;
   #stopping: Promise<void> | undefined;
 
-  private constructor(child: Child, folder: string, endpoint: Endpoint, { allowPython = [], timeouts }: SpawnOptions) {
+  private constructor(child: ShimChild, folder: string, endpoint: Endpoint, { allowPython = [], timeouts }: SpawnOptions) {
     this.#child = child;
     this.#folder = folder;
     this.#patience = timeouts?.terminate ?? TIMEOUTS.terminate;
     this.endpoint = endpoint;
     this.allowPython = allowPython;
-    this.died = child.exited.then((how) => deathError("SHIM_DIED", `the shim ended unasked (${how})`, child.log));
+    this.died = child.exited.then((how) => errorWithLog("SHIM_DIED", `the shim ended unasked (${how})`, child.log, KILLED));
   }
 
   /** The shim's socket, `unix:PATH`. */
@@ -83,10 +79,10 @@ export class ShimProcess {
     const endpoint = socketEndpoint(socket, Token.random());
     const child = startChild(findPython(options.python), socket, endpoint.token, options);
     try {
-      await awaitReadiness(child, options.timeouts?.spawn ?? TIMEOUTS.spawn);
+      await awaitReadiness(child, firstLine(child.readyLines), options.timeouts?.spawn ?? TIMEOUTS.spawn);
       return new ShimProcess(child, folder, endpoint, options);
     } catch (error) {
-      killGroup(child, "SIGKILL");
+      signalGroup(child, "SIGKILL");
       await child.exited;
       await rm(folder, { recursive: true, force: true });
       throw error;
@@ -100,37 +96,24 @@ export class ShimProcess {
   }
 
   async #stop(): Promise<void> {
-    // A process that was stopped heeds nothing before it goes on.
-    killGroup(this.#child, "SIGCONT");
-    killGroup(this.#child, "SIGTERM");
-    const patience = new AbortController();
-    const timeUp = sleep(this.#patience, "late", { signal: patience.signal, ref: false }).catch(() => "ended");
-    if ((await Promise.race([this.#child.exited, timeUp])) === "late") killGroup(this.#child, "SIGKILL");
-    patience.abort();
-    await this.#child.exited;
+    await stopChild(this.#child, this.#patience);
     await rm(this.#folder, { recursive: true, force: true });
   }
 }
 
-interface Child {
-  readonly pid: number;
-  readonly python: string;
-  readonly log: LogTail;
+interface ShimChild extends Child {
   readonly readyLines: Readable;
   /** Open for as long as the shim shall live: its end is the shim's. */
   readonly lifeline: Writable;
-  /** Resolves with how the process ended, in words. */
-  readonly exited: Promise<string>;
 }
 
-function startChild(python: string, socket: string, token: Token, options: SpawnOptions): Child {
+function startChild(python: string, socket: string, token: Token, options: SpawnOptions): ShimChild {
   const args = ["-m", "prunebridge_shim", "serve", "--socket", socket, "--ready-fd", "3", "--parent-pid", String(process.pid)];
   for (const root of options.roots ?? []) args.push("--root", root);
   for (const name of options.allowPython ?? []) args.push("--allow-python", name);
-  const pythonPath = [SHIM_PATH, options.env?.["PYTHONPATH"] ?? process.env["PYTHONPATH"]].filter(Boolean).join(":");
   const child = execa(python, args, {
     stdio: ["pipe", "ignore", "pipe", "pipe"],
-    env: { ...options.env, PYTHONPATH: pythonPath },
+    env: childEnvironment(options.env),
     buffer: false,
     reject: false,
     // A group of its own, so that workers end with it and Ctrl-C reaches it through us.
@@ -146,70 +129,12 @@ function startChild(python: string, socket: string, token: Token, options: Spawn
     log: new LogTail(child.stderr),
     readyLines: child.stdio[3] as Readable, // execa types a fourth stream by direction only
     lifeline: child.stdin,
-    exited: child.then((result) => {
-      if (result.signal) return result.signal;
-      return result.exitCode === undefined ? (result.originalMessage ?? "never started") : `exit code ${result.exitCode}`;
-    }),
+    exited: child.then(wordsOf),
   };
-}
-
-async function awaitReadiness(child: Child, timeout: number): Promise<void> {
-  const patience = new AbortController();
-  const line = await Promise.race([
-    firstLine(child.readyLines),
-    child.exited.then((how) => {
-      throw deathError("SHIM_START_FAILED", `${child.python} ended before the shim was ready (${how})`, child.log);
-    }),
-    sleep(timeout, undefined, { signal: patience.signal }).then(
-      () => {
-        throw deathError("SHIM_START_FAILED", `${child.python} was not ready after ${timeout / 1000} s`, child.log);
-      },
-      () => new Promise<never>(() => {}),
-    ),
-  ]).finally(() => patience.abort());
-  checkReady(line, child);
 }
 
 async function firstLine(stream: Readable): Promise<string> {
   for await (const line of createInterface({ input: stream })) return line;
   // The stream's end comes with the process's: its exit tells more.
   return new Promise<never>(() => {});
-}
-
-function checkReady(line: string, child: Child): void {
-  let message: unknown;
-  try {
-    message = JSON.parse(line);
-  } catch {
-    message = undefined;
-  }
-  const parsed = readiness.safeParse(message);
-  if (!parsed.success)
-    throw deathError("SHIM_START_FAILED", `${child.python} sent a readiness line that is none: ${line.slice(0, 200)}`, child.log);
-  if (parsed.data.event === "ready") return;
-  const { reason, message: text, hint } = parsed.data;
-  throw new PruneError(codeOfReasonName(reason), text, hint ? { hint } : {});
-}
-
-function deathError(code: "SHIM_DIED" | "SHIM_START_FAILED", what: string, log: LogTail): PruneError {
-  const tail = log.toString();
-  return new PruneError(code, `${what}${tail ? `; the end of its log:\n${indent(tail)}` : "; its log is empty"}`, {
-    hint:
-      code === "SHIM_DIED"
-        ? "a kill by SIGKILL is often the kernel's, for want of memory"
-        : "it needs Python 3.10 with grpcio, protobuf, safetensors and numpy; name one with PRUNEBRIDGE_PYTHON",
-  });
-}
-
-function indent(text: string): string {
-  return text.replace(/^/gm, "    ");
-}
-
-function killGroup(child: Child, signal: NodeJS.Signals): void {
-  if (child.pid === 0) return;
-  try {
-    process.kill(-child.pid, signal);
-  } catch {
-    // It has ended already.
-  }
 }

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { PruneError } from "../errors.js";
 
@@ -35,10 +35,31 @@ export class Token {
     return new Token(await readText(path, "token"), `the token file ${path}`);
   }
 
+  /** Whether a text is this token; how long that takes tells nothing of it. */
+  is(text: string): boolean {
+    return timingSafeEqual(digestOf(text), digestOf(this.#text));
+  }
+
   /** The text, for whoever sends it. */
   reveal(): string {
     return this.#text;
   }
+}
+
+/** Where a token is. One of the two is needed. */
+export interface TokenOptions {
+  /** The token, as the shim's token file has it. */
+  readonly token?: string | undefined;
+  /** A file with the token. */
+  readonly tokenFile?: string | undefined;
+}
+
+/** The token that options give. Throws BAD_OPTION or PATH_NOT_FOUND. */
+export async function readToken({ token, tokenFile }: TokenOptions, purpose: string): Promise<Token> {
+  if (token !== undefined && tokenFile !== undefined) throw new PruneError("BAD_OPTION", "token and tokenFile exclude each other");
+  if (token !== undefined) return new Token(token, "token");
+  if (tokenFile !== undefined) return Token.read(tokenFile);
+  throw new PruneError("BAD_OPTION", `${purpose} needs a token`, { hint: "give token or tokenFile" });
 }
 
 /** Reads a file that an option names. Throws PATH_NOT_FOUND. */
@@ -48,4 +69,8 @@ export async function readText(path: string, what: string): Promise<string> {
   } catch (cause) {
     throw new PruneError("PATH_NOT_FOUND", `cannot read the ${what} file ${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
   }
+}
+
+function digestOf(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
 }

@@ -12,8 +12,24 @@ import { toTensorInfo } from "./tensors.js";
 type Result = NonNullable<Succeeded["result"]>;
 type ValueOf<Case extends Result["$case"]> = Extract<Result, { $case: Case }>["value"];
 
-/** A slice of a tensor that lies in a file of the parent. */
-export type StoredSlice = TensorSlice<{ name: string; dtype: Dtype; shape: readonly number[]; file: string }>;
+/** A tensor in a file of the parent, or part of one in a torch_dist folder. */
+interface Stored {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly file: string;
+  readonly view?: { readonly key: string; readonly index: readonly number[] };
+}
+
+/** A slice of a tensor that lies in a file of the parent, and where in a torch_dist save it goes. */
+export type StoredSlice = TensorSlice<Stored> & { readonly place?: SavePlace };
+
+/** Where a tensor lies in a torch_dist save: the stored tensor's key, its position along the outer axes of that, and their sizes. */
+export interface SavePlace {
+  readonly key: string;
+  readonly index: readonly number[];
+  readonly outerShape: readonly number[];
+}
 
 /** Kept positions by index set id. */
 export type IndexSets = ReadonlyMap<string, readonly number[]>;
@@ -70,14 +86,18 @@ export function toWireHook({ key, module, side, reduction }: HookPoint): WireHoo
 }
 
 /** A tensor's slice for the wire. */
-export function toWireSlice({ name, parts }: StoredSlice): WireSlice {
+export function toWireSlice({ name, parts, place }: StoredSlice): WireSlice {
   return {
-    name,
-    parts: parts.map(({ source, axes, blocks }) => ({
+    name: place?.key ?? name,
+    parts: parts.map(({ source, axes, blocks, shift = 0 }) => ({
       sourceFile: source.file,
-      source: toTensorInfo(source.name, source),
+      source: toTensorInfo(source.view?.key ?? source.name, source),
       axes: [...axes],
       blocks: blocks.map((inner) => ({ axes: [...inner] })),
+      index: [...(source.view?.index ?? [])],
+      shift,
     })),
+    index: [...(place?.index ?? [])],
+    outerShape: [...(place?.outerShape ?? [])],
   };
 }

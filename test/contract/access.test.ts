@@ -132,7 +132,15 @@ describe("a token", () => {
   it("that may read lets its holder know", async () => {
     await using reader = await Bridge.attach(server.address, { token: TOKENS.read });
     expect(reader.shim.rights).toEqual([1]);
-    const job = { sourceDir: dir, jobDir: join(dir, "job"), indexSets: new Map(), shards: [], flush: false, sha256: false };
+    const job = {
+      sourceDir: dir,
+      jobDir: join(dir, "job"),
+      indexSets: new Map(),
+      shards: [],
+      torchDist: undefined,
+      flush: false,
+      sha256: false,
+    };
     await expect(reader.cutShards(job)).rejects.toMatchObject({ code: "RIGHT_DENIED", hint: expect.stringMatching(/--token-file/) });
   });
 });

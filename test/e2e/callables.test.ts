@@ -3,7 +3,7 @@ import {
   Bridge,
   type CollectSource,
   type LoopModel,
-  type Model,
+  type OpenedModel,
   type PruneConfig,
   prune,
   python,
@@ -22,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => bridge?.close());
 
-const open = async (): Promise<Model> => bridge.open(await writeCheckpoint(await temporaryFolder()));
+const open = async (): Promise<OpenedModel> => bridge.open(await writeCheckpoint(await temporaryFolder()));
 const asBatch = (rows: (typeof BATCHES)[number]) => tokenBatch(BigInt64Array.from(rows.flat(), BigInt), rows.length);
 const values = (tensor: Tensor): number[] => [...asFloat32(tensor)];
 

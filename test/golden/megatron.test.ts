@@ -11,6 +11,8 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const CASES = {
   "llama-gqa": ["ffn", "heads", "groups", "hidden", "depth", "all"],
   "mixtral-small": ["experts", "moeffn", "all"],
+  // Its norms are around one here, and around zero in transformers.
+  "nemotron-mha": ["ffn", "groups", "all"],
 };
 
 let bridge: Bridge;

@@ -20,6 +20,7 @@ from prunebridge_shim.cluster.exchange import LEADER, Exchange
 
 LONGEST_PAUSE_S = 0.1
 LOOKS_WITHIN_PATIENCE = 25
+"""As rarely as a rank may look while nothing is asked of it."""
 
 Line = Mapping[str, Any]
 
@@ -40,7 +41,7 @@ class Board:
         self._rank = rank
         self._read = [other for other in read if other != rank]
         self._patience_s = patience_s
-        self._pause_s = min(LONGEST_PAUSE_S, patience_s / LOOKS_WITHIN_PATIENCE)
+        self._pause_s = self._short_s = min(LONGEST_PAUSE_S, patience_s / LOOKS_WITHIN_PATIENCE)
         # This process may have been stopped itself: then the time that has passed says little of the others.
         self._longest_gap_s = patience_s / 8
         self._own: Line = MappingProxyType({})
@@ -77,6 +78,15 @@ class Board:
             seen = self._changed.wait_for(lambda: self._looks != looks, 2 * self._pause_s)
         # A store whose process was stopped holds its clients for ever.
         self._blind_s = 0.0 if seen else self._blind_s + self._passed_since(began)
+
+    def watch_closely(self) -> None:
+        """Looks as often as work needs that ranks do together."""
+        self._pause_s = self._short_s
+        self._woken.set()
+
+    def watch_at_rest(self) -> None:
+        """Looks no more often than it takes to know of a lost rank in time."""
+        self._pause_s = self._patience_s / LOOKS_WITHIN_PATIENCE
 
     def close(self) -> None:
         """Ends the thread, after it has written what was to be written; leaves it where the store does not answer."""

@@ -18,7 +18,7 @@ from prunebridge_shim.cluster.rank import Rank
 from prunebridge_shim.cluster.running import run_rounds
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import Collected
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason
 from prunebridge_shim.tensors import Ask, Tick
 
 
@@ -70,13 +70,7 @@ def collect(rank: Rank, points: Sequence[HookPoint], feed: Iterable[Ask], tick: 
 
 
 def _find(rank: Rank, points: Sequence[HookPoint]) -> list[Held]:
-    held: list[Held] = []
-    failure = None
-    try:
-        held = hold(points, rank.model.modules, rank.layout)
-    except ShimError as error:
-        failure = error
-    rank.exchange.agree(failure)
+    held = rank.exchange.attempt(lambda: hold(points, rank.model.modules, rank.layout))
     found = {one.point.key for one in held}
     known: set[str] = set().union(*rank.exchange.gather_everywhere(found))
     for point in points:

@@ -1,12 +1,13 @@
 """Exchanges Python values between all ranks, over a CPU group beside the job's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, storage_error
 
 LEADER = 0
 FOREVER = timedelta(days=365)
@@ -48,6 +49,13 @@ class Exchange:
         shared: T = values[0]
         return shared
 
+    def begin_signal(self, value: bool) -> tuple[dist.Work, torch.Tensor]:
+        """Begins the least of exchanges: the tensor has what the leader brings, on all ranks, once the work is done."""
+        signal = torch.tensor([value], dtype=torch.uint8, device="cpu")
+        work = dist.broadcast(signal, src=LEADER, group=self._group, async_op=True)
+        assert work is not None
+        return work, signal
+
     def gather(self, value: T) -> list[T]:
         """Gives what all ranks bring by their numbers, on the leader; nothing on the others."""
         values: list[Any] = [None] * self.size if self.rank == LEADER else []
@@ -59,6 +67,23 @@ class Exchange:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self._group)
         return values
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Gives what work gives on this rank, once it is done on all; what it raises on one, all raise."""
+        results: list[T] = []
+        failure = None
+        try:
+            results.append(work())
+        except ShimError as error:
+            failure = error
+        except OSError as error:
+            failure = storage_error(error)
+        self.agree(failure)
+        return results[0]
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Does work on the leader alone; gives what it gives, or raises what it raises, on all ranks."""
+        return self.share(self.attempt(work) if self.rank == LEADER else self.attempt(_nothing))
 
     def agree(self, error: ShimError | None) -> None:
         """Raises what went wrong on the first rank where something did, on all ranks."""
@@ -72,3 +97,7 @@ class Exchange:
 def named(ranks: Sequence[int]) -> str:
     """Ranks as messages name them."""
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
+
+
+def _nothing() -> None:
+    """What a rank does while the leader does something."""

@@ -113,5 +113,17 @@ def unwrapped(chunk: Any) -> Any:
     return chunk
 
 
+def split_axis(module: nn.Module) -> int:
+    """The axis of a module's weight that tensor parallel ranks share out, or -1."""
+    axis: int = getattr(getattr(module, "weight", None), "partition_dim", -1)
+    if axis >= 0:
+        return axis
+    # Megatron-Core marks weights only where it initialises them, which jobs that load a checkpoint leave out.
+    if hasattr(module, "input_size_per_partition"):
+        return 1
+    parts = ("output_size_per_partition", "num_embeddings_per_partition")
+    return 0 if any(hasattr(module, name) for name in parts) else -1
+
+
 def _ranks(group: dist.ProcessGroup) -> tuple[int, ...]:
     return tuple(dist.get_process_group_ranks(group))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
 from torch import nn
 
-from prunebridge_shim.cluster.layout import Layout
+from prunebridge_shim.cluster.layout import Layout, split_axis
 from prunebridge_shim.collect.experts import ROUTED
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.errors import Reason, ShimError
@@ -63,7 +63,7 @@ def _hold(point: HookPoint, modules: Mapping[str, nn.Module], layout: Layout) ->
     if point.measure == "mean_abs_square_out" and type(module).__name__ == "IdentityOp":
         fused = _fused_with(point, modules)
         return Held(point, fused, norm=_norm_of(fused))
-    split = getattr(getattr(module, "weight", None), "partition_dim", -1)
+    split = split_axis(module)
     if point.measure == "mean_abs_square_out" and split == 0 and layout.tensor.size > 1:
         raise ShimError(
             Reason.INVALID_REQUEST,

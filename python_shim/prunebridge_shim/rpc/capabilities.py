@@ -36,7 +36,13 @@ def capabilities() -> list[str]:
 
 
 def require(kind: str) -> None:
-    """Raises MISSING_DEPENDENCY where a kind of work lacks a package."""
+    """Raises MISSING_DEPENDENCY where a kind of work lacks a package, INVALID_REQUEST for a guest's."""
+    if kind not in NEEDS:
+        raise ShimError(
+            Reason.INVALID_REQUEST,
+            f"{kind} is about the model of a job, and this shim is no guest of one",
+            "attach to a job that called prunebridge_shim.attach",
+        )
     missing = [package for package in NEEDS[kind] if not _installed(package)]
     if missing:
         raise ShimError(

@@ -55,9 +55,14 @@ class Health:
 
     def stop_serving(self) -> None:
         """Answers NOT_SERVING from now on."""
+        self.tell(NOT_SERVING)
+
+    def tell(self, status: int) -> None:
+        """Answers so from now on."""
         with self._changed:
-            self._status = NOT_SERVING
-            self._changed.notify_all()
+            if self._status != status:
+                self._status = status
+                self._changed.notify_all()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service, for a server to add."""

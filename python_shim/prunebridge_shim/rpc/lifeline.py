@@ -20,15 +20,20 @@ def die_with_parent(parent_pid: int) -> None:
     Raises:
         ShimError: INVALID_REQUEST where the parent is another, or has died before the signal was asked for.
     """
+    end_with_parent(parent_pid, signal.SIGKILL)
+    threading.Thread(target=_exit_at_end_of_stdin, name="lifeline", daemon=True).start()
+
+
+def end_with_parent(parent_pid: int, by: signal.Signals) -> None:
+    """Has the kernel send this process a signal when its parent dies; raises as `die_with_parent`."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent_pid:
         raise ShimError(
             Reason.INVALID_REQUEST,
             f"the parent of this process is {os.getppid()} and not {parent_pid}",
             "name the interpreter itself, not a wrapper that stays in between",
         )
-    threading.Thread(target=_exit_at_end_of_stdin, name="lifeline", daemon=True).start()
 
 
 def _exit_at_end_of_stdin() -> None:

@@ -10,6 +10,7 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc import capabilities
 from prunebridge_shim.rpc.access import ALL_RIGHTS, READ_ONLY, Access
 from prunebridge_shim.rpc.addresses import Address
+from prunebridge_shim.rpc.offers import Hosted
 from prunebridge_shim.rpc.readiness import tell_failed
 from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.server import Allowed, ShimServer
@@ -33,6 +34,7 @@ class Listening:
         tls: What the shim proves itself with; needed where other machines reach the address.
         roots: The folders that requests may name paths in.
         entry_points: The Python functions that may be called by name.
+        hosted: The model of the job that the shim is a guest of.
     """
 
     address: str
@@ -41,6 +43,7 @@ class Listening:
     tls: TlsFiles | None
     roots: Sequence[Path]
     entry_points: EntryPoints
+    hosted: Hosted | None = None
 
 
 def listen(options: Listening) -> int:
@@ -80,7 +83,7 @@ def start_listening(options: Listening) -> tuple[ShimServer, Address]:
         check_socket(address.path)
     allowed = Allowed(_access(options), Roots(options.roots), options.entry_points)
     credentials = None if options.tls is None else options.tls.credentials()
-    server = ShimServer(str(address), allowed, credentials)
+    server = ShimServer(str(address), allowed, credentials, options.hosted)
     return server, address.at(server.start())
 
 

@@ -1,7 +1,6 @@
 """Work on open models. Imports torch."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import collect
@@ -15,12 +14,13 @@ from prunebridge_shim.models.store import ModelStore, count_parameters, pick_dev
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.python_work import collect_by_python, score_by_python
 from prunebridge_shim.rpc.requests import brings_batches, measure_of, read_index_sets, tensor_slice
+from prunebridge_shim.rpc.worker import Outcome
 from prunebridge_shim.subnet.cut import cut_model
 from prunebridge_shim.subnet.prepare import PreparedChild, prepare_child
 from prunebridge_shim.subnet.view import open_view
-from prunebridge_shim.tensors import HostTensor
 
-Outcome = tuple[operation_pb2.Succeeded, Mapping[str, HostTensor]]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 class ModelWork:

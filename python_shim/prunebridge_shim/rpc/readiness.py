@@ -1,7 +1,8 @@
-"""The one line by which a spawned shim says that it is ready, or why it will not be. Standard library only."""
+"""The line by which a shim says that it is ready, or why it will not be, and how ranks ended. Standard library only."""
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from prunebridge_shim.errors import ShimError
@@ -15,6 +16,11 @@ def tell_ready(fd: int, **facts: Any) -> None:
 def tell_failed(fd: int, error: ShimError) -> None:
     """Says why the shim did not start."""
     _tell(fd, {"event": "failed", "reason": error.reason.name, "message": error.message, "hint": error.hint})
+
+
+def tell_ranks_failed(fd: int, exits: Iterable[tuple[int, int]]) -> None:
+    """Says which ranks of a job failed, the first one first, and their exit codes: negative ones are signals."""
+    _tell(fd, {"event": "ranks_failed", "ranks": [{"rank": rank, "exit": code} for rank, code in exits]})
 
 
 def _tell(fd: int, message: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from queue import SimpleQueue
+from collections.abc import Collection, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from prunebridge_shim.errors import Reason, ShimError
@@ -13,7 +14,10 @@ from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.options import MAX_OPERATIONS
 from prunebridge_shim.rpc.requests import brings_batches
 
-LANES = {"slice": "slicing", "tokenize": "tokenizing"}
+MODELS = "models"
+"""The lane of work on models, one piece after the other."""
+
+LANES: Mapping[str, str] = {"slice": "slicing", "tokenize": "tokenizing"}
 """Kinds that touch no model have a thread each: a loss may wait for batches that wait for being tokenized."""
 
 ENDED_KEPT = 256
@@ -35,8 +39,18 @@ class Worker(Protocol):
 class Registry:
     """Queues operations for a worker's thread and finds them again."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(
+        self, worker: Worker, lanes: Mapping[str, str] = LANES, attended: Collection[str] = frozenset()
+    ) -> None:
+        """Starts the threads.
+
+        Args:
+            worker: Does the work.
+            lanes: The lanes of kinds that are not in the models' lane.
+            attended: Lanes without a thread, whose work runs where `run_next` is called.
+        """
         self._worker = worker
+        self._lanes = lanes
         self._lock = threading.Lock()
         self._operations: dict[str, Operation] = {}
         self._live: dict[str, Operation] = {}  # by request, as far as is known
@@ -45,9 +59,10 @@ class Registry:
         self._ended: deque[tuple[str, Operation]] = deque()
         self._queues: dict[str, SimpleQueue[str]] = {}
         self._closing = False
-        for lane in ("models", *LANES.values()):
+        for lane in {MODELS, *lanes.values()}:
             self._queues[lane] = SimpleQueue()
-            threading.Thread(target=self._run_all, args=(lane,), name=lane, daemon=True).start()
+            if lane not in attended:
+                threading.Thread(target=self._run_all, args=(lane,), name=lane, daemon=True).start()
 
     def start(self, request_id: str, kind: str, work: Any) -> Operation:
         """Queues work under a request id; the same id again gives the same operation.
@@ -73,8 +88,32 @@ class Registry:
             self._operations[operation.id] = self._by_request[request_id] = self._live[request_id] = operation
             if feed is not None:
                 self._feeds[feed.id] = operation
-        self._queues[LANES.get(kind, "models")].put(operation.id)
+        self._queues[self._lanes.get(kind, MODELS)].put(operation.id)
         return operation
+
+    def waiting(self, lane: str) -> int:
+        """How many operations wait in a lane, more or less."""
+        return self._queues[lane].qsize()
+
+    def run_next(self, lane: str, seconds: float = 0.0) -> bool:
+        """Runs the next operation of a lane that is attended; False where none comes in time."""
+        try:
+            self._run(self._queues[lane].get(timeout=seconds), attended=True)
+        except Empty:
+            return False
+        return True
+
+    def fail_waiting(self, lane: str, error: ShimError) -> None:
+        """Ends the operations that wait in a lane."""
+        while True:
+            try:
+                operation_id = self._queues[lane].get_nowait()
+            except Empty:
+                return
+            with self._lock:
+                operation = self._operations.get(operation_id)
+            if operation is not None:
+                operation.fail(error)
 
     def get(self, operation_id: str) -> Operation:
         """Finds an operation; raises UNKNOWN_OPERATION."""
@@ -97,13 +136,19 @@ class Registry:
             )
         return operation.feed
 
+    def cancel_all(self) -> list[Operation]:
+        """Cancels all that is queued or runs; gives what there is."""
+        with self._lock:
+            operations = list(self._operations.values())
+        for operation in operations:
+            operation.cancel()
+        return operations
+
     def shut_down(self, seconds: float) -> bool:
         """Refuses new work, cancels all there is and waits for its end; False where that does not come in time."""
         with self._lock:
             self._closing = True
-            operations = list(self._operations.values())
-        for operation in operations:
-            operation.cancel()
+        operations = self.cancel_all()
         deadline = time.monotonic() + seconds
         return all(operation.wait(max(0.0, deadline - time.monotonic())) for operation in operations)
 
@@ -119,19 +164,24 @@ class Registry:
 
     def _run_all(self, lane: str) -> None:
         while True:
-            operation_id = self._queues[lane].get()
-            with self._lock:
-                operation = self._operations.get(operation_id)
-            # What was cancelled while it waited may be forgotten already.
-            if operation is not None and operation.begin():
-                log.info("%s %s begins", operation.kind, operation.id)
-                try:
-                    self._worker.run(operation)
-                except BaseException as error:  # noqa: BLE001 the thread outlives every operation
-                    operation.fail(error)
-                log.info("%s %s ended", operation.kind, operation.id)
-            with self._lock:
-                self._remember_ended()
+            self._run(self._queues[lane].get())
+
+    def _run(self, operation_id: str, *, attended: bool = False) -> None:
+        with self._lock:
+            operation = self._operations.get(operation_id)
+        # What was cancelled while it waited may be forgotten already.
+        if operation is not None and operation.begin():
+            log.info("%s %s begins", operation.kind, operation.id)
+            try:
+                self._worker.run(operation)
+            except BaseException as error:
+                operation.fail(error)
+                # What interrupts an attended lane is meant for whoever attends.
+                if attended and not isinstance(error, Exception):
+                    raise
+            log.info("%s %s ended", operation.kind, operation.id)
+        with self._lock:
+            self._remember_ended()
 
     def _remember_ended(self) -> None:
         for request_id, operation in [item for item in self._live.items() if item[1].ended]:

@@ -7,7 +7,16 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.wire import dtype_of
-from prunebridge_shim.slicing.request import Indices, OutputShard, TensorPart, TensorSlice, index_sets_of
+from prunebridge_shim.slicing.request import (
+    CommonEdit,
+    Indices,
+    OutputShard,
+    TensorPart,
+    TensorSlice,
+    TorchDistSave,
+    index_sets_of,
+)
+from prunebridge_shim.slicing.strict_json import parse_strict_json
 
 Measure = Literal[
     "mean_abs_square_in",
@@ -47,7 +56,8 @@ def measure_of(point: work_pb2.HookPoint) -> Measure:
 
 def tensor_slice(wire: work_pb2.TensorSlice) -> TensorSlice:
     """A slice as the slicer knows it; raises BAD_TENSOR for an unknown dtype."""
-    return TensorSlice(wire.name, tuple(map(_tensor_part, wire.parts)))
+    parts = tuple(map(_tensor_part, wire.parts))
+    return TensorSlice(wire.name, parts, tuple(wire.index), tuple(wire.outer_shape))
 
 
 def _tensor_part(wire: work_pb2.TensorPart) -> TensorPart:
@@ -58,7 +68,26 @@ def _tensor_part(wire: work_pb2.TensorPart) -> TensorPart:
         shape=tuple(wire.source.shape),
         axes=tuple(wire.axes),
         blocks=tuple(tuple(block.axes) for block in wire.blocks),
+        index=tuple(wire.index),
+        shift=wire.shift,
     )
+
+
+def torch_dist_save(work: work_pb2.Slice) -> TorchDistSave | None:
+    """What a save has besides shards; None where they are in safetensors. Raises INVALID_REQUEST."""
+    if not work.HasField("torch_dist"):
+        return None
+    wire = work.torch_dist
+    common = None
+    if wire.HasField("common"):
+        try:
+            arguments = parse_strict_json(wire.common.arguments_json.encode())
+        except (ValueError, RecursionError) as error:
+            raise ShimError(Reason.INVALID_REQUEST, f"arguments_json is no JSON: {error}") from error
+        if not isinstance(arguments, dict):
+            raise ShimError(Reason.INVALID_REQUEST, "arguments_json is no JSON object")
+        common = CommonEdit(arguments, tuple(wire.common.left_out))
+    return TorchDistSave(wire.folder, tuple(wire.empty_objects), common)
 
 
 def output_shards(wire: Iterable[work_pb2.OutputShard]) -> list[OutputShard]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.slicing.leftovers import CHILD
 
 PATHS: Mapping[str, tuple[str, ...]] = {
     "open_model": ("path",),
     "tokenize": ("path",),
     "slice": ("source_dir", "job_dir"),
+    "save_model": ("job_dir",),
 }
 """The fields of each kind of work that are paths."""
 
@@ -44,8 +46,11 @@ class Roots:
             setattr(work, field, str(folder))
             for file in _files_of(folder):
                 self._resolve(str(file))
-        if kind == "slice":
+        if kind in {"slice", "save_model"}:
             self._resolve(str(Path(work.job_dir).parent))  # the folder is renamed before it is removed
+        if kind == "slice":
+            for file in _entries(Path(work.job_dir, CHILD, work.torch_dist.folder)):
+                self._resolve(str(file))
             for name in {
                 part.source_file for shard in work.shards for tensor in shard.tensors for part in tensor.parts
             }:

@@ -14,6 +14,7 @@ from prunebridge_shim.rpc.chunks import chunk_methods
 from prunebridge_shim.rpc.feed_service import FeedService
 from prunebridge_shim.rpc.gates import TokenGate, Turnstile
 from prunebridge_shim.rpc.health import Health
+from prunebridge_shim.rpc.offers import Hosted, OwnModels
 from prunebridge_shim.rpc.options import RPC_THREADS, SERVER_OPTIONS
 from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.roots import Roots
@@ -45,25 +46,39 @@ class Allowed:
 class ShimServer:
     """Serves one address until it is stopped."""
 
-    def __init__(self, address: str, allowed: Allowed, credentials: grpc.ServerCredentials | None = None) -> None:
-        """`address` is gRPC's spelling, `unix:PATH` or `HOST:PORT`; without credentials it is served as it is."""
+    def __init__(
+        self,
+        address: str,
+        allowed: Allowed,
+        credentials: grpc.ServerCredentials | None = None,
+        hosted: Hosted | None = None,
+    ) -> None:
+        """Makes a server.
+
+        Args:
+            address: In gRPC's spelling, `unix:PATH` or `HOST:PORT`.
+            allowed: What clients may do.
+            credentials: What it proves itself with; without, the address is served as it is.
+            hosted: The model of the job that the shim is a guest of; without, it opens models itself.
+        """
         self.boot_id = str(uuid4())
         self._address = address
         self._credentials = credentials
-        self._health = Health()
-        self._registry = Registry(ShimWorker(allowed.entry_points, allowed.roots))
+        self.health = Health()
+        offer = hosted or OwnModels()
+        self.registry = Registry(ShimWorker(allowed.entry_points, allowed.roots, hosted), offer.lanes, offer.attended)
         self._server = grpc.server(
             ThreadPoolExecutor(RPC_THREADS, "rpc"),
             interceptors=(TokenGate(allowed.access), Turnstile()),
             options=SERVER_OPTIONS,
         )
-        session = SessionService(self.boot_id, allowed.access)
-        operations = OperationService(self._registry, allowed.access, allowed.roots)
+        session = SessionService(self.boot_id, allowed.access, offer)
+        operations = OperationService(self.registry, allowed.access, allowed.roots, offer)
         session_pb2_grpc.add_SessionServiceServicer_to_server(session, self._server)
-        feeds = FeedService(self._registry)
+        feeds = FeedService(self.registry)
         self._server.add_generic_rpc_handlers(chunk_methods(feeds.Feed, operations.ReadResult))
         operation_pb2_grpc.add_OperationServiceServicer_to_server(operations, self._server)
-        self._server.add_generic_rpc_handlers((self._health.handler(),))
+        self._server.add_generic_rpc_handlers((self.health.handler(),))
 
     def start(self) -> int:
         """Binds the address and begins to serve; gives the port, if there is one. Raises STORAGE_FAILED."""
@@ -85,6 +100,6 @@ class ShimServer:
 
     def stop(self) -> None:
         """Refuses new work, cancels what there is, and lets the streams tell before it ends."""
-        self._health.stop_serving()
-        self._registry.shut_down(CANCEL_SECONDS)
+        self.health.stop_serving()
+        self.registry.shut_down(CANCEL_SECONDS)
         self._server.stop(GRACE_SECONDS).wait()

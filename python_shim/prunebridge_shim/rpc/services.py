@@ -12,6 +12,7 @@ from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, operation_pb2_grp
 from prunebridge_shim.rpc import capabilities, options
 from prunebridge_shim.rpc.access import Access
 from prunebridge_shim.rpc.calls import streaming, unary
+from prunebridge_shim.rpc.offers import Offer
 from prunebridge_shim.rpc.registry import Registry
 from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.wire import responses_of
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 class SessionService(session_pb2_grpc.SessionServiceServicer):
     """Tells what this shim is."""
 
-    def __init__(self, boot_id: str, access: Access) -> None:
+    def __init__(self, boot_id: str, access: Access, offer: Offer) -> None:
         self._boot_id = boot_id
         self._access = access
+        self._offer = offer
 
     @unary
     def Handshake(  # noqa: N802
@@ -45,17 +47,14 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
                 "install matching versions of prunebridge and prunebridge-shim",
             )
         log.info("handshake with %r", request.client[:CLIENT_CHARACTERS])
-        one = dict.fromkeys(("world_size", "tensor", "pipeline", "data", "context", "expert"), 1)
         return session_pb2.HandshakeResponse(
             protocol=protocol,
             version=__version__,
             boot_id=self._boot_id,
-            capabilities=capabilities.capabilities(),
-            devices=[
-                session_pb2.Device(name=name, description=description, memory_bytes=memory)
-                for name, description, memory in capabilities.devices()
-            ],
-            ranks=session_pb2.RankLayout(**one),
+            capabilities=self._offer.kinds(),
+            devices=self._offer.devices(),
+            ranks=self._offer.ranks(),
+            attached=self._offer.attached(),
             limits=session_pb2.Limits(
                 max_message_bytes=options.MAX_MESSAGE_BYTES,
                 chunk_bytes=options.CHUNK_BYTES,
@@ -72,10 +71,11 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
 class OperationService(operation_pb2_grpc.OperationServiceServicer):
     """Starts, watches and cancels operations, and hands out what they leave."""
 
-    def __init__(self, registry: Registry, access: Access, roots: Roots) -> None:
+    def __init__(self, registry: Registry, access: Access, roots: Roots, offer: Offer) -> None:
         self._registry = registry
         self._access = access
         self._roots = roots
+        self._offer = offer
 
     @unary
     def Start(  # noqa: N802
@@ -94,8 +94,8 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
                 f"more than {options.STARTS_PER_SECOND} operations were started in a second",
                 "start them more slowly",
             )
-        capabilities.require(kind)
         work = getattr(request, kind)
+        self._offer.check(kind, work)
         self._roots.confine(kind, work)
         operation = self._registry.start(request.request_id, kind, work)
         return operation_pb2.StartResponse(operation_id=operation.id)

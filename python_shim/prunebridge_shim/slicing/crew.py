@@ -5,12 +5,12 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Condition, Event, Lock
 
 from prunebridge_shim.slicing.cutting import Cutter, Stopped
+from prunebridge_shim.slicing.finishing import Shard
 from prunebridge_shim.slicing.flusher import Done, Flusher
 from prunebridge_shim.slicing.folder import JobFolder
 from prunebridge_shim.slicing.journal import Finished, Records
-from prunebridge_shim.slicing.pieces import Piece
+from prunebridge_shim.slicing.pieces import Piece, sources_of
 from prunebridge_shim.slicing.request import SliceJob
-from prunebridge_shim.slicing.shard import ShardFile, join_crc32
 from prunebridge_shim.slicing.turns import CutTurn, FinishTurn, Turns
 from prunebridge_shim.tensors import Tick
 
@@ -29,7 +29,7 @@ class Crew:
     Args:
         job: What to do.
         folder: Where.
-        files: Its shards.
+        shards: What to write.
         pieces: What they are made of.
         turns: Which of that is next.
 
@@ -38,11 +38,11 @@ class Crew:
     """
 
     def __init__(
-        self, job: SliceJob, folder: JobFolder, files: Sequence[ShardFile], pieces: Sequence[Piece], turns: Turns
+        self, job: SliceJob, folder: JobFolder, shards: Sequence[Shard], pieces: Sequence[Piece], turns: Turns
     ) -> None:
         self._job = job
         self._folder = folder
-        self._files = files
+        self._shards = shards
         self._pieces = pieces
         self._turns = turns
         self._changed = Condition()
@@ -108,7 +108,7 @@ class Crew:
     def _obtain(self, cutter: Cutter, turn: CutTurn) -> Done:
         """Has a piece in its shard: finds it there, or cuts it."""
         piece = turn.piece
-        file = self._files[piece.shard]
+        file = self._shards[piece.shard].file
         if turn.recorded:
             crc = cutter.stored_crc32(piece, file)
             if crc in turn.recorded:
@@ -117,18 +117,17 @@ class Crew:
         return Done(piece, file, *cutter.cut(piece, file))
 
     def _finish(self, cutter: Cutter, turn: FinishTurn) -> None:
-        file = self._files[turn.shard]
+        shard = self._shards[turn.shard]
         pieces = [piece for piece in self._pieces if piece.shard == turn.shard]
-        for source in {part.cut.source for piece in pieces for part in piece.parts}:
+        for source in sources_of(pieces):
             source.check()
-        file.commit(self._job.flush)
+        crc = shard.commit(pieces, turn.crcs, self._job.flush)
         if self._job.flush:
             self._folder.sync_child()
-        crc = join_crc32(file.header, [(turn.crcs[piece.number], piece.bytes) for piece in pieces])
         sha256 = b""
         if self._job.sha256:
-            file.reopen()  # has a file server look what is there by now, whoever wrote it
-            sha256 = cutter.sha256(file)
+            shard.file.reopen()  # has a file server look what is there by now, whoever wrote it
+            sha256 = cutter.sha256(shard.file)
         self._record(Records(shards={turn.shard: Finished(crc, sha256)}))
 
     def _record(self, records: Records) -> None:

@@ -8,8 +8,7 @@ from threading import Event
 from zlib_ng import zlib_ng
 
 from prunebridge_shim.slicing.blocks import BlockReader
-from prunebridge_shim.slicing.opened import naming
-from prunebridge_shim.slicing.pieces import Piece
+from prunebridge_shim.slicing.pieces import Piece, sources_of
 from prunebridge_shim.slicing.shard import ShardFile
 from prunebridge_shim.slicing.sources import reopening
 
@@ -45,8 +44,9 @@ class Cutter:
         Raises:
             ShimError: SOURCE_CHANGED where the parent did not stay as it was.
         """
-        sources = dict.fromkeys(part.cut.source for part in piece.parts)
-        return reopening(partial(self._cut, piece, file), [file.reopen, *(source.reopen for source in sources)])
+        return reopening(
+            partial(self._cut, piece, file), [file.reopen, *(source.reopen for source in sources_of([piece]))]
+        )
 
     def sha256(self, file: ShardFile) -> bytes:
         """The SHA-256 of a shard as it lies on storage."""
@@ -60,16 +60,14 @@ class Cutter:
         fd, crc, done = file.fd, 0, 0
         try:
             for part in piece.parts:
-                source = part.cut.source
-                begin = part.cut.stored.offset + part.region.start * part.cut.item_bytes
-                with naming(source.path), source.whole():
-                    for block in self._reader.read(source.fd, begin, part.region, part.cut.item_bytes):
-                        self._check_stop()
-                        file.write(fd, block, piece.offset + done)
-                        crc = zlib_ng.crc32(block, crc)
-                        done += block.nbytes
-                        self._passed(block.nbytes)
-                source.check()
+                for block in part.cut.read(self._reader, part.region):
+                    self._check_stop()
+                    file.write(fd, block, piece.offset + done)
+                    crc = zlib_ng.crc32(block, crc)
+                    done += block.nbytes
+                    self._passed(block.nbytes)
+                for source in part.cut.stored.files:
+                    source.check()
         except BaseException:
             self._passed(-done)
             raise

@@ -9,7 +9,7 @@ journals/           what is done
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -50,6 +50,7 @@ class JobFolder:
         self._identity = identity
         self._flush = flush
         self._tick = tick
+        self._places = [CHILD]
         remove_leftovers(path)
         while True:
             with ExitStack() as attempt:
@@ -76,13 +77,34 @@ class JobFolder:
             "look what is there; run the same again where it is not what was wanted",
         )
 
+    def make_within(self, name: str) -> str:
+        """Makes the folder within the child that its files lie in; gives its path within the job's.
+
+        Args:
+            name: Empty for the child's own.
+        """
+        if name:
+            self._places.append(f"{CHILD}/{name}")
+            self.open.make(self._places[-1])
+        return self._places[-1]
+
+    def write_beside(self, files: Mapping[str, bytes]) -> None:
+        """Puts files beside the shards, in order, each in one step over one that another process put there."""
+        for name, content in files.items():
+            temporary = f".{name}.{uuid4()}"
+            self.open.write(temporary, content, os.O_EXCL, self._flush)
+            self.open.rename(temporary, f"{self._places[-1]}/{name}")
+        if files and self._flush:
+            self.sync_child()
+
     def sync_child(self) -> None:
-        """Puts the entries of the folder of the shards on the disk."""
-        child = OpenFolder(Path(CHILD), self.open)
-        try:
-            child.sync()
-        finally:
-            child.close()
+        """Puts the entries of the folders of the shards on the disk."""
+        for place in self._places:
+            folder = OpenFolder(Path(place), self.open)
+            try:
+                folder.sync()
+            finally:
+                folder.close()
 
     def leave(self, done: bool, keep: bool) -> None:
         """Ends this process's part; what is not to be kept is removed, unless others are at work on it.

@@ -73,6 +73,11 @@ class OpenFolder:
             except FileNotFoundError:
                 return
 
+    def rename(self, name: str, new_name: str) -> None:
+        """Gives a file in it another name, in the place of the file that has that."""
+        with naming(self.path / new_name):
+            os.rename(name, new_name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
     def sync(self) -> None:
         """Puts its entries on the disk."""
         with naming(self.path):

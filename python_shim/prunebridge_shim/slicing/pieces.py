@@ -6,7 +6,8 @@ from itertools import groupby
 from typing import TypeVar
 
 from prunebridge_shim.slicing.kept import Region
-from prunebridge_shim.slicing.layout import Cut, ShardLayout
+from prunebridge_shim.slicing.layout import Block, Cut, ShardLayout
+from prunebridge_shim.slicing.sources import SourceFile
 
 Item = TypeVar("Item")
 
@@ -32,6 +33,7 @@ class Piece:
     Attributes:
         number: Its place among all pieces of the job.
         shard: The shard's place among the job's.
+        block: The place of what it is part of among the shard's blocks.
         offset: Where its bytes begin, behind the shard's header.
         bytes: How many they are.
         parts: What they are cut from, in order.
@@ -39,6 +41,7 @@ class Piece:
 
     number: int
     shard: int
+    block: int
     offset: int
     bytes: int
     parts: tuple[Part, ...]
@@ -57,10 +60,11 @@ def cut_pieces(layouts: Sequence[ShardLayout]) -> list[Piece]:
     """Cuts shards into pieces, the same ones for the same request."""
     pieces: list[Piece] = []
     for shard, layout in enumerate(layouts):
-        offset = 0
-        for parts, size in _grouped(_parts_of(layout), PIECE_BYTES):
-            pieces.append(Piece(len(pieces), shard, offset, size, tuple(parts)))
-            offset += size
+        for number, block in enumerate(layout.blocks):
+            offset = block.begin
+            for parts, size in _grouped(_parts_of(block), PIECE_BYTES):
+                pieces.append(Piece(len(pieces), shard, number, offset, size, tuple(parts)))
+                offset += size
     return pieces
 
 
@@ -73,8 +77,13 @@ def gather_stretches(pieces: Sequence[Piece]) -> list[Stretch]:
     return stretches
 
 
-def _parts_of(layout: ShardLayout) -> Iterator[tuple[Part, int]]:
-    for cut in layout.cuts:
+def sources_of(pieces: Iterable[Piece]) -> list[SourceFile]:
+    """The parent's files that pieces are cut from, each once."""
+    return list(dict.fromkeys(file for piece in pieces for part in piece.parts for file in part.cut.stored.files))
+
+
+def _parts_of(block: Block) -> Iterator[tuple[Part, int]]:
+    for cut in block.cuts:
         for region in cut.kept.regions():
             if region.size:
                 for part in region.split(max(1, PIECE_BYTES // cut.item_bytes)):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,16 @@ class TensorPart:
     """What is cut from one tensor of the parent.
 
     Attributes:
-        source_file: The parent's shard; empty where the parent is a live model.
+        source_file: The parent's shard, or the .metadata of a torch_dist folder; empty where the parent is a live
+            model.
         source_name: The tensor's name in the parent.
         dtype: Its element type, as safetensors spells it.
         shape: Its shape in the parent.
         axes: For each axis the id of an index set, or empty where the axis stays whole.
         blocks: Where the axes behind the first keep other positions at each of its positions, those axes' entries for
             each kept position of the first, in order. `axes` then has the first axis alone.
+        index: In a torch_dist folder, the positions of the stored tensor's first axes that it lies at.
+        shift: What is added to each element.
     """
 
     source_file: str
@@ -34,14 +38,23 @@ class TensorPart:
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...] = ()
+    index: tuple[int, ...] = ()
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
 class TensorSlice:
-    """One tensor of the child: its name, and the parts that are joined along its first axis."""
+    """One tensor of the child: its name, and the parts that are joined along its first axis.
+
+    Attributes:
+        index: In a torch_dist save, where it lies along the outer axes of the tensor `name`.
+        outer_shape: The sizes of these axes.
+    """
 
     name: str
     parts: tuple[TensorPart, ...]
+    index: tuple[int, ...] = ()
+    outer_shape: tuple[int, ...] = ()
 
     @property
     def only_part(self) -> TensorPart:
@@ -63,6 +76,29 @@ class OutputShard:
 
 
 @dataclass(frozen=True)
+class CommonEdit:
+    """What becomes of a common.pt: new values of the training script's arguments, and entries to leave out."""
+
+    arguments: Mapping[str, Any]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TorchDistSave:
+    """What a torch_dist save has besides its shards.
+
+    Attributes:
+        folder: The folder within the child that it lies in.
+        empty_objects: Keys of objects that it has empty.
+        common: What becomes of the parent's common.pt, which is carried as it is without.
+    """
+
+    folder: str
+    empty_objects: tuple[str, ...] = ()
+    common: CommonEdit | None = None
+
+
+@dataclass(frozen=True)
 class SliceJob:
     """A child to cut.
 
@@ -73,6 +109,7 @@ class SliceJob:
         sets: The index sets that the shards refer to.
         flush: Whether shards are on the disk in the end, or left to the operating system.
         sha256: Whether each gets a SHA-256, which takes reading it once more.
+        torch_dist: Where the child is to be a torch_dist save: what that has besides shards.
     """
 
     source_dir: Path
@@ -81,6 +118,7 @@ class SliceJob:
     sets: IndexSets
     flush: bool = True
     sha256: bool = False
+    torch_dist: TorchDistSave | None = None
 
 
 def index_sets_of(batch: Batch) -> dict[str, Indices]:

@@ -2,24 +2,22 @@
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from prunebridge_shim.errors import Reason, ShimError, storage_error
 from prunebridge_shim.slicing import pieces as sizes
 from prunebridge_shim.slicing.apart import check_apart
+from prunebridge_shim.slicing.child import ChildLayout, lay_out_child
 from prunebridge_shim.slicing.crew import Crew
+from prunebridge_shim.slicing.finishing import Shard
 from prunebridge_shim.slicing.folder import JobFolder
-from prunebridge_shim.slicing.layout import lay_out
-from prunebridge_shim.slicing.leftovers import CHILD
 from prunebridge_shim.slicing.pieces import Piece, cut_pieces, gather_stretches
 from prunebridge_shim.slicing.request import SliceJob
+from prunebridge_shim.slicing.room import check_room
 from prunebridge_shim.slicing.shard import ShardFile
-from prunebridge_shim.slicing.sources import Source, open_sources
 from prunebridge_shim.slicing.turns import Turns
 from prunebridge_shim.tensors import Tick
 
@@ -57,27 +55,21 @@ def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
             parent changed, or storage failed.
         OSError: storage failed before anything was written.
     """
-    names = [shard.file for shard in job.shards]
-    if len(set(names)) < len(names):
-        raise ShimError(Reason.INVALID_REQUEST, f"two shards have one name: {', '.join(sorted(names))}")
     with ExitStack() as stack:
-        sources = open_sources(job.source_dir, job.shards, stack)
-        layouts = [lay_out(shard, sources, job.sets) for shard in job.shards]
-        pieces = cut_pieces(layouts)
+        child = lay_out_child(job, stack)
+        pieces = cut_pieces(child.shards)
         total = sum(piece.bytes for piece in pieces)
-        check_apart(job.job_dir, job.source_dir, [source.path for source in sources.values()])
-        folder = JobFolder(job.job_dir, _identity(job, sources), job.flush, partial(tick, 0, total), stack)
+        check_apart(job.job_dir, job.source_dir, [source.path for source in child.sources])
+        folder = JobFolder(job.job_dir, _identity(job, child), job.flush, partial(tick, 0, total), stack)
         try:
-            inodes = {source.inode for source in sources.values()}
-            files = [ShardFile(folder.open, f"{CHILD}/{one.file}", one.header, one.bytes, inodes) for one in layouts]
-            for file in files:
-                stack.callback(file.close)
-            turns = Turns(folder, gather_stretches(pieces), len(files), job.sha256)
-            _check_room(folder.path, pieces, turns)
-            crew = Crew(job, folder, files, pieces, turns)
+            shards = _open_shards(folder, child, stack)
+            turns = Turns(folder, gather_stretches(pieces), len(shards), job.sha256)
+            check_room(folder.path, _left(pieces, turns))
+            crew = Crew(job, folder, shards, pieces, turns)
             crew.work(tick)
-            for source in sources.values():
+            for source in child.sources:
                 source.check_path()
+            folder.write_beside(child.beside)
             folder.check()
         except BaseException as error:
             named = _leave(folder, pieces, error)
@@ -85,36 +77,42 @@ def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
                 raise
             raise named from error
         folder.leave(done=True, keep=True)
-    finished = (turns.known.shards[number] for number in range(len(files)))
-    shards = [
-        WrittenShard(file.path.name, file.size, one.crc32, one.sha256)
-        for file, one in zip(files, finished, strict=True)
+    finished = (turns.known.shards[number] for number in range(len(shards)))
+    written = [
+        WrittenShard(shard.layout.file, shard.layout.bytes, one.crc32, one.sha256)
+        for shard, one in zip(shards, finished, strict=True)
     ]
-    return Outcome(shards, max(0, total - crew.cut_bytes))
+    return Outcome(written, max(0, total - crew.cut_bytes))
 
 
-def _identity(job: SliceJob, sources: Mapping[str, Source]) -> str:
+def _open_shards(folder: JobFolder, child: ChildLayout, stack: ExitStack) -> list[Shard]:
+    """The shards' files, made when they are first written to, and closed by `stack`."""
+    where = folder.make_within(child.folder)
+    inodes = {source.inode for source in child.sources}
+    shards = []
+    for layout in child.shards:
+        file = ShardFile(folder.open, f"{where}/{layout.file}", layout.header, layout.bytes, inodes)
+        stack.callback(file.close)
+        shards.append(Shard(file, layout))
+    return shards
+
+
+def _identity(job: SliceJob, child: ChildLayout) -> str:
     """What tells a job from others. Paths are no part of it: machines may see the same folders under other names."""
     described = {
         "sizes": [sizes.PIECE_BYTES, sizes.STRETCH_BYTES],
         "flush": job.flush,  # what is not flushed is not to be believed by who wants it so
         "shards": job.shards,
         "sets": {name: hashlib.sha256(kept.tobytes()).hexdigest() for name, kept in job.sets.items()},
-        "sources": {name: [source.header_sha256, source.version] for name, source in sources.items()},
+        "sources": child.parent,
+        "torch_dist": job.torch_dist,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=vars).encode()).hexdigest()
 
 
-def _check_room(folder: Path, pieces: Sequence[Piece], turns: Turns) -> None:
+def _left(pieces: Sequence[Piece], turns: Turns) -> int:
     recorded = turns.known.pieces.keys() | turns.doubted.keys()
-    needed = sum(piece.bytes for piece in pieces if piece.number not in recorded)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ShimError(
-            Reason.STORAGE_FULL,
-            f"{needed:,} bytes are left to write and {folder} has {free:,} free",
-            "free some space, or name another target",
-        )
+    return sum(piece.bytes for piece in pieces if piece.number not in recorded)
 
 
 def _leave(folder: JobFolder, pieces: Sequence[Piece], error: BaseException) -> BaseException:

@@ -1,12 +1,12 @@
 """One shard while it is written, maybe by several processes at once.
 
-A file holds no header length until all of its data are on the disk: no reader takes it for a whole one. What is written
+A file lacks its first bytes until all else is on the disk: no reader takes it for a whole one. What is written
 to a place is the same whoever writes it, and nothing is ever cut off or made invalid again: a process that wakes up
 late does no harm.
 """
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +71,19 @@ class ShardFile:
         with naming(self.path):
             os.fdatasync(fd)
 
-    def commit(self, flush: bool) -> None:
+    def commit(self, flush: bool, around: Sequence[tuple[int, bytes]] = ()) -> None:
         """Makes the file valid, once all of its data are written; a second time changes nothing.
+
+        Args:
+            flush: Whether it is on the disk when it is valid.
+            around: What else lies behind the header, by offsets as `write` takes them.
 
         Raises:
             ShimError: STORAGE_FAILED where the file is not as long as it must be.
         """
         with naming(self.path):
+            for offset, data in around:
+                _write_fully(self.fd, data, len(self.header) + offset)
             _write_fully(self.fd, self.header[LENGTH_BYTES:], LENGTH_BYTES)
             size = os.fstat(self.fd).st_size
             if size != self.size:

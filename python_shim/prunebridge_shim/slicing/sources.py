@@ -1,17 +1,16 @@
 """The parent's files, held open for a run and watched for changes."""
 
 import errno
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.headers import LENGTH_BYTES, StoredTensor, open_shard, read_exactly, read_header
-from prunebridge_shim.slicing.request import OutputShard
+from prunebridge_shim.slicing.headers import open_shard
+from prunebridge_shim.slicing.opened import naming
 
 Result = TypeVar("Result")
 
@@ -24,15 +23,13 @@ class Version:
     mtime_ns: int
 
 
-class Source:
-    """An open shard of the parent.
+class SourceFile:
+    """An open file of the parent.
 
     Attributes:
         path: Where it lies.
         fd: The file, open for reading.
-        tensors: What its header describes.
         version: What it was when it was opened.
-        header_sha256: Of its header, length included.
     """
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
@@ -40,9 +37,6 @@ class Source:
         self._stack = stack
         self.fd = self._open()
         self.version = self._version()
-        self.tensors: Mapping[str, StoredTensor] = read_header(self.fd, str(path))
-        length = int.from_bytes(read_exactly(self.fd, LENGTH_BYTES, 0, str(path)), "little")
-        self.header_sha256 = hashlib.sha256(read_exactly(self.fd, LENGTH_BYTES + length, 0, str(path))).hexdigest()
 
     @property
     def inode(self) -> tuple[int, int]:
@@ -57,9 +51,10 @@ class Source:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Around reads: has one that meets the file's end raise SOURCE_CHANGED."""
+        """Around reads: has one that meets the file's end raise SOURCE_CHANGED, and another error name the file."""
         try:
-            yield
+            with naming(self.path):
+                yield
         except EOFError:
             raise self._changed("was truncated") from None
 
@@ -95,17 +90,6 @@ class Source:
     def _version(self) -> Version:
         found = os.fstat(self.fd)
         return Version(found.st_size, found.st_mtime_ns)
-
-
-def open_sources(folder: Path, shards: Iterable[OutputShard], stack: ExitStack) -> dict[str, Source]:
-    """Opens every shard of the parent that is read from, until `stack` closes them.
-
-    Raises:
-        ShimError: PATH_DENIED for a name that leads out of the folder, BAD_TENSOR for a file that is not what it says.
-        FileNotFoundError: a shard is not there.
-    """
-    names = dict.fromkeys(part.source_file for shard in shards for tensor in shard.tensors for part in tensor.parts)
-    return {name: Source(folder / plain_name(name), stack) for name in names}
 
 
 def reopening(work: Callable[[], Result], files: Sequence[Callable[[], None]]) -> Result:

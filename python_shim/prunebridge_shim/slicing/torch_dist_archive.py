@@ -49,6 +49,14 @@ class _Stored:
     end: int
 
 
+def read_archive(archive: Archive) -> dict[str, bytes]:
+    """Reads every record of an archive into memory, by their names within its one folder; raises BAD_CHECKPOINT."""
+    return {
+        name: read_exactly(archive.fd, stored.bytes, _begin(archive, name, stored), archive.what)
+        for name, stored in _read_directory(archive).items()
+    }
+
+
 def locate_tensor(archive: Archive, dtype: str, sizes: Sequence[int]) -> int:
     """Finds the byte of the file at which the elements of an archived tensor begin, in row-major order.
 
@@ -136,6 +144,8 @@ def _parse_directory(archive: Archive, directory: bytes, count: int, end: int) -
         size, packed, header = _widen(archive, (size, packed, header), extra)
         if size != packed:
             _fail(archive, f"holds {name!r} with two different sizes")
+        if header + size > end:
+            _fail(archive, f"places {name!r} behind its directory")
         entries.append((name.partition("/")[2], crc32, size, header))
         at = name_end + extra_bytes + comment
     if at != len(directory):

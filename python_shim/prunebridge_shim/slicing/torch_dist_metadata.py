@@ -1,8 +1,10 @@
 """The .metadata of a torch_dist folder: which tensors there are, and which box of which lies where."""
 
+import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,26 +47,38 @@ class DistTensor:
     cuts: tuple[tuple[int, ...], ...]
     chunks: Mapping[Offsets, Chunk]
 
+    def chunk_at(self, position: Sequence[int]) -> Offsets:
+        """Where the chunk begins that holds a position, or one of the first axes alone."""
+        return tuple(cuts[bisect_right(cuts, at) - 1] for cuts, at in zip(self.cuts, position, strict=False))
+
+    def chunks_at(self, index: Sequence[int]) -> Iterator[Offsets]:
+        """Where the chunks begin that hold all of the tensor at positions of its first axes."""
+        starts = self.chunk_at(index)
+        return itertools.product(*((start,) for start in starts), *self.cuts[len(starts) :])
+
 
 class Metadata:
     """What a folder's .metadata says; nothing that its pickle names is run.
 
     Attributes:
+        sha256: Of the file.
+        keys: Those of all that there is.
         states: The keys of what Transformer Engine modules keep beside their weights.
 
     Raises:
         ShimError: BAD_CHECKPOINT that names the class or what is missing.
-        FileNotFoundError: the folder has no .metadata.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = path = folder / METADATA_FILE
-        fields = _fields(read_pickle(path.read_bytes(), METADATA_CLASSES, str(path)), f"{METADATA}.Metadata", path)
+    def __init__(self, raw: bytes, path: Path) -> None:
+        self._path = path
+        self.sha256 = hashlib.sha256(raw).hexdigest()
+        fields = _fields(read_pickle(raw, METADATA_CLASSES, str(path)), f"{METADATA}.Metadata", path)
         described, stored = fields.get("state_dict_metadata"), fields.get("storage_data")
         if not isinstance(described, dict) or not isinstance(stored, dict):
             raise _bad(path, "has no tensors or no places for them")
         self._described = described
         self._places = _places(stored, path)
+        self.keys = frozenset(map(str, described))
         self.states = [key for key in described if EXTRA_STATE in key]
 
     def tensor(self, key: str) -> DistTensor:

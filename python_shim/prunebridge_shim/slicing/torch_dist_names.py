@@ -55,6 +55,29 @@ STORAGE_INFO = "torch.distributed.checkpoint.filesystem._StorageInfo"
 _PLANNER = "torch.distributed.checkpoint.planner"
 _OLDER_PROPERTIES = "torch.distributed._shard.sharded_tensor.metadata"
 
+_ENUMS = "megatron.core.transformer.enums"
+
+COMMON_CLASSES = frozenset(
+    {
+        *TENSOR_CLASSES,
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        *(f"megatron.core.enums.{name}" for name in ("Fp4Recipe", "Fp8Recipe", "ModelType")),
+        *(f"{_ENUMS}.{name}" for name in ("AttnBackend", "AttnMaskType", "AttnType")),
+        *(f"{_ENUMS}.{name}" for name in ("CudaGraphScope", "LayerType", "ModelType")),
+        "megatron.core.transformer.pipeline_parallel_layer_layout.PipelineParallelLayerLayout",
+        *(f"megatron.core.rerun_state_machine.{name}" for name in ("RerunDiagnostic", "RerunMode", "RerunState")),
+        "torch.device",
+        "signal.Signals",
+        "pathlib.PosixPath",
+        "pathlib._local.PosixPath",
+        "__builtin__.getattr",
+        "__builtin__.set",
+        "_codecs.encode",
+    }
+)
+"""The classes in a common.pt, in the spelling of protocol 2."""
+
 METADATA_CLASSES = frozenset(
     {
         *_EVERYWHERE,

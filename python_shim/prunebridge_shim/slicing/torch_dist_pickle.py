@@ -24,16 +24,20 @@ _MALFORMED = (pickle.UnpicklingError, ValueError, TypeError, AttributeError, EOF
 
 
 class Record:
-    """What a class would have made: its full name, the arguments of its call, and the state that was set."""
+    """What a class would have made: its full name, the arguments, whether it was called, and the state that was set."""
 
     name = ""
     args: tuple[Any, ...]
     state: Any
+    called = False
 
     def __new__(cls, *args: Any) -> "Record":  # noqa: D102 pickles call it
         record = super().__new__(cls)
         record.args, record.state = args, None
         return record
+
+    def __init__(self, *_: Any) -> None:
+        self.called = True  # __new__ alone makes what a pickle does not call
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

@@ -18,20 +18,21 @@ class Name:
 
     def __call__(self, *args: Any) -> "Made":
         """Calls it, when the pickle is read."""
-        return Made(self, args, None)
+        return Made(self, args)
 
     def holding(self, **state: Any) -> "Made":
         """An object of the class that is given its state without a call."""
-        return Made(self, None, state)
+        return Made(self, (), state, called=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """An object to be written: what is called with what, or which class is given which state."""
+    """An object to be written: what is called with what, or is made anew without a call, and the state that it gets."""
 
     of: Name
-    args: tuple[Any, ...] | None
-    state: Any
+    args: tuple[Any, ...]
+    state: Any = None
+    called: bool = True
 
 
 def named(full: str) -> Name:
@@ -64,9 +65,8 @@ def _encode_text(value: str) -> bytes:
 
 
 def _encode_made(value: Made) -> bytes:
-    if value.args is not None:
-        return _encode(value.of) + _encode(value.args) + b"R"
-    return _encode(value.of) + b")\x81" + (_encode(value.state) + b"b" if value.state else b"")
+    made = _encode(value.of) + _encode(value.args) + (b"R" if value.called else b"\x81")
+    return made + (_encode(value.state) + b"b" if value.state else b"")
 
 
 _ENCODERS: Mapping[type, Callable[[Any], bytes]] = {

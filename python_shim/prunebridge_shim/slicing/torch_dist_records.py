@@ -46,9 +46,8 @@ def tensor_metadata(tensor: DescribedTensor) -> Made:
     """What .metadata says of a tensor."""
     layout = named("torch.serialization._get_layout")("torch.strided")
     contiguous = named(f"{METADATA}._MEM_FORMAT_ENCODING")(0)
-    properties = Made(
-        named(f"{METADATA}.TensorProperties"), None, (named(_DTYPES[tensor.dtype]), layout, False, contiguous, False)
-    )
+    state = (named(_DTYPES[tensor.dtype]), layout, False, contiguous, False)
+    properties = Made(named(f"{METADATA}.TensorProperties"), (), state, called=False)
     chunk = named(f"{METADATA}.ChunkStorageMetadata")
     return named(f"{METADATA}.TensorStorageMetadata").holding(
         properties=properties,

@@ -1,116 +1,142 @@
-"""Reads a tensor of a torch_dist folder by rows, from the chunks that hold them."""
+"""Reads what is kept of a tensor of a torch_dist folder, from the chunks that hold it."""
 
 import itertools
 import math
-import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.slicing.torch_dist_metadata import Chunk, DistTensor
-from prunebridge_shim.tensors import ITEM_BITS
+from prunebridge_shim.slicing import blocks
+from prunebridge_shim.slicing.blocks import BlockReader
+from prunebridge_shim.slicing.gathering import Bytes
+from prunebridge_shim.slicing.kept import Region
+from prunebridge_shim.slicing.request import Indices
+from prunebridge_shim.slicing.sources import SourceFile
+from prunebridge_shim.slicing.torch_dist_metadata import DistTensor, Offsets
 
-Locate = Callable[[Chunk], tuple[int, int]]
-"""Gives the open file that holds a chunk, and the byte in it at which its elements begin."""
+
+@dataclass(frozen=True)
+class Place:
+    """The file that holds a chunk, and the byte in it at which its elements begin."""
+
+    file: SourceFile
+    offset: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of an axis that lies in one chunk: where it begins, its size, and what is kept of it, None for all."""
+
+    start: int
+    size: int
+    kept: Indices | None
+
+    @property
+    def count(self) -> int:
+        """How many positions are kept."""
+        return self.size if self.kept is None else len(self.kept)
+
+    def split(self, limit: int) -> Iterator["Span"]:
+        """Yields the span in parts of at most `limit` positions."""
+        for start in range(0, self.size, limit):
+            size = min(limit, self.size - start)
+            span = Span(self.start + start, size, _within(self.kept, start, size))
+            if span.count:
+                yield span
 
 
 class TensorView:
-    """A tensor of the model within one of a folder.
+    """A tensor of the model within one of a folder: all of that at positions of its first axes.
 
-    Attributes:
-        dtype: Its element type, as safetensors spells it.
-        shape: Its shape, one axis at least; its rows are the positions of the first.
-        row_bytes: Bytes of one row.
+    Args:
+        tensor: The folder's tensor.
+        index: The positions.
+        places: Where the chunks lie that hold it, by where they begin.
     """
 
-    def __init__(self, key: str, tensor: DistTensor, index: tuple[int, ...], locate: Locate) -> None:
-        self.dtype = tensor.dtype
-        self.shape = tensor.shape[len(index) :]
-        self._item_bytes = ITEM_BITS[tensor.dtype] // 8
-        self.row_bytes = math.prod(self.shape[1:]) * self._item_bytes
-        self._key = key
+    def __init__(self, tensor: DistTensor, index: tuple[int, ...], places: Mapping[Offsets, Place]) -> None:
         self._tensor = tensor
         self._index = index
-        self._locate = locate
+        self._places = places
 
-    def read_rows(self, first: int, count: int, out: NDArray[np.uint8]) -> None:
-        """Reads rows into memory: `out` is C-contiguous and as long as they are.
+    def read(self, reader: BlockReader, region: Region, item_bytes: int) -> Iterator[Bytes]:
+        """Yields what is kept of a region in row-major order; each block is valid until the next.
 
-        Raises:
-            ShimError: BAD_TENSOR where there are no such rows or a file ends too soon, BAD_CHECKPOINT where a file is
-                not what .metadata says.
+        Chunks that end between rows are read one after the other. Of those that end within rows, the parts of a few
+        rows at a time are put side by side.
         """
-        rows = self.shape[0]
-        if not 0 <= first <= first + count <= rows or out.nbytes != count * self.row_bytes:
-            raise ShimError(
-                Reason.BAD_TENSOR,
-                f"{self._key} has {rows} rows of {self.row_bytes} bytes; asked was for {count} at {first}"
-                f" in {out.nbytes} bytes",
-            )
-        target = out.reshape(count, *self.shape[1:], self._item_bytes)
-        for starts in itertools.product(*self._cuts(first, count)):
-            self._read_chunk(starts, first, target)
-
-    def read_span(self, begin: int, out: NDArray[np.uint8]) -> None:
-        """Reads a stretch of bytes from `begin` on, as if rows lay one behind the other. Raises as `read_rows`."""
-        end = begin + out.nbytes
-        first, last = -(-begin // self.row_bytes), end // self.row_bytes
-        if first > last:
-            self._read_within(first - 1, begin, out)
+        if not region.size:
             return
-        head, tail = first * self.row_bytes - begin, end - last * self.row_bytes
-        self.read_rows(first, last - first, out[head : out.nbytes - tail])
-        if head:
-            self._read_within(first - 1, begin, out[:head])
-        if tail:
-            self._read_within(last, last * self.row_bytes, out[out.nbytes - tail :])
-
-    def _read_within(self, row: int, begin: int, out: NDArray[np.uint8]) -> None:
-        """Reads a stretch of one row."""
-        whole = np.empty(self.row_bytes, np.uint8)
-        self.read_rows(row, 1, whole)
-        out[...] = whole[begin - row * self.row_bytes :][: out.nbytes]
-
-    def _cuts(self, first: int, count: int) -> Iterator[Sequence[int]]:
-        """Where the chunks that are needed begin, along each axis."""
-        wanted = [(at, at + 1) for at in self._index] + [(first, first + count)]
-        wanted += [(0, size) for size in self.shape[1:]]
-        for cuts, (begin, end) in zip(self._tensor.cuts, wanted, strict=True):
-            yield cuts[bisect_right(cuts, begin) - 1 : bisect_left(cuts, end)] if end > begin else ()
-
-    def _read_chunk(self, starts: tuple[int, ...], first: int, target: NDArray[np.uint8]) -> None:
-        """Reads a chunk's part of the rows, which is one stretch of it: the axes behind the rows are whole in it."""
-        chunk = self._tensor.chunks[starts]
-        fd, offset = self._locate(chunk)
-        axis = len(self._index)
-        begin = max(first, starts[axis])
-        end = min(first + target.shape[0], starts[axis] + chunk.sizes[axis])
-        inner = chunk.sizes[axis + 1 :]
-        position = 0
-        for at, start, size in zip((*self._index, begin), starts, chunk.sizes, strict=False):
-            position = position * size + at - start
-        offset += position * math.prod(inner) * self._item_bytes
-        columns = (slice(start, start + size) for start, size in zip(starts[axis + 1 :], inner, strict=True))
-        part = target[(slice(begin - first, end - first), *columns)]
-        if part.flags.c_contiguous:
-            _read_into(fd, part, offset, self._key)
+        fixed, begins = self._locate(region)
+        spans = [
+            self._spans(len(fixed) + axis, first, size, kept)
+            for axis, (first, size, kept) in enumerate(zip(begins, region.shape, region.axes, strict=True))
+        ]
+        if all(len(of_axis) == 1 for of_axis in spans[1:]):
+            for box in itertools.product(*spans):
+                yield from self._read_box(reader, fixed, box, item_bytes)
             return
-        stretch = np.empty(part.shape, np.uint8)
-        _read_into(fd, stretch, offset, self._key)
-        part[...] = stretch
+        row_bytes = math.prod(region.shape[1:]) * item_bytes
+        for rows in itertools.chain.from_iterable(
+            span.split(max(1, blocks.BLOCK_BYTES // row_bytes)) for span in spans[0]
+        ):
+            yield self._read_rows(reader, fixed, rows, spans[1:], item_bytes)
+
+    def _locate(self, region: Region) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The positions of the first axes that a region lies at, and where it begins along its own."""
+        shape = self._tensor.shape[len(self._index) :]
+        depth = len(shape) - len(region.shape)
+        at = [int(position) for position in np.unravel_index(region.start, shape)] if shape else []
+        return (*self._index, *at[:depth]), tuple(at[depth:])
+
+    def _spans(self, axis: int, first: int, size: int, kept: Indices | None) -> list[Span]:
+        """The stretches of an axis that lie in one chunk each, without those of which nothing is kept."""
+        cuts = self._tensor.cuts[axis]
+        edges = [first, *cuts[bisect_right(cuts, first) : bisect_left(cuts, first + size)], first + size]
+        spans = [
+            Span(start, end - start, _within(kept, start - first, end - start))
+            for start, end in itertools.pairwise(edges)
+        ]
+        return [span for span in spans if span.count]
+
+    def _read_rows(
+        self, reader: BlockReader, fixed: tuple[int, ...], rows: Span, inner: Sequence[Sequence[Span]], item_bytes: int
+    ) -> Bytes:
+        """Reads some rows whose parts lie in several chunks."""
+        counts = [sum(span.count for span in spans) for spans in inner]
+        out = np.empty((rows.count, *counts, item_bytes), np.uint8)
+        for beside in itertools.product(*map(_placed, inner)):
+            target = out[(slice(None), *(place for _, place in beside))]
+            box = [rows, *(span for span, _ in beside)]
+            part = np.concatenate([block.copy() for block in self._read_box(reader, fixed, box, item_bytes)])
+            target[...] = part.reshape(target.shape)
+        return out.reshape(-1)
+
+    def _read_box(
+        self, reader: BlockReader, fixed: tuple[int, ...], box: Sequence[Span], item_bytes: int
+    ) -> Iterator[Bytes]:
+        """Reads rows of one chunk, which are whole in it but for what is not kept."""
+        at = (*fixed, *(span.start for span in box))
+        starts = self._tensor.chunk_at(at)
+        sizes = self._tensor.chunks[starts].sizes
+        begin = int(np.ravel_multi_index([a - b for a, b in zip(at, starts, strict=True)], sizes)) if at else 0
+        place = self._places[starts]
+        region = Region(begin, tuple(span.size for span in box), tuple(span.kept for span in box))
+        with place.file.whole():
+            yield from reader.read(place.file.fd, place.offset + begin * item_bytes, region, item_bytes)
 
 
-def _read_into(fd: int, block: NDArray[np.uint8], offset: int, what: str) -> None:
-    view = block.reshape(-1).data
-    while view:
-        count = os.preadv(fd, [view], offset)
-        if count == 0:
-            raise ShimError(
-                Reason.BAD_TENSOR,
-                f"the file of {what} ended at byte {offset}, {len(view)} bytes too soon",
-                "it was replaced or truncated while it was read: start again once nothing writes to it",
-            )
-        view, offset = view[count:], offset + count
+def _within(kept: Indices | None, start: int, size: int) -> Indices | None:
+    """What is kept of a stretch of an axis, counted from where it begins."""
+    if kept is None:
+        return None
+    first, end = np.searchsorted(kept, (start, start + size))
+    return None if end - first == size else kept[first:end] - start
+
+
+def _placed(spans: Sequence[Span]) -> list[tuple[Span, slice]]:
+    """Spans, each with its place among what is kept of the axis."""
+    ends = list(itertools.accumulate(span.count for span in spans))
+    return [(span, slice(end - span.count, end)) for span, end in zip(spans, ends, strict=True)]

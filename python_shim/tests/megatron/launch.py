@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -13,12 +14,17 @@ LONGEST_S = 100
 
 def run_jobs(scenario, folder, jobs, under_torchrun=False):
     """Runs the cases of jobs: `{name: (ranks, cases)}`. Gives the exit codes of their ranks, and the log."""
+    return end_jobs(start_jobs(scenario, folder, jobs, under_torchrun), folder)
+
+
+def start_jobs(scenario, folder, jobs, under_torchrun=False):
+    """Starts the same; gives their process."""
     listed = [{"name": name, "ranks": ranks, "cases": cases} for name, (ranks, cases) in jobs.items()]
     script = [str(HERE / "scenarios.py"), scenario, str(folder), json.dumps(listed)]
     if under_torchrun:
         script = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={listed[0]['ranks']}", *script]
     paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, *script],
         env={
             **os.environ,
@@ -31,6 +37,10 @@ def run_jobs(scenario, folder, jobs, under_torchrun=False):
         text=True,
         start_new_session=True,
     )
+
+
+def end_jobs(process, folder):
+    """Waits for the end of jobs; gives the exit codes of their ranks, and the log."""
     try:
         log, _ = process.communicate(timeout=LONGEST_S)
     finally:
@@ -40,6 +50,16 @@ def run_jobs(scenario, folder, jobs, under_torchrun=False):
     assert process.returncode == 0, log
     exits = folder / "exits.json"
     return (json.loads(exits.read_text()) if exits.exists() else {}), log
+
+
+def wait_for(path, process):
+    """Waits for a file of a job's; gives its text."""
+    until = time.monotonic() + LONGEST_S
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, f"no {path.name}"
+        time.sleep(0.05)
+    return path.read_text()
 
 
 def read(folder, name):

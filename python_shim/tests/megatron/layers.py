@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
 from megatron.core import parallel_state as ps
+from megatron.core.dist_checkpointing import ShardedTensor
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import ColumnParallelLinear
 from megatron.core.transformer.dot_product_attention import DotProductAttention
@@ -87,6 +88,23 @@ class GroupedLinear(nn.Module):
     def forward(self, x, splits):
         parts = [F.linear(part, getattr(self, f"weight{expert}")) for expert, part in enumerate(x.split(splits))]
         return torch.cat(parts), None
+
+    def sharded_state_dict(self, prefix="", sharded_offsets=(), metadata=None):
+        """The weights as slices of one tensor over all experts, the keys of which have no numbers."""
+        axis, first = len(sharded_offsets), self.experts * ps.get_expert_model_parallel_rank()
+        count = self.experts * ps.get_expert_model_parallel_world_size()
+        replica = (0, 0, ps.get_expert_data_parallel_rank())
+        return {
+            f"{prefix}weight{expert}": ShardedTensor.from_rank_offsets(
+                f"{prefix}weight",
+                getattr(self, f"weight{expert}"),
+                *sharded_offsets,
+                (axis, first + expert, count),
+                replica_id=replica,
+                prepend_axis_num=axis + 1,
+            )
+            for expert in range(self.experts)
+        }
 
 
 class GatheringAttention(nn.Module):

@@ -1,10 +1,8 @@
 """The golden parents as Megatron-Core models, each rank with its own part of the weights."""
 
-import json
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F  # noqa: N812 torch's own convention
+from golden import GOLDEN, case_of
 from layers import Norm, layer_spec
 from megatron.core import parallel_state as ps
 from megatron.core.activations import squared_relu
@@ -12,12 +10,6 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 from safetensors.torch import load_file
-
-GOLDEN = Path(__file__).resolve().parents[3] / "test" / "golden"
-
-
-def case_of(name):
-    return json.loads((GOLDEN / name / "case.json").read_text())["config"]
 
 
 def calibration_of(name):
@@ -72,9 +64,16 @@ def config_of(case, **options):
     )
 
 
-def build(name, spec, **options):
-    """This rank's chunks of a golden parent, with its weights; `spec` says which of the layers' parts are fused."""
-    case = case_of(name)
+def build(name, spec, tied=False, **options):
+    """This rank's chunks of a golden parent, with its weights.
+
+    Args:
+        name: Of the parent.
+        spec: Which of the layers' parts are fused.
+        tied: Whether its output layer is to be the embedding; where another stage has that, it is loaded all the same.
+        options: Of its config.
+    """
+    case = {**case_of(name), "tied": tied}
     config = config_of(case, **options)
     stages = range(config.virtual_pipeline_model_parallel_size or 1)
     chunks = [build_chunk(config, case, spec, stage if len(stages) > 1 else None) for stage in stages]
@@ -93,7 +92,7 @@ def build_chunk(config, case, spec, vp_stage):
         max_sequence_length=256,
         pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
         post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
-        share_embeddings_and_output_weights=False,
+        share_embeddings_and_output_weights=case["tied"],
         position_embedding_type="rope",
         rotary_base=10000,
         vp_stage=vp_stage,

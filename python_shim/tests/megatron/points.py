@@ -1,6 +1,6 @@
 """What the golden scores were taken of, as hook points with Megatron-Core's names, and batches to feed."""
 
-from parents import case_of
+from golden import case_of
 
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.errors import cancelled

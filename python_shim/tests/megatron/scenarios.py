@@ -11,9 +11,12 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import guests
 import numpy as np
+import parents
 import torch
 import torch.distributed as dist
 import training
@@ -22,9 +25,14 @@ from megatron.core import parallel_state as ps
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from parents import build, calibration_of
 from points import feed_of, no_tick, points_of, vain_requests
+from safetensors.torch import load_file
+from saving import LIMITS, in_small_blocks, job_of, left_by_a_killed_save, vain_saves
 
+from prunebridge_shim.cluster.facts import describe
 from prunebridge_shim.cluster.job import join
 from prunebridge_shim.errors import ShimError
+from prunebridge_shim.hosting.model import Wanted, load_model
+from prunebridge_shim.hosting.sizes import Sizes
 
 SIZES = {
     "tp": "tensor_model_parallel_size",
@@ -43,7 +51,7 @@ def start(case):
     """Sets the job of a case up; gives its model."""
     ps.initialize_model_parallel(**{SIZES[key]: case[key] for key in SIZES if key in case})
     model_parallel_cuda_manual_seed(1)
-    return build(case["parent"], case.get("spec", {}), **case.get("config", {}))
+    return build(case["parent"], case.get("spec", {}), case.get("tied", False), **case.get("config", {}))
 
 
 def measure(folder, case):
@@ -63,8 +71,27 @@ def measure(folder, case):
     ps.destroy_model_parallel()
 
 
+def save(folder, case):
+    """Saves a child of a golden parent in both layouts; writes what is told of its shards."""
+    in_small_blocks()
+    rank = join(start(case), deadline_s=30.0)
+    if dist.get_rank() > 0:
+        rank.follow()
+    else:
+        told = {}
+        for apart in (False, True):
+            job = job_of(folder / f"{case['id']}.{apart}", case, apart, sha256=True)
+            told[str(apart)] = [
+                [one.file, one.size, one.crc32, one.sha256.hex()] for one in rank.save_model(job, no_tick).shards
+            ]
+        rank.leave()
+        (folder / f"{case['id']}.json").write_text(json.dumps(told))
+    ps.destroy_model_parallel()
+
+
 def lose(folder, case):
-    """Measures, and loses a rank in the middle; writes what each other rank knows of it, and after how long."""
+    """Measures or saves, and loses a rank in the middle; writes what each other rank knows of it, and how soon."""
+    in_small_blocks()
     rank = join(start(case), deadline_s=case["deadline_s"])
     me, victim = dist.get_rank(), case["victim"]
     pids = [None] * dist.get_world_size()
@@ -83,10 +110,15 @@ def lose(folder, case):
                 time.sleep(0.005)
             yield ask
 
+    def strike_halfway(done, total):
+        if done > total / 2 and not struck.exists():
+            strike()
+
     try:
-        if me == 0:
-            while True:
-                rank.collect(points_of(case["parent"]), feed(), no_tick)
+        if me == 0 and case.get("saves"):
+            rank.save_model(job_of(folder / f"{case['id']}.child", case), strike_halfway)
+        while me == 0:
+            rank.collect(points_of(case["parent"]), feed(), no_tick)
         rank.follow()
     except ShimError as error:
         known = {"reason": error.reason.name, "message": error.message, "after_s": time.time() - struck.stat().st_mtime}
@@ -135,7 +167,10 @@ def ask_in_vain(folder, case):
     rank = join(model, deadline_s=30.0)
     if dist.get_rank() == 0:
         ids = calibration_of(case["parent"])
-        errors = {name: failure_of(rank, request) for name, request in vain_requests(case["parent"], ids).items()}
+        errors = {
+            name: failure_of(partial(rank.collect, *request))
+            for name, request in vain_requests(case["parent"], ids).items()
+        }
         done = rank.collect(points_of(case["parent"]), feed_of(ids), no_tick)
         np.savez(folder / f"{case['id']}.npz", **{key: value.array for key, value in done.sums.items()})
         (folder / f"{case['id']}.json").write_text(json.dumps(errors))
@@ -148,22 +183,89 @@ def ask_in_vain(folder, case):
     ps.destroy_model_parallel()
 
 
-def failure_of(rank, request):
+def save_in_vain(folder, case):
+    """Saves what cannot be saved, and then what can; writes the errors, and what was left after each."""
+    in_small_blocks()
+    model = start(case)
+    rank = join(model, deadline_s=30.0)
+    own = folder / f"{case['id']}.{dist.get_rank()}"
+    own.mkdir()
+    os.chdir(own)
+    if dist.get_rank() > 0:
+        with LIMITS[case["limited"]]():
+            rank.follow()
+    else:
+        errors = {}
+        for name, save in vain_saves(own, case).items():
+            errors[name] = failure_of(partial(rank.save_model, *save))
+            errors[name]["left"] = [path.name for path in own.iterdir()]
+        (folder / f"{case['id']}.json").write_text(json.dumps(errors))
+        if not case["limited"]:
+            left_by_a_killed_save(own / "good")
+            rank.save_model(job_of(own / "good", case), no_tick)
+        rank.leave()
+    ps.destroy_model_parallel()
+
+
+def failure_of(request):
     try:
-        rank.collect(*request)
+        request()
     except ShimError as error:
         return {"reason": error.reason.name, "message": error.message, "hint": error.hint}
 
 
 def train(folder, case):
-    """Trains twice from the same state, once measured in the middle; writes what each came to."""
+    """Trains twice from the same state, once measured and saved in the middle; writes what each came to."""
     for measured in (False, True):
-        outcome = training.train(start(case), case, measured)
+        outcome = training.train(start(case), case, folder / case["id"] if measured else None)
         (folder / f"{case['id']}.{dist.get_rank()}.{measured}.json").write_text(json.dumps(outcome))
         ps.destroy_model_parallel()
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (measure, lose, stray, ask_in_vain, train)}
+def host(folder, case):
+    """Has a guest, of which a client outside asks something."""
+    guests.host(start(case), folder, case)
+    ps.destroy_model_parallel()
+
+
+def train_with_a_guest(folder, case):
+    """Trains twice from the same state, once with a guest; writes what each came to."""
+    alone = training.train(start(case), case)
+    ps.destroy_model_parallel()
+    hosted = guests.train(start(case), folder, case)
+    for name, outcome in (("alone", alone), ("hosted", hosted)):
+        (folder / f"{case['id']}.{dist.get_rank()}.{name}.json").write_text(json.dumps(outcome))
+    ps.destroy_model_parallel()
+
+
+def hold(folder, case):
+    """Loads a checkpoint as the command does; writes which parameters are not the golden parent's, and what it is."""
+    sizes = Sizes(**case.get("sizes", {}))
+    ps.initialize_model_parallel(**{SIZES[key]: case[key] for key in SIZES if key in case})
+    model_parallel_cuda_manual_seed(1)
+    told = {}
+    try:
+        model = load_model(Path(case["path"]), sizes, Wanted("auto", torch.device("cpu")))
+        weights = load_file(parents.GOLDEN / case["parent"] / "parent.mcore.safetensors")
+        expected = {
+            name: parents.part_of(weights[parents.global_name(model, name)], name, model.config, parameter)
+            for name, parameter in model.named_parameters()
+        }
+        differing = [name for name, one in model.named_parameters() if not torch.equal(one, expected[name])]
+        told = {"differing": differing, "loaded": len(expected), "config": describe(model)}
+    except ShimError as error:
+        told = {"reason": error.reason.name, "message": error.message}
+    (folder / f"{case['id']}.{dist.get_rank()}.json").write_text(json.dumps(told))
+    ps.destroy_model_parallel()
+
+
+SCENARIOS = {
+    scenario.__name__: scenario
+    for scenario in (
+        *(measure, save, save_in_vain, lose, stray, ask_in_vain),
+        *(train, host, train_with_a_guest, hold),
+    )
+}
 
 
 def main():

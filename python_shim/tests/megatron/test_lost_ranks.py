@@ -16,6 +16,8 @@ LOST = {
     "killed-pp": lost(4, 3, "SIGKILL", tp=2, pp=2),
     "stopped-tp": lost(4, 1, "SIGSTOP", tp=2, pp=2),
     "stopped-dp": lost(2, 1, "SIGSTOP"),
+    "killed-saving": lost(4, 3, "SIGKILL", tp=2, pp=2, saves=True),
+    "stopped-saving": lost(4, 1, "SIGSTOP", tp=2, pp=2, saves=True),
     "leader-killed": lost(3, 0, "SIGKILL"),
     "leader-stopped": lost(2, 0, "SIGSTOP", pp=2),
 }
@@ -54,6 +56,12 @@ def test_a_rank_that_is_killed_or_stopped(name, outcome):
         assert known["reason"] == "RANK_LOST"
         assert f"rank {case['victim']} is lost" in known["message"]
         assert known["after_s"] < DEADLINE_S
+
+
+@pytest.mark.parametrize("name", ["killed-saving", "stopped-saving"])
+def test_nothing_is_left_of_a_child_that_lost_a_rank(name, outcome):
+    folder, _exits, _log = outcome
+    assert list(folder.glob(f"{name}.child*")) == []
 
 
 @pytest.mark.parametrize("name", ["left", "diverged"])

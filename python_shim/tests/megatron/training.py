@@ -2,17 +2,21 @@
 
 import hashlib
 import random
+from queue import Queue
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state as ps
+from megatron.core.dist_checkpointing import save
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from parents import calibration_of
 from points import feed_of, no_tick, points_of
+from saving import job_of
 
 from prunebridge_shim.cluster.job import join
 
@@ -20,8 +24,26 @@ STEPS = 4
 MICRO_BATCHES = 2
 
 
-def train(chunks, case, measured):
-    """Trains a few steps; gives the losses on this rank, and a digest of all that the job goes on with."""
+def train(chunks, case, child=None):
+    """Trains a few steps; gives the losses on this rank, and a digest of all that the job goes on with.
+
+    Args:
+        chunks: The model.
+        case: The job's case.
+        child: The folder of a child that is saved in the middle, after the model was measured; none leaves it alone.
+    """
+    scores = None
+
+    def between(step, model):
+        nonlocal scores
+        if child is not None and step == STEPS // 2:
+            scores = measure_and_save(model, case, child)
+
+    return {**train_between(chunks, case, between), "scores": scores}
+
+
+def train_between(chunks, case, between):
+    """Trains a few steps, before each of which something is called with its number and the model."""
     torch.manual_seed(5 + ps.get_data_parallel_rank())
     random.seed(5)
     np.random.seed(5)
@@ -36,23 +58,36 @@ def train(chunks, case, measured):
         ),
         model,
     )
-    losses, scores = [], None
+    losses = []
     for step in range(STEPS):
-        if measured and step == STEPS // 2:
-            scores = measure(model, case["parent"])
+        between(step, model)
         losses += train_step(model, optimizer, calibration_of(case["parent"])[step % 3])
-    return {"losses": losses, "scores": scores, "digest": digest_of(model)}
+    return {"losses": losses, "digest": digest_of(model)}
 
 
-def measure(model, parent):
+def measure_and_save(model, case, child):
+    """Saves first: nobody has run the model since its parameters were last changed."""
+    if case.get("checkpointed"):
+        checkpoint(model, child.with_suffix(".checkpoint"))
     rank = join(model, deadline_s=30.0)
     if dist.get_rank() > 0:
         rank.follow()
         return None
-    done = rank.collect(points_of(parent), feed_of(calibration_of(parent)), no_tick)
-    rank.evaluate_loss(feed_of(calibration_of(parent)), no_tick)
+    rank.save_model(job_of(child, case), no_tick)
+    done = rank.collect(points_of(case["parent"]), feed_of(calibration_of(case["parent"])), no_tick)
+    rank.evaluate_loss(feed_of(calibration_of(case["parent"])), no_tick)
     rank.leave()
     return {key: value.array.tolist() for key, value in done.sums.items()}
+
+
+def checkpoint(model, folder):
+    """Has Megatron-Core save the model."""
+    if dist.get_rank() == 0:
+        folder.mkdir()
+    dist.barrier()
+    # Its own would be in a process that imports everything anew.
+    filesystem_async._results_queue = Queue()
+    save({f"model{number}": chunk.module.sharded_state_dict() for number, chunk in enumerate(model)}, str(folder))
 
 
 def train_step(model, optimizer, ids):

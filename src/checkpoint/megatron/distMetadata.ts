@@ -31,6 +31,8 @@ export interface DistMetadata {
   /** The file as it is. */
   readonly raw: Uint8Array;
   readonly tensors: readonly DistTensor[];
+  /** Keys of what modules of Transformer Engine keep beside their weights. */
+  readonly states: readonly string[];
   /** Tensors of the optimizer, which are not read. */
   readonly optimizerTensors: number;
 }
@@ -38,6 +40,7 @@ export interface DistMetadata {
 const CLASSES = "torch.distributed.checkpoint.metadata";
 // That of 405 billion parameters on thousands of ranks, optimizer included, has a tenth of it.
 const MAX_BYTES = 1 << 30;
+const STATE = /^(?:model\.)?(?:module\.)*decoder\.layers\..*\._extra_state\/shard_[\d.]+_[\d.]+$/;
 const OPTIMIZER = /^(chained_\d+\.)?optimizer\./;
 
 /**
@@ -53,14 +56,17 @@ export async function readDistMetadata(dir: string): Promise<DistMetadata> {
   if (!(described instanceof Map) || !(stored instanceof Map)) throw bad(path, "has no tensors or no places for them");
   const places = indexPlaces(stored, path);
   const tensors: DistTensor[] = [];
+  const states: string[] = [];
   let optimizerTensors = 0;
   for (const [key, value] of described) {
     if (typeof key !== "string") throw bad(path, "names a tensor by something other than text");
-    if (!(value instanceof PickledObject) || value.name !== `${CLASSES}.TensorStorageMetadata`) continue;
-    if (OPTIMIZER.test(key)) optimizerTensors += 1;
+    if (!(value instanceof PickledObject)) continue;
+    if (value.name !== `${CLASSES}.TensorStorageMetadata`) {
+      if (STATE.test(key)) states.push(key);
+    } else if (OPTIMIZER.test(key)) optimizerTensors += 1;
     else tensors.push(readTensor(key, value, places, path));
   }
-  return { raw, tensors, optimizerTensors };
+  return { raw, tensors, states, optimizerTensors };
 }
 
 async function readWhole(path: string): Promise<Uint8Array> {

@@ -12,6 +12,8 @@ export interface MegatronFolder {
   /** The names in it. */
   readonly names: ReadonlySet<string>;
   readonly config: MegatronConfigFile;
+  /** What states them beside a Hugging Face config. */
+  readonly beside?: MegatronConfigFile;
 }
 
 /** Which file states the sizes: a Hugging Face config, Megatron-Bridge's, NeMo's, or the arguments of Megatron-LM's training script. */
@@ -20,13 +22,16 @@ export interface MegatronConfigFile {
   readonly path: string;
 }
 
-const TRACKER = "latest_checkpointed_iteration.txt";
+export const TRACKER = "latest_checkpointed_iteration.txt";
 const TRACKER_KIND = { code: "NOT_A_CHECKPOINT", mostBytes: 1024 } as const;
 const BRIDGE_TRACKER = "latest_train_state.pt";
-const BACKEND_FILE = "metadata.json";
-const COMMON_FILE = "common.pt";
-const BRIDGE_CONFIG = "run_config.yaml";
-const NEMO_CONFIG = join("context", "model.yaml");
+export const BACKEND_FILE = "metadata.json";
+export const COMMON_FILE = "common.pt";
+export const BRIDGE_CONFIG = "run_config.yaml";
+export const NEMO_CONFIG = "context/model.yaml";
+
+/** The section that states a model's sizes in the configs of Megatron-Bridge and NeMo 2. */
+export const MODEL_SECTIONS = { [BRIDGE_CONFIG]: "model", [NEMO_CONFIG]: "config" } as const;
 
 /**
  * Recognises a folder of Megatron-LM, Megatron-Bridge or NeMo 2 by what is in it: a checkpoint's root, whose tracker names the iteration, or
@@ -81,10 +86,16 @@ async function openIteration(dir: string): Promise<MegatronFolder> {
   const names = new Set(await readdir(dir));
   refuseLegacy(dir, names);
   await checkWhole(dir, names);
-  if (names.has("config.json")) return { dir, names, config: { kind: "huggingface", path: join(dir, "config.json") } };
-  if (names.has(BRIDGE_CONFIG)) return { dir, names, config: { kind: "bridge", path: join(dir, BRIDGE_CONFIG) } };
-  if (basename(dir) === "weights") return { dir, names, config: await findNemoConfig(dirname(dir)) };
-  if (names.has(COMMON_FILE)) return { dir, names, config: { kind: "arguments", path: join(dir, COMMON_FILE) } };
+  if (!names.has("config.json")) return { dir, names, config: await findConfig(dir, names) };
+  const beside = await findConfig(dir, names).catch(() => undefined);
+  return { dir, names, config: { kind: "huggingface", path: join(dir, "config.json") }, ...(beside && { beside }) };
+}
+
+/** Which file of Megatron's or NeMo's states the sizes. */
+async function findConfig(dir: string, names: ReadonlySet<string>): Promise<MegatronConfigFile> {
+  if (names.has(BRIDGE_CONFIG)) return { kind: "bridge", path: join(dir, BRIDGE_CONFIG) };
+  if (basename(dir) === "weights") return findNemoConfig(dirname(dir));
+  if (names.has(COMMON_FILE)) return { kind: "arguments", path: join(dir, COMMON_FILE) };
   throw bad(
     dir,
     `has no ${COMMON_FILE}, nor ${BRIDGE_CONFIG}, and so nothing that states the model's sizes`,

@@ -1,7 +1,7 @@
 import { PruneError } from "../../errors.js";
 import type { CheckpointTensor } from "../folder.js";
-import { readDocument } from "../json.js";
-import type { MegatronConfigFile } from "./locate.js";
+import { patchConfigText, readDocument } from "../json.js";
+import type { MegatronConfigFile, MegatronFolder } from "./locate.js";
 import { type Pickled, PickledObject } from "./pickled.js";
 import { RangeFile } from "./rangeFile.js";
 import { readTorchObject } from "./torchArchive.js";
@@ -53,6 +53,7 @@ const FOREIGN = [
 ];
 
 const EMBEDDING = "embedding.word_embeddings.weight";
+export const ZERO_CENTERED = "layernorm_zero_centered_gamma";
 const OUTPUT_LAYER = "output_layer.weight";
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -64,9 +65,21 @@ type StoredTensor = Pick<CheckpointTensor, "name" | "shape">;
  * @param stored - the weights, which are asked where the config says nothing of the vocabulary or of tied embeddings
  * @throws PruneError BAD_CONFIG, or UNKNOWN_ARCHITECTURE where the model is no GPT
  */
-export async function readModelConfigText({ kind, path }: MegatronConfigFile, stored: readonly StoredTensor[]): Promise<string> {
-  if (kind === "huggingface") return readDocument(path, "BAD_CONFIG");
+export async function readModelConfigText({ config, beside }: MegatronFolder, stored: readonly StoredTensor[]): Promise<string> {
+  const { kind, path } = config;
+  if (kind === "huggingface") return withNorms(await readDocument(path, "BAD_CONFIG"), beside);
   return `${JSON.stringify(describe(await readStated(kind, path), stored, path), null, 2)}\n`;
+}
+
+/** A Hugging Face config with what no such says: whether Megatron-Core has the weights of norms around zero. */
+async function withNorms(text: string, beside: MegatronConfigFile | undefined): Promise<string> {
+  if (beside === undefined || beside.kind === "huggingface") return text;
+  const stated = await readStated(beside.kind, beside.path).catch((error: unknown): Fields => {
+    // A common.pt without arguments, or a config without a model: that states nothing.
+    if (error instanceof PruneError && error.code === "BAD_CONFIG") return {};
+    throw error;
+  });
+  return stated[ZERO_CENTERED] === true ? patchConfigText(text, { [ZERO_CENTERED]: true }) : text;
 }
 
 async function readStated(kind: Exclude<MegatronConfigFile["kind"], "huggingface">, path: string): Promise<Fields> {
@@ -111,6 +124,7 @@ function fromArguments(args: Fields): Fields {
     gated_linear_unit: ["swiglu", "quick_geglu", "gated_linear_unit"].some((name) => args[name] === true),
     vocab_size: args["vocab_size"] ?? args["padded_vocab_size"],
     share_embeddings_and_output_weights: !untied,
+    [ZERO_CENTERED]: args["apply_layernorm_1p"],
   };
 }
 
@@ -119,13 +133,15 @@ function fromConfig(config: Fields): Fields {
   return { max_position_embeddings: config["seq_length"], ...config };
 }
 
-function describe(stated: Fields, stored: readonly StoredTensor[], path: string): Fields {
+/** Refuses what states another network than a GPT. Throws UNKNOWN_ARCHITECTURE with a hint. */
+export function refuseForeign(stated: Fields, where: string, hint: string): void {
   const foreign = FOREIGN.find((name) => stated[name] !== undefined && stated[name] !== null && stated[name] !== false);
-  if (foreign !== undefined) {
-    throw new PruneError("UNKNOWN_ARCHITECTURE", `${path} sets ${foreign}: no family table for such a Megatron model`, {
-      hint: "put the config.json of its Hugging Face family into the folder, if that family is known",
-    });
-  }
+  if (foreign === undefined) return;
+  throw new PruneError("UNKNOWN_ARCHITECTURE", `${where} sets ${foreign}: no family table for such a Megatron model`, { hint });
+}
+
+function describe(stated: Fields, stored: readonly StoredTensor[], path: string): Fields {
+  refuseForeign(stated, path, "put the config.json of its Hugging Face family into the folder, if that family is known");
   const hidden = stated["hidden_size"];
   const ffn = stated["ffn_hidden_size"] ?? (typeof hidden === "number" ? 4 * hidden : undefined);
   const filled: Fields = {

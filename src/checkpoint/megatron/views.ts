@@ -15,8 +15,8 @@ export interface ViewedTensor extends CheckpointTensor {
 }
 
 // Where layers are all alike, and in experts, a number of the name becomes an axis of the tensor.
-const LAYERS_AS_AXIS = /(?<=(?:^|\.)decoder\.layers\.)(?!\d)/;
-const EXPERTS_AS_AXIS = /(?<=\.mlp\.experts\.)experts\.(?=linear_fc)/;
+export const LAYERS_AS_AXIS = /(?<=(?:^|\.)decoder\.layers\.)(?!\d)/;
+export const EXPERTS_AS_AXIS = /(?<=\.mlp\.experts\.)experts\.(?=linear_fc)/;
 const SPLIT_GATE = /\.linear_fc1\.(?:weight|bias)_[wv]$/;
 
 /**
@@ -53,6 +53,7 @@ function nameAt(key: string, axes: readonly RegExp[], index: readonly number[]):
   return axes.reduce((name, axis, i) => name.replace(axis, axis === LAYERS_AS_AXIS ? `${index[i]}.` : `local_experts.${index[i]}.`), key);
 }
 
-function positions(sizes: readonly number[]): number[][] {
+/** Every position of a box. */
+export function positions(sizes: readonly number[]): number[][] {
   return sizes.reduce<number[][]>((all, size) => all.flatMap((outer) => Array.from({ length: size }, (_, i) => [...outer, i])), [[]]);
 }

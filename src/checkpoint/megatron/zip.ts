@@ -45,7 +45,10 @@ export async function readZip(file: RangeFile, begin: number, length: number): P
   const { count, bytes, offset } = end;
   if (bytes > MAX_DIRECTORY_BYTES || offset + bytes !== end.at) fail("has a directory that does not end where the archive's end begins");
   const directory = await file.read(begin + offset, bytes);
-  return { file, begin, records: withEnds(parseDirectory(directory, count, fail), offset) };
+  const entries = parseDirectory(directory, count, fail);
+  const beyond = entries.find(({ header, bytes: size }) => header + size > offset);
+  if (beyond) fail(`places ${beyond.name} behind its directory`);
+  return { file, begin, records: withEnds(entries, offset) };
 }
 
 /** Where a record's bytes begin in the file. Throws BAD_TORCH_DIST where its header and the directory contradict each other. */

@@ -1,15 +1,16 @@
-import type { Command } from "commander";
-import { checkTarget, formatCandidates, formatOutline, formatSpace, prune, type RunOptions, readWeightedParent } from "../../index.js";
-import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags } from "../options.js";
+import { type Command, Option } from "commander";
+import { checkTarget, formatCandidates, formatOutline, formatSpace, LAYOUT_NAMES, prune, type RunOptions } from "../../index.js";
+import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags, withTokenizerFlag } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
-import { type Output, runCommand, withBridge } from "../run.js";
+import { type Output, runCommand } from "../run.js";
 import { withBoundFlags, withSpaceFlags } from "../searchFlags.js";
 import { formatManifest } from "../tables.js";
+import { withModel } from "../withModel.js";
 
 /** `prunebridge prune` */
 export function pruneCommand(): Command {
   const made = command("prune", "score, rank, plan and slice in one go: to given sizes, or to the best sizes within bounds")
-    .argument("<dir>", "checkpoint folder of the parent; it is never changed")
+    .argument("[dir]", "checkpoint folder of the parent; it is never changed; attached to a job: the checkpoint whose weights it has")
     .requiredOption("--out <dir>", "folder of the child; it must not exist or be empty")
     .option("--export-config <json>", "sizes to keep, as JSON or as the path of a JSON file")
     .option("--data <file>", "calibration data: .safetensors with input_ids, .jsonl with text, or .txt")
@@ -23,34 +24,39 @@ export function pruneCommand(): Command {
     .option("--checkpoint <dir>", "keep what is found in this folder, and go on with what is there")
     .option("--metric-seq-length <tokens>", "tokens of a sequence, for memory and flops (default: 4096)", positiveInteger)
     .option("--metric-batch-size <n>", "sequences of a batch, for memory and flops (default: 1)", positiveInteger)
-    .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron");
-  return withShimFlags(withDeviceFlags(withBatchFlags(withSpaceFlags(withBoundFlags(made))))).action((dir: string, flags: PruneFlags) =>
-    runCommand(flags, (options) => pruneCheckpoint(dir, flags, options)),
+    .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron")
+    .addOption(new Option("--layout <name>", "lay the child out so, and not as its parent is").choices(LAYOUT_NAMES))
+    .option(
+      "--like <dir>",
+      "attached to a job: give the child the config, tokenizer and other files of this checkpoint of the same network",
+    );
+  return withShimFlags(withTokenizerFlag(withDeviceFlags(withBatchFlags(withSpaceFlags(withBoundFlags(made)))))).action(
+    (dir: string | undefined, flags: PruneFlags) => runCommand(flags, (options) => pruneCheckpoint(dir, flags, options)),
   );
 }
 
-async function pruneCheckpoint(dir: string, flags: PruneFlags, options: RunOptions): Promise<Output> {
-  const parent = await readWeightedParent(dir);
-  const inputs = await checkInputs(parent, flags);
-  await checkTarget(flags.out, parent.checkpoint.dir);
+async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, options: RunOptions): Promise<Output> {
   const say = (text: string): unknown => !flags.json && process.stderr.write(`${text}\n`);
-  say(inputs.target.kind === "sizes" ? formatOutline(inputs.target.outline) : formatSpace(inputs.target.found));
-
-  return withBridge(
-    flags,
-    async (bridge) => {
-      const model = await bridge.open(parent, { device: flags.device, dtype: flags.dtype });
+  return withModel(dir, flags, {
+    prepare: async (network) => {
+      const inputs = await checkInputs(network, flags);
+      await checkTarget(flags.out, "dir" in network.checkpoint ? network.checkpoint.dir : undefined);
+      say(inputs.target.kind === "sizes" ? formatOutline(inputs.target.outline) : formatSpace(inputs.target.found));
+      return inputs;
+    },
+    optionsOf: ({ allowPython }) => ({ allowPython }),
+    run: async (model, inputs) => {
       const config = { ...inputs.configFor(model), ...options };
       const { subnet, stateDict } = await prune(model, [[flags.mode, inputs.modeOptions]], inputs.constraints, null, config);
       if (stateDict.search) say(formatCandidates({ ...stateDict.search, candidates: [] }, stateDict.search.candidates));
       if (inputs.target.kind === "bounds") say(formatOutline(stateDict.plan));
-      const manifest = await subnet.save(flags.out, options);
+      const { layout, like } = flags;
+      const manifest = await subnet.save(flags.out, { ...options, ...(layout && { layout }), ...(like !== undefined && { like }) });
       const { child, warnings } = stateDict.plan;
       return {
         json: { out: flags.out, ...manifest, hyperparameters: child.hyperparameters, warnings, best: stateDict.best },
         text: formatManifest(flags.out, manifest),
       };
     },
-    { allowPython: inputs.allowPython },
-  );
+  });
 }

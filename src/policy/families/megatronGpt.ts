@@ -87,7 +87,7 @@ const hooks: readonly HookRow[] = [
       routed("moe_ffn", "local_experts.{expert}", "routed_mean_abs_square", "moe_ffn"),
       routed("expert_norm", "expert_l2_scores", "routed_output_norm", "expert"),
       routed("expert_tokens", "expert_sample_counts", "routed_tokens", "expert"),
-      measured("moe_shared_ffn", "mlp.shared_experts", "moe_shared_ffn", ".linear_fc2"),
+      { ...measured("moe_shared_ffn", "mlp.shared_experts", "moe_shared_ffn", ".linear_fc2"), when: "shared_expert" },
     ],
   ),
 ];

@@ -77,6 +77,7 @@ export const FLAG_NAMES = [
   "shared_expert",
   "shared_expert_gate",
   "expert_bias",
+  "zero_centered_norms",
 ] as const;
 
 export type FlagName = (typeof FLAG_NAMES)[number];
@@ -128,6 +129,8 @@ export interface TensorRow {
   readonly megatron?: string | Readonly<Partial<Record<LayerKind, string>>>;
   /** In Megatron-Core's layout: the rows of the layout that it was made from. */
   readonly of?: readonly string[];
+  /** What Megatron-Core has added to every element, but for checkpoints under a flag. */
+  readonly megatronOffset?: MegatronOffset;
   /** One axis expression for each axis. */
   readonly axes: readonly string[];
   /** The kinds of layer that have it. Default: all. */
@@ -142,6 +145,12 @@ export interface TensorRow {
   readonly use?: "lookup" | "bias" | "buffer";
   /** Belongs to experts, of which a token passes only the top k. */
   readonly routed?: boolean;
+}
+
+/** A constant that Megatron-Core's elements have on top of Hugging Face's, unless a flag is set. */
+export interface MegatronOffset {
+  readonly by: number;
+  readonly unless: FlagName;
 }
 
 /** Which importance a hook point measures. */
@@ -173,4 +182,6 @@ export interface HookRow {
   readonly part?: number;
   /** The kinds of layer that have it. Default: all. */
   readonly on?: readonly LayerKind[];
+  /** The switch that it exists under. Default: always. */
+  readonly when?: FlagName;
 }

@@ -5,7 +5,10 @@ import { buildProgram } from "../../../src/cli/program.js";
 it("has exactly these commands and flags", () => {
   const surface = Object.fromEntries(
     buildProgram().commands.map((command) => [
-      [command.name(), ...command.registeredArguments.map((argument) => `<${argument.name()}>`)].join(" "),
+      [
+        command.name(),
+        ...command.registeredArguments.map((argument) => (argument.required ? `<${argument.name()}>` : `[${argument.name()}]`)),
+      ].join(" "),
       command.options.map(({ long, mandatory }) => (mandatory ? `${long}!` : long)).join(" "),
     ]),
   );
@@ -21,10 +24,10 @@ it("has exactly these commands and flags", () => {
   expect(surface).toEqual({
     "inspect <path>": "--json",
     "search <path>": `--json --scores --seq-length --batch-size ${bounds} ${space}`,
-    "score <dir>": `--json --data! --out! ${batches} ${device} ${shim}`,
+    "score [dir]": `--json --data! --out! ${batches} ${device} --tokenizer ${shim}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
-    "slice <dir>": `--json --plan! --out! --no-flush --sha256 ${shim}`,
-    "prune <dir>": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode ${bounds} ${space} ${batches} ${device} ${shim}`,
+    "slice <dir>": `--json --plan! --out! --no-flush --layout --format --sha256 ${shim}`,
+    "prune [dir]": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode --layout --like ${bounds} ${space} ${batches} ${device} --tokenizer ${shim}`,
     "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device} ${shim}`,
   });
 });

@@ -4,6 +4,7 @@ import { countActiveParams, countParams } from "../../../src/policy/cost.js";
 import { matchTensors } from "../../../src/policy/matchTensors.js";
 import { makePlan } from "../../../src/policy/plan.js";
 import { rankByPosition } from "../../../src/policy/rank.js";
+import { hookPoints } from "../../../src/policy/scores.js";
 import { expectedTensors } from "../../../src/policy/tensors.js";
 import type { Config } from "../../fixtures/checkpoints.js";
 import { MEGATRON, TINY } from "../../fixtures/families.js";
@@ -115,6 +116,12 @@ describe("the layers that have experts", () => {
       expect(plan.config["moe_layer_freq"]).toEqual(expected);
     }
   });
+});
+
+it("measures shared experts where there are some", () => {
+  const measured = (config: Config): boolean => hookPoints(readArchitecture(config)).some(({ key }) => key.includes("shared_experts"));
+  expect(measured(MIXTRAL)).toBe(false);
+  expect(measured({ ...MIXTRAL, moe_shared_expert_intermediate_size: 512 })).toBe(true);
 });
 
 it.each([

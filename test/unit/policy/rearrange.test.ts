@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readHeader } from "../../../src/checkpoint/safetensors.js";
 import { type Architecture, readArchitecture } from "../../../src/policy/architecture.js";
+import type { LayoutName } from "../../../src/policy/families/table.js";
 import type { Kept } from "../../../src/policy/kept.js";
 import { type MatchedTensors, matchTensors } from "../../../src/policy/matchTensors.js";
 import { makePlan } from "../../../src/policy/plan.js";
@@ -64,10 +65,7 @@ describe.each(["llama-gqa", "nemotron-mha", "mixtral-small"])("%s", (golden) => 
     const megatron = await readStored(architecture, join(folder, "parent.mcore.safetensors"));
     return { config, architecture, huggingface, megatron };
   };
-  // Nemotron's norms are stored around 0 in Hugging Face checkpoints; this case's Megatron-Core model has them around 1.
-  const isShifted = (name: string) => golden === "nemotron-mha" && /norm\.weight$/.test(name);
-  const same = (values: ReadonlyMap<string, Float32Array>) =>
-    [...values].flatMap(([name, array]) => (isShifted(name) ? [] : [`${name} ${digest(array)}`])).sort();
+  const same = (values: ReadonlyMap<string, Float32Array>) => [...values].map(([name, array]) => `${name} ${digest(array)}`).sort();
   const floats = (values: ReadonlyMap<string, Tensor>) => same(new Map([...values].map(([name, tensor]) => [name, asFloat32(tensor)])));
 
   it("becomes the same network's checkpoint in the other layout", async () => {
@@ -78,6 +76,21 @@ describe.each(["llama-gqa", "nemotron-mha", "mixtral-small"])("%s", (golden) => 
     expect(same(plainCut(rearrangeTensors(architecture, {}, megatron.matched, "huggingface"), megatron.values))).toEqual(
       floats(huggingface.values),
     );
+  });
+
+  it("shifts what is stored around another number, unless the config says that it is not", async () => {
+    const { config, architecture, megatron } = await read();
+    const stored = megatron.matched.tensors.map((tensor) => tensor.stored);
+    const shifts = (of: Architecture, into: LayoutName) =>
+      rearrangeTensors(of, {}, matchTensors(of, stored), into).tensors.flatMap(({ name, parts }) =>
+        parts.flatMap(({ shift }) => (shift === undefined ? [] : [`${name} ${shift}`])),
+      );
+    const norms = expectedTensors(architecture, "huggingface").flatMap(({ stored: { name } }) =>
+      /norm\.weight$/.test(name) ? [name] : [],
+    );
+    expect(shifts(architecture, "huggingface").sort()).toEqual(golden === "nemotron-mha" ? norms.map((name) => `${name} -1`).sort() : []);
+    expect(shifts(readArchitecture({ ...config, layernorm_zero_centered_gamma: true }), "huggingface")).toEqual([]);
+    expect(shifts(architecture, "megatron")).toEqual([]);
   });
 
   it("gives one child from either layout, into either", async () => {

@@ -81,6 +81,8 @@ export interface AttachedModel {
   configJson: string;
   /** Whether the job lets its live model be cut. */
   mayBeCut: boolean;
+  /** Step boundaries that the job has passed since it took the shim in: behind each its weights may be others. */
+  steps: number;
 }
 
 export interface Device {
@@ -414,7 +416,7 @@ export const HandshakeResponse_LibrariesEntry: MessageFns<HandshakeResponse_Libr
 };
 
 function createBaseAttachedModel(): AttachedModel {
-  return { modelId: "", device: "", dtype: "", parameters: 0, configJson: "", mayBeCut: false };
+  return { modelId: "", device: "", dtype: "", parameters: 0, configJson: "", mayBeCut: false, steps: 0 };
 }
 
 export const AttachedModel: MessageFns<AttachedModel> = {
@@ -436,6 +438,9 @@ export const AttachedModel: MessageFns<AttachedModel> = {
     }
     if (message.mayBeCut !== false) {
       writer.uint32(48).bool(message.mayBeCut);
+    }
+    if (message.steps !== 0) {
+      writer.uint32(56).uint64(message.steps);
     }
     return writer;
   },
@@ -499,6 +504,14 @@ export const AttachedModel: MessageFns<AttachedModel> = {
             }
 
             message.mayBeCut = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.steps = longToNumber(reader.uint64());
             continue;
           }
         }

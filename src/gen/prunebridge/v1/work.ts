@@ -192,12 +192,31 @@ export interface Slice {
   skipFlush: boolean;
   /** Gives the SHA-256 of each shard too, which takes reading it once more. */
   sha256: boolean;
+  /** Writes shards in Megatron's torch_dist format, and what makes them a save, in place of safetensors. */
+  torchDist?: TorchDistSave | undefined;
+}
+
+/** What a save in Megatron's torch_dist format has besides its shards: `.metadata`, `metadata.json` and `common.pt`, which is the parent's. */
+export interface TorchDistSave {
+  /** The folder within `child` that the save lies in. */
+  folder: string;
+  /** Keys of objects that the save has empty: what modules of Transformer Engine keep beside their weights. */
+  emptyObjects: string[];
+  /** What becomes of common.pt. Without, it is carried as it is, whatever it holds; with this, it is read as data of known classes. */
+  common?: CommonEdit | undefined;
+}
+
+export interface CommonEdit {
+  /** A JSON object. Those of its fields that the training script's arguments have too get its values. */
+  argumentsJson: string;
+  /** Entries that are left out. */
+  leftOut: string[];
 }
 
 export interface OutputShard {
   /** File name within the target folder. */
   file: string;
-  /** The safetensors `__metadata__`. */
+  /** The safetensors `__metadata__`; of no matter in a torch_dist save. */
   metadata: { [key: string]: string };
   /** In the order in which they are laid out. */
   tensors: TensorSlice[];
@@ -250,10 +269,19 @@ export interface ModelScored {
 export interface TensorSlice {
   name: string;
   parts: TensorPart[];
+  /**
+   * In a torch_dist save, where tensors of layers or experts lie in one tensor of the name: its position along the axes that those have become,
+   * and the sizes of these.
+   */
+  index: number[];
+  outerShape: number[];
 }
 
 export interface TensorPart {
-  /** File within the source folder; of no matter where the parent is a live model. */
+  /**
+   * File within the source folder; of no matter where the parent is a live model. `.metadata` where the folder is in Megatron's torch_dist
+   * format, whatever files it places the tensor in.
+   */
   sourceFile: string;
   /** Name, dtype and shape in the source; a difference from what is on disk is BAD_TENSOR. */
   source?:
@@ -266,6 +294,13 @@ export interface TensorPart {
    * the first axis, in order. `axes` then has the first axis only.
    */
   blocks: BlockAxes[];
+  /**
+   * In a torch_dist folder, a tensor may be all of a stored one at positions of its first axes: these. `source` has its name, and the shape
+   * of the axes behind.
+   */
+  index: number[];
+  /** Added to every element, which is rounded once, to the nearest even: for F16, BF16, F32 and F64. Where it is 0, bits stay as they are. */
+  shift: number;
 }
 
 /** The index sets of the axes behind the first, at one position of the first. */
@@ -1307,7 +1342,7 @@ export const ModelCut: MessageFns<ModelCut> = {
 };
 
 function createBaseSlice(): Slice {
-  return { sourceDir: "", jobDir: "", feedId: "", shards: [], skipFlush: false, sha256: false };
+  return { sourceDir: "", jobDir: "", feedId: "", shards: [], skipFlush: false, sha256: false, torchDist: undefined };
 }
 
 export const Slice: MessageFns<Slice> = {
@@ -1329,6 +1364,9 @@ export const Slice: MessageFns<Slice> = {
     }
     if (message.sha256 !== false) {
       writer.uint32(48).bool(message.sha256);
+    }
+    if (message.torchDist !== undefined) {
+      TorchDistSave.encode(message.torchDist, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -1392,6 +1430,139 @@ export const Slice: MessageFns<Slice> = {
             }
 
             message.sha256 = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.torchDist = TorchDistSave.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTorchDistSave(): TorchDistSave {
+  return { folder: "", emptyObjects: [], common: undefined };
+}
+
+export const TorchDistSave: MessageFns<TorchDistSave> = {
+  encode(message: TorchDistSave, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    for (const v of message.emptyObjects) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.common !== undefined) {
+      CommonEdit.encode(message.common, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TorchDistSave {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTorchDistSave();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.emptyObjects.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.common = CommonEdit.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCommonEdit(): CommonEdit {
+  return { argumentsJson: "", leftOut: [] };
+}
+
+export const CommonEdit: MessageFns<CommonEdit> = {
+  encode(message: CommonEdit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.argumentsJson !== "") {
+      writer.uint32(10).string(message.argumentsJson);
+    }
+    for (const v of message.leftOut) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CommonEdit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCommonEdit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.argumentsJson = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.leftOut.push(reader.string());
             continue;
           }
         }
@@ -1786,7 +1957,7 @@ export const ModelScored: MessageFns<ModelScored> = {
 };
 
 function createBaseTensorSlice(): TensorSlice {
-  return { name: "", parts: [] };
+  return { name: "", parts: [], index: [], outerShape: [] };
 }
 
 export const TensorSlice: MessageFns<TensorSlice> = {
@@ -1796,6 +1967,20 @@ export const TensorSlice: MessageFns<TensorSlice> = {
     }
     for (const v of message.parts) {
       TensorPart.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.index.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.index) {
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    if (message.outerShape.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.outerShape) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -1829,6 +2014,42 @@ export const TensorSlice: MessageFns<TensorSlice> = {
             message.parts.push(TensorPart.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag === 24) {
+              message.index.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.index.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.outerShape.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.outerShape.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1843,7 +2064,7 @@ export const TensorSlice: MessageFns<TensorSlice> = {
 };
 
 function createBaseTensorPart(): TensorPart {
-  return { sourceFile: "", source: undefined, axes: [], blocks: [] };
+  return { sourceFile: "", source: undefined, axes: [], blocks: [], index: [], shift: 0 };
 }
 
 export const TensorPart: MessageFns<TensorPart> = {
@@ -1859,6 +2080,16 @@ export const TensorPart: MessageFns<TensorPart> = {
     }
     for (const v of message.blocks) {
       BlockAxes.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.index.length !== 0) {
+      writer.uint32(42).fork();
+      for (const v of message.index) {
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    if (message.shift !== 0) {
+      writer.uint32(49).double(message.shift);
     }
     return writer;
   },
@@ -1906,6 +2137,32 @@ export const TensorPart: MessageFns<TensorPart> = {
             }
 
             message.blocks.push(BlockAxes.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag === 40) {
+              message.index.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 42) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.index.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.shift = reader.double();
             continue;
           }
         }

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprunebridge/v1/session.proto\x12\x0eprunebridge.v1\"N\n\x10HandshakeRequest\x12\x14\n\x0cprotocol_min\x18\x01 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x02 \x01(\r\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\"\xa8\x03\n\x11HandshakeResponse\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\'\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x16.prunebridge.v1.Device\x12)\n\x05ranks\x18\x06 \x01(\x0b\x32\x1a.prunebridge.v1.RankLayout\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.prunebridge.v1.Limits\x12\x43\n\tlibraries\x18\x08 \x03(\x0b\x32\x30.prunebridge.v1.HandshakeResponse.LibrariesEntry\x12%\n\x06rights\x18\t \x03(\x0e\x32\x15.prunebridge.v1.Right\x12/\n\x08\x61ttached\x18\n \x03(\x0b\x32\x1d.prunebridge.v1.AttachedModel\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\rAttachedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x13\n\x0b\x63onfig_json\x18\x05 \x01(\t\x12\x12\n\nmay_be_cut\x18\x06 \x01(\x08\"A\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"q\n\nRankLayout\x12\x12\n\nworld_size\x18\x01 \x01(\r\x12\x0e\n\x06tensor\x18\x02 \x01(\r\x12\x10\n\x08pipeline\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x06 \x01(\r\"\x98\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x04\x12\x12\n\nfeed_depth\x18\x03 \x01(\r\x12\x17\n\x0fmax_batch_bytes\x18\x04 \x01(\x04\x12\x16\n\x0emax_operations\x18\x05 \x01(\r\x12\x19\n\x11starts_per_second\x18\x06 \x01(\r*@\n\x05Right\x12\x15\n\x11RIGHT_UNSPECIFIED\x10\x00\x12\x0e\n\nRIGHT_READ\x10\x01\x12\x10\n\x0cRIGHT_CHANGE\x10\x02\x32\x62\n\x0eSessionService\x12P\n\tHandshake\x12 .prunebridge.v1.HandshakeRequest\x1a!.prunebridge.v1.HandshakeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprunebridge/v1/session.proto\x12\x0eprunebridge.v1\"N\n\x10HandshakeRequest\x12\x14\n\x0cprotocol_min\x18\x01 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x02 \x01(\r\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\"\xa8\x03\n\x11HandshakeResponse\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\'\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x16.prunebridge.v1.Device\x12)\n\x05ranks\x18\x06 \x01(\x0b\x32\x1a.prunebridge.v1.RankLayout\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.prunebridge.v1.Limits\x12\x43\n\tlibraries\x18\x08 \x03(\x0b\x32\x30.prunebridge.v1.HandshakeResponse.LibrariesEntry\x12%\n\x06rights\x18\t \x03(\x0e\x32\x15.prunebridge.v1.Right\x12/\n\x08\x61ttached\x18\n \x03(\x0b\x32\x1d.prunebridge.v1.AttachedModel\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x01\n\rAttachedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x13\n\x0b\x63onfig_json\x18\x05 \x01(\t\x12\x12\n\nmay_be_cut\x18\x06 \x01(\x08\x12\r\n\x05steps\x18\x07 \x01(\x04\"A\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\"q\n\nRankLayout\x12\x12\n\nworld_size\x18\x01 \x01(\r\x12\x0e\n\x06tensor\x18\x02 \x01(\r\x12\x10\n\x08pipeline\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x06 \x01(\r\"\x98\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x04\x12\x12\n\nfeed_depth\x18\x03 \x01(\r\x12\x17\n\x0fmax_batch_bytes\x18\x04 \x01(\x04\x12\x16\n\x0emax_operations\x18\x05 \x01(\r\x12\x19\n\x11starts_per_second\x18\x06 \x01(\r*@\n\x05Right\x12\x15\n\x11RIGHT_UNSPECIFIED\x10\x00\x12\x0e\n\nRIGHT_READ\x10\x01\x12\x10\n\x0cRIGHT_CHANGE\x10\x02\x32\x62\n\x0eSessionService\x12P\n\tHandshake\x12 .prunebridge.v1.HandshakeRequest\x1a!.prunebridge.v1.HandshakeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,22 +23,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_HANDSHAKERESPONSE_LIBRARIESENTRY']._options = None
   _globals['_HANDSHAKERESPONSE_LIBRARIESENTRY']._serialized_options = b'8\001'
-  _globals['_RIGHT']._serialized_start=1019
-  _globals['_RIGHT']._serialized_end=1083
+  _globals['_RIGHT']._serialized_start=1035
+  _globals['_RIGHT']._serialized_end=1099
   _globals['_HANDSHAKEREQUEST']._serialized_start=48
   _globals['_HANDSHAKEREQUEST']._serialized_end=126
   _globals['_HANDSHAKERESPONSE']._serialized_start=129
   _globals['_HANDSHAKERESPONSE']._serialized_end=553
   _globals['_HANDSHAKERESPONSE_LIBRARIESENTRY']._serialized_start=505
   _globals['_HANDSHAKERESPONSE_LIBRARIESENTRY']._serialized_end=553
-  _globals['_ATTACHEDMODEL']._serialized_start=555
-  _globals['_ATTACHEDMODEL']._serialized_end=680
-  _globals['_DEVICE']._serialized_start=682
-  _globals['_DEVICE']._serialized_end=747
-  _globals['_RANKLAYOUT']._serialized_start=749
-  _globals['_RANKLAYOUT']._serialized_end=862
-  _globals['_LIMITS']._serialized_start=865
-  _globals['_LIMITS']._serialized_end=1017
-  _globals['_SESSIONSERVICE']._serialized_start=1085
-  _globals['_SESSIONSERVICE']._serialized_end=1183
+  _globals['_ATTACHEDMODEL']._serialized_start=556
+  _globals['_ATTACHEDMODEL']._serialized_end=696
+  _globals['_DEVICE']._serialized_start=698
+  _globals['_DEVICE']._serialized_end=763
+  _globals['_RANKLAYOUT']._serialized_start=765
+  _globals['_RANKLAYOUT']._serialized_end=878
+  _globals['_LIMITS']._serialized_start=881
+  _globals['_LIMITS']._serialized_end=1033
+  _globals['_SESSIONSERVICE']._serialized_start=1101
+  _globals['_SESSIONSERVICE']._serialized_end=1199
 # @@protoc_insertion_point(module_scope)

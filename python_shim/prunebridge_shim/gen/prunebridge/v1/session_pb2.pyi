@@ -57,20 +57,22 @@ class HandshakeResponse(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., ranks: _Optional[_Union[RankLayout, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., libraries: _Optional[_Mapping[str, str]] = ..., rights: _Optional[_Iterable[_Union[Right, str]]] = ..., attached: _Optional[_Iterable[_Union[AttachedModel, _Mapping]]] = ...) -> None: ...
 
 class AttachedModel(_message.Message):
-    __slots__ = ("model_id", "device", "dtype", "parameters", "config_json", "may_be_cut")
+    __slots__ = ("model_id", "device", "dtype", "parameters", "config_json", "may_be_cut", "steps")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     MAY_BE_CUT_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     device: str
     dtype: str
     parameters: int
     config_json: str
     may_be_cut: bool
-    def __init__(self, model_id: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., parameters: _Optional[int] = ..., config_json: _Optional[str] = ..., may_be_cut: bool = ...) -> None: ...
+    steps: int
+    def __init__(self, model_id: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., parameters: _Optional[int] = ..., config_json: _Optional[str] = ..., may_be_cut: bool = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("name", "description", "memory_bytes")

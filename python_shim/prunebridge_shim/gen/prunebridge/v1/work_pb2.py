@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2 as prunebridge_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19prunebridge/v1/work.proto\x12\x0eprunebridge.v1\x1a\x1bprunebridge/v1/tensor.proto\"8\n\tOpenModel\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\"R\n\x0bModelOpened\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\"\x1e\n\nCloseModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\r\n\x0bModelClosed\")\n\x08Tokenize\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\"*\n\tTokenized\x12\r\n\x05texts\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\"~\n\tHookPoint\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12&\n\x04side\x18\x03 \x01(\x0e\x32\x18.prunebridge.v1.HookSide\x12,\n\treduction\x18\x04 \x01(\x0e\x32\x19.prunebridge.v1.Reduction\"\xa4\x01\n\x07\x43ollect\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\x12(\n\x05hooks\x18\x03 \x03(\x0b\x32\x19.prunebridge.v1.HookPoint\x12*\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1a.prunebridge.v1.PythonDataH\x00\x12\x16\n\x0c\x66orward_loop\x18\x05 \x01(\tH\x00\x42\x08\n\x06python\"L\n\nPythonData\x12\x13\n\x0b\x64\x61ta_loader\x18\x01 \x01(\t\x12\x14\n\x0c\x63ollect_func\x18\x02 \x01(\t\x12\x13\n\x0bmax_batches\x18\x03 \x01(\x04\"V\n\tCollected\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x17\n\x0f\x66orward_seconds\x18\x04 \x01(\x01\"1\n\x0c\x45valuateLoss\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\"-\n\rLossEvaluated\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\",\n\x07\x46orward\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\"\x1c\n\tForwarded\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\"p\n\x08\x43utModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.prunebridge.v1.TensorSlice\x12\x13\n\x0b\x63onfig_json\x18\x04 \x01(\t\"\x1e\n\x08ModelCut\x12\x12\n\nparameters\x18\x01 \x01(\x04\"\x8e\x01\n\x05Slice\x12\x12\n\nsource_dir\x18\x01 \x01(\t\x12\x0f\n\x07job_dir\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x03 \x01(\t\x12+\n\x06shards\x18\x04 \x03(\x0b\x32\x1b.prunebridge.v1.OutputShard\x12\x12\n\nskip_flush\x18\x05 \x01(\x08\x12\x0e\n\x06sha256\x18\x06 \x01(\x08\"\xb7\x01\n\x0bOutputShard\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12;\n\x08metadata\x18\x02 \x03(\x0b\x32).prunebridge.v1.OutputShard.MetadataEntry\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.prunebridge.v1.TensorSlice\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x81\x01\n\nOpenSubnet\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.prunebridge.v1.TensorSlice\x12\x13\n\x0b\x63onfig_json\x18\x04 \x01(\t\x12\r\n\x05units\x18\x05 \x03(\t\"4\n\x0cSubnetOpened\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x04\"2\n\nScoreModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nscore_func\x18\x02 \x01(\t\"\x1c\n\x0bModelScored\x12\r\n\x05score\x18\x01 \x01(\x01\"F\n\x0bTensorSlice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05parts\x18\x02 \x03(\x0b\x32\x1a.prunebridge.v1.TensorPart\"\x86\x01\n\nTensorPart\x12\x13\n\x0bsource_file\x18\x01 \x01(\t\x12*\n\x06source\x18\x02 \x01(\x0b\x32\x1a.prunebridge.v1.TensorInfo\x12\x0c\n\x04\x61xes\x18\x03 \x03(\t\x12)\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x19.prunebridge.v1.BlockAxes\"\x19\n\tBlockAxes\x12\x0c\n\x04\x61xes\x18\x01 \x03(\t\"\x90\x01\n\tSaveModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07job_dir\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x03 \x01(\t\x12+\n\x06shards\x18\x04 \x03(\x0b\x32\x1b.prunebridge.v1.OutputShard\x12\x12\n\nskip_flush\x18\x05 \x01(\x08\x12\x0e\n\x06sha256\x18\x06 \x01(\x08\"K\n\x06Sliced\x12,\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.prunebridge.v1.ShardWritten\x12\x13\n\x0b\x66ound_bytes\x18\x02 \x01(\x04\"J\n\x0cShardWritten\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c*P\n\x08HookSide\x12\x19\n\x15HOOK_SIDE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHOOK_SIDE_INPUT\x10\x01\x12\x14\n\x10HOOK_SIDE_OUTPUT\x10\x02*\xc9\x01\n\tReduction\x12\x19\n\x15REDUCTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19REDUCTION_MEAN_ABS_SQUARE\x10\x01\x12\x1d\n\x19REDUCTION_COSINE_DISTANCE\x10\x02\x12$\n REDUCTION_ROUTED_MEAN_ABS_SQUARE\x10\x03\x12 \n\x1cREDUCTION_ROUTED_OUTPUT_NORM\x10\x04\x12\x1b\n\x17REDUCTION_ROUTED_TOKENS\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19prunebridge/v1/work.proto\x12\x0eprunebridge.v1\x1a\x1bprunebridge/v1/tensor.proto\"8\n\tOpenModel\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\"R\n\x0bModelOpened\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\"\x1e\n\nCloseModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\r\n\x0bModelClosed\")\n\x08Tokenize\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\"*\n\tTokenized\x12\r\n\x05texts\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\"~\n\tHookPoint\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12&\n\x04side\x18\x03 \x01(\x0e\x32\x18.prunebridge.v1.HookSide\x12,\n\treduction\x18\x04 \x01(\x0e\x32\x19.prunebridge.v1.Reduction\"\xa4\x01\n\x07\x43ollect\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\x12(\n\x05hooks\x18\x03 \x03(\x0b\x32\x19.prunebridge.v1.HookPoint\x12*\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1a.prunebridge.v1.PythonDataH\x00\x12\x16\n\x0c\x66orward_loop\x18\x05 \x01(\tH\x00\x42\x08\n\x06python\"L\n\nPythonData\x12\x13\n\x0b\x64\x61ta_loader\x18\x01 \x01(\t\x12\x14\n\x0c\x63ollect_func\x18\x02 \x01(\t\x12\x13\n\x0bmax_batches\x18\x03 \x01(\x04\"V\n\tCollected\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x17\n\x0f\x66orward_seconds\x18\x04 \x01(\x01\"1\n\x0c\x45valuateLoss\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\"-\n\rLossEvaluated\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\",\n\x07\x46orward\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\"\x1c\n\tForwarded\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\"p\n\x08\x43utModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.prunebridge.v1.TensorSlice\x12\x13\n\x0b\x63onfig_json\x18\x04 \x01(\t\"\x1e\n\x08ModelCut\x12\x12\n\nparameters\x18\x01 \x01(\x04\"\xc1\x01\n\x05Slice\x12\x12\n\nsource_dir\x18\x01 \x01(\t\x12\x0f\n\x07job_dir\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x03 \x01(\t\x12+\n\x06shards\x18\x04 \x03(\x0b\x32\x1b.prunebridge.v1.OutputShard\x12\x12\n\nskip_flush\x18\x05 \x01(\x08\x12\x0e\n\x06sha256\x18\x06 \x01(\x08\x12\x31\n\ntorch_dist\x18\x07 \x01(\x0b\x32\x1d.prunebridge.v1.TorchDistSave\"b\n\rTorchDistSave\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\x15\n\rempty_objects\x18\x02 \x03(\t\x12*\n\x06\x63ommon\x18\x03 \x01(\x0b\x32\x1a.prunebridge.v1.CommonEdit\"6\n\nCommonEdit\x12\x16\n\x0e\x61rguments_json\x18\x01 \x01(\t\x12\x10\n\x08left_out\x18\x02 \x03(\t\"\xb7\x01\n\x0bOutputShard\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12;\n\x08metadata\x18\x02 \x03(\x0b\x32).prunebridge.v1.OutputShard.MetadataEntry\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.prunebridge.v1.TensorSlice\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x81\x01\n\nOpenSubnet\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x02 \x01(\t\x12,\n\x07tensors\x18\x03 \x03(\x0b\x32\x1b.prunebridge.v1.TensorSlice\x12\x13\n\x0b\x63onfig_json\x18\x04 \x01(\t\x12\r\n\x05units\x18\x05 \x03(\t\"4\n\x0cSubnetOpened\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x04\"2\n\nScoreModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nscore_func\x18\x02 \x01(\t\"\x1c\n\x0bModelScored\x12\r\n\x05score\x18\x01 \x01(\x01\"j\n\x0bTensorSlice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05parts\x18\x02 \x03(\x0b\x32\x1a.prunebridge.v1.TensorPart\x12\r\n\x05index\x18\x03 \x03(\x04\x12\x13\n\x0bouter_shape\x18\x04 \x03(\x04\"\xa4\x01\n\nTensorPart\x12\x13\n\x0bsource_file\x18\x01 \x01(\t\x12*\n\x06source\x18\x02 \x01(\x0b\x32\x1a.prunebridge.v1.TensorInfo\x12\x0c\n\x04\x61xes\x18\x03 \x03(\t\x12)\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x19.prunebridge.v1.BlockAxes\x12\r\n\x05index\x18\x05 \x03(\x04\x12\r\n\x05shift\x18\x06 \x01(\x01\"\x19\n\tBlockAxes\x12\x0c\n\x04\x61xes\x18\x01 \x03(\t\"\x90\x01\n\tSaveModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07job_dir\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x03 \x01(\t\x12+\n\x06shards\x18\x04 \x03(\x0b\x32\x1b.prunebridge.v1.OutputShard\x12\x12\n\nskip_flush\x18\x05 \x01(\x08\x12\x0e\n\x06sha256\x18\x06 \x01(\x08\"K\n\x06Sliced\x12,\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.prunebridge.v1.ShardWritten\x12\x13\n\x0b\x66ound_bytes\x18\x02 \x01(\x04\"J\n\x0cShardWritten\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c*P\n\x08HookSide\x12\x19\n\x15HOOK_SIDE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHOOK_SIDE_INPUT\x10\x01\x12\x14\n\x10HOOK_SIDE_OUTPUT\x10\x02*\xc9\x01\n\tReduction\x12\x19\n\x15REDUCTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19REDUCTION_MEAN_ABS_SQUARE\x10\x01\x12\x1d\n\x19REDUCTION_COSINE_DISTANCE\x10\x02\x12$\n REDUCTION_ROUTED_MEAN_ABS_SQUARE\x10\x03\x12 \n\x1cREDUCTION_ROUTED_OUTPUT_NORM\x10\x04\x12\x1b\n\x17REDUCTION_ROUTED_TOKENS\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,10 +24,10 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_OUTPUTSHARD_METADATAENTRY']._options = None
   _globals['_OUTPUTSHARD_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_HOOKSIDE']._serialized_start=2266
-  _globals['_HOOKSIDE']._serialized_end=2346
-  _globals['_REDUCTION']._serialized_start=2349
-  _globals['_REDUCTION']._serialized_end=2550
+  _globals['_HOOKSIDE']._serialized_start=2539
+  _globals['_HOOKSIDE']._serialized_end=2619
+  _globals['_REDUCTION']._serialized_start=2622
+  _globals['_REDUCTION']._serialized_end=2823
   _globals['_OPENMODEL']._serialized_start=74
   _globals['_OPENMODEL']._serialized_end=130
   _globals['_MODELOPENED']._serialized_start=132
@@ -61,29 +61,33 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_MODELCUT']._serialized_start=1099
   _globals['_MODELCUT']._serialized_end=1129
   _globals['_SLICE']._serialized_start=1132
-  _globals['_SLICE']._serialized_end=1274
-  _globals['_OUTPUTSHARD']._serialized_start=1277
-  _globals['_OUTPUTSHARD']._serialized_end=1460
-  _globals['_OUTPUTSHARD_METADATAENTRY']._serialized_start=1413
-  _globals['_OUTPUTSHARD_METADATAENTRY']._serialized_end=1460
-  _globals['_OPENSUBNET']._serialized_start=1463
-  _globals['_OPENSUBNET']._serialized_end=1592
-  _globals['_SUBNETOPENED']._serialized_start=1594
-  _globals['_SUBNETOPENED']._serialized_end=1646
-  _globals['_SCOREMODEL']._serialized_start=1648
-  _globals['_SCOREMODEL']._serialized_end=1698
-  _globals['_MODELSCORED']._serialized_start=1700
-  _globals['_MODELSCORED']._serialized_end=1728
-  _globals['_TENSORSLICE']._serialized_start=1730
-  _globals['_TENSORSLICE']._serialized_end=1800
-  _globals['_TENSORPART']._serialized_start=1803
-  _globals['_TENSORPART']._serialized_end=1937
-  _globals['_BLOCKAXES']._serialized_start=1939
-  _globals['_BLOCKAXES']._serialized_end=1964
-  _globals['_SAVEMODEL']._serialized_start=1967
-  _globals['_SAVEMODEL']._serialized_end=2111
-  _globals['_SLICED']._serialized_start=2113
-  _globals['_SLICED']._serialized_end=2188
-  _globals['_SHARDWRITTEN']._serialized_start=2190
-  _globals['_SHARDWRITTEN']._serialized_end=2264
+  _globals['_SLICE']._serialized_end=1325
+  _globals['_TORCHDISTSAVE']._serialized_start=1327
+  _globals['_TORCHDISTSAVE']._serialized_end=1425
+  _globals['_COMMONEDIT']._serialized_start=1427
+  _globals['_COMMONEDIT']._serialized_end=1481
+  _globals['_OUTPUTSHARD']._serialized_start=1484
+  _globals['_OUTPUTSHARD']._serialized_end=1667
+  _globals['_OUTPUTSHARD_METADATAENTRY']._serialized_start=1620
+  _globals['_OUTPUTSHARD_METADATAENTRY']._serialized_end=1667
+  _globals['_OPENSUBNET']._serialized_start=1670
+  _globals['_OPENSUBNET']._serialized_end=1799
+  _globals['_SUBNETOPENED']._serialized_start=1801
+  _globals['_SUBNETOPENED']._serialized_end=1853
+  _globals['_SCOREMODEL']._serialized_start=1855
+  _globals['_SCOREMODEL']._serialized_end=1905
+  _globals['_MODELSCORED']._serialized_start=1907
+  _globals['_MODELSCORED']._serialized_end=1935
+  _globals['_TENSORSLICE']._serialized_start=1937
+  _globals['_TENSORSLICE']._serialized_end=2043
+  _globals['_TENSORPART']._serialized_start=2046
+  _globals['_TENSORPART']._serialized_end=2210
+  _globals['_BLOCKAXES']._serialized_start=2212
+  _globals['_BLOCKAXES']._serialized_end=2237
+  _globals['_SAVEMODEL']._serialized_start=2240
+  _globals['_SAVEMODEL']._serialized_end=2384
+  _globals['_SLICED']._serialized_start=2386
+  _globals['_SLICED']._serialized_end=2461
+  _globals['_SHARDWRITTEN']._serialized_start=2463
+  _globals['_SHARDWRITTEN']._serialized_end=2537
 # @@protoc_insertion_point(module_scope)

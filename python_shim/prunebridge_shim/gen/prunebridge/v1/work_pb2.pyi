@@ -176,20 +176,40 @@ class ModelCut(_message.Message):
     def __init__(self, parameters: _Optional[int] = ...) -> None: ...
 
 class Slice(_message.Message):
-    __slots__ = ("source_dir", "job_dir", "feed_id", "shards", "skip_flush", "sha256")
+    __slots__ = ("source_dir", "job_dir", "feed_id", "shards", "skip_flush", "sha256", "torch_dist")
     SOURCE_DIR_FIELD_NUMBER: _ClassVar[int]
     JOB_DIR_FIELD_NUMBER: _ClassVar[int]
     FEED_ID_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     SKIP_FLUSH_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    TORCH_DIST_FIELD_NUMBER: _ClassVar[int]
     source_dir: str
     job_dir: str
     feed_id: str
     shards: _containers.RepeatedCompositeFieldContainer[OutputShard]
     skip_flush: bool
     sha256: bool
-    def __init__(self, source_dir: _Optional[str] = ..., job_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ..., skip_flush: bool = ..., sha256: bool = ...) -> None: ...
+    torch_dist: TorchDistSave
+    def __init__(self, source_dir: _Optional[str] = ..., job_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ..., skip_flush: bool = ..., sha256: bool = ..., torch_dist: _Optional[_Union[TorchDistSave, _Mapping]] = ...) -> None: ...
+
+class TorchDistSave(_message.Message):
+    __slots__ = ("folder", "empty_objects", "common")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    EMPTY_OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    COMMON_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    empty_objects: _containers.RepeatedScalarFieldContainer[str]
+    common: CommonEdit
+    def __init__(self, folder: _Optional[str] = ..., empty_objects: _Optional[_Iterable[str]] = ..., common: _Optional[_Union[CommonEdit, _Mapping]] = ...) -> None: ...
+
+class CommonEdit(_message.Message):
+    __slots__ = ("arguments_json", "left_out")
+    ARGUMENTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    arguments_json: str
+    left_out: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, arguments_json: _Optional[str] = ..., left_out: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class OutputShard(_message.Message):
     __slots__ = ("file", "metadata", "tensors")
@@ -245,24 +265,32 @@ class ModelScored(_message.Message):
     def __init__(self, score: _Optional[float] = ...) -> None: ...
 
 class TensorSlice(_message.Message):
-    __slots__ = ("name", "parts")
+    __slots__ = ("name", "parts", "index", "outer_shape")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    OUTER_SHAPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     parts: _containers.RepeatedCompositeFieldContainer[TensorPart]
-    def __init__(self, name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[TensorPart, _Mapping]]] = ...) -> None: ...
+    index: _containers.RepeatedScalarFieldContainer[int]
+    outer_shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[TensorPart, _Mapping]]] = ..., index: _Optional[_Iterable[int]] = ..., outer_shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TensorPart(_message.Message):
-    __slots__ = ("source_file", "source", "axes", "blocks")
+    __slots__ = ("source_file", "source", "axes", "blocks", "index", "shift")
     SOURCE_FILE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     AXES_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
     source_file: str
     source: _tensor_pb2.TensorInfo
     axes: _containers.RepeatedScalarFieldContainer[str]
     blocks: _containers.RepeatedCompositeFieldContainer[BlockAxes]
-    def __init__(self, source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[BlockAxes, _Mapping]]] = ...) -> None: ...
+    index: _containers.RepeatedScalarFieldContainer[int]
+    shift: float
+    def __init__(self, source_file: _Optional[str] = ..., source: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[str]] = ..., blocks: _Optional[_Iterable[_Union[BlockAxes, _Mapping]]] = ..., index: _Optional[_Iterable[int]] = ..., shift: _Optional[float] = ...) -> None: ...
 
 class BlockAxes(_message.Message):
     __slots__ = ("axes",)
