@@ -59,7 +59,7 @@ export class BulkConnection {
 
 /** Whether a connection broke, or the peer takes no new calls over it. */
 function isOver({ session, socket }: Connected): boolean {
-  return session.closed || socket.destroyed;
+  return session.closed || session.destroyed || socket.destroyed;
 }
 
 function begin(endpoint: Endpoint, timeouts: Timeouts): Counted {

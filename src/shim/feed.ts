@@ -37,11 +37,11 @@ const { path: FEED } = FeedServiceService.feed;
  */
 export async function sendFeed(bulk: BulkConnection, { id, asks }: FeedSource, drawing: Drawing, abandoned: AbortSignal): Promise<void> {
   const answers = new Answers();
-  const call = bulk.open({ path: FEED, onMessage: (message) => answers.take(message) });
+  const call = begin(bulk, answers);
   const undo = onAbort(abandoned, () => call.cancel());
   const taken = call.done.then(
     () => answers.finish(),
-    (error) => Promise.reject(isUnavailable(error) ? broken(error) : fromCallError(error)),
+    (error) => Promise.reject(failure(error)),
   );
   const ending = new Ending(taken);
   try {
@@ -60,6 +60,14 @@ export async function sendFeed(bulk: BulkConnection, { id, asks }: FeedSource, d
   } finally {
     undo();
     drawing.end();
+  }
+}
+
+function begin(bulk: BulkConnection, answers: Answers): BulkCall {
+  try {
+    return bulk.open({ path: FEED, onMessage: (message) => answers.take(message) });
+  } catch (error) {
+    throw failure(error);
   }
 }
 
@@ -152,6 +160,8 @@ class Ending {
 }
 
 // A feed cannot be taken up again: the shim does not know which batch the sender would go on with.
-function broken(cause: Error): PruneError {
-  return new PruneError("FEED_LOST", `the connection broke while batches were sent: ${cause.message}`, { hint: "run it again", cause });
+function failure(error: unknown): PruneError {
+  if (!isUnavailable(error)) return fromCallError(error);
+  const { message } = error as Error; // an error of gRPC's
+  return new PruneError("FEED_LOST", `the connection broke while batches were sent: ${message}`, { hint: "run it again", cause: error });
 }

@@ -9,6 +9,7 @@ import fc from "fast-check";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { BulkConnection } from "../../../src/shim/bulkConnection.js";
 import { parseEndpoint, socketEndpoint } from "../../../src/shim/endpoint.js";
+import { FRAME, frameHeader } from "../../../src/shim/frames.js";
 import { CHUNK_BYTES, MAX_MESSAGE_BYTES, TIMEOUTS, type Timeouts } from "../../../src/shim/options.js";
 import { Token } from "../../../src/shim/token.js";
 import { temporaryFolder } from "../../fixtures/checkpoints.js";
@@ -210,6 +211,20 @@ describe("a peer", () => {
   ])("that %s cannot be reached", async (_what, path, details) => {
     const error = await failure(connection(await path(), { connect: 300 }));
     expect(error).toMatchObject({ code: status.UNAVAILABLE, details: expect.stringMatching(details) });
+  });
+
+  it("that went away with an error is called anew, also by whoever has just learnt that", async () => {
+    let connections = 0;
+    const path = await peer((socket) => {
+      connections += 1;
+      const settings = frameHeader({ length: 0, type: FRAME.settings, flags: 0, streamId: 0 });
+      const goAway = frameHeader({ length: 8, type: 7, flags: 0, streamId: 0 });
+      socket.write(Buffer.concat([settings, goAway, Buffer.from([0, 0, 0, 0, 0, 0, 0, 11])]));
+    });
+    const bulk = connection(path);
+    const call = (): Promise<void> => bulk.open({ path: PATH, onMessage: () => {} }).done;
+    await expect(call().catch(call)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    expect(connections).toBe(2);
   });
 
   it("that falls silent is given up by its ping", async () => {
