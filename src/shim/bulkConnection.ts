@@ -20,7 +20,8 @@ interface Counted extends Connected {
 export class BulkConnection {
   readonly #endpoint: Endpoint;
   readonly #timeouts: Timeouts;
-  #connected: Counted | undefined;
+  /** Besides the one for new calls, those that others still end on. */
+  readonly #open = new Set<Counted>();
   #closed = false;
 
   /** Nothing is connected before a call needs it; after a connection broke, the next call makes another. */
@@ -48,12 +49,15 @@ export class BulkConnection {
   /** Ends the connection, and by it the calls that are open. */
   close(): void {
     this.#closed = true;
-    this.#connected?.socket.destroy();
+    for (const { socket } of this.#open) socket.destroy();
   }
 
   #usable(): Counted {
-    if (!this.#connected || isOver(this.#connected)) this.#connected = begin(this.#endpoint, this.#timeouts);
-    return this.#connected;
+    for (const connected of this.#open) if (!isOver(connected)) return connected;
+    const connected = begin(this.#endpoint, this.#timeouts);
+    this.#open.add(connected);
+    connected.socket.once("close", () => this.#open.delete(connected));
+    return connected;
   }
 }
 

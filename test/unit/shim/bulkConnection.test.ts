@@ -173,6 +173,18 @@ async function peer(onConnection: (socket: Socket) => void): Promise<string> {
 
 const silentPeer = (): Promise<string> => peer(() => {});
 
+/** Answers each call over HTTP/2 until the test ends, as no server of gRPC has to. */
+async function serveHttp2(answer: (stream: ServerHttp2Stream) => void): Promise<string> {
+  const path = join(await temporaryFolder(), "h");
+  const server = createHttp2Server().on("stream", (stream: ServerHttp2Stream) => {
+    stream.on("error", () => {});
+    answer(stream);
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  onTestFinished(() => void server.close());
+  return path;
+}
+
 describe("a peer", () => {
   it.each<[string, (stream: ServerHttp2Stream) => void, object]>([
     ["is none of gRPC", (stream) => stream.respond({ ":status": 404 }, { endStream: true }), { code: status.UNIMPLEMENTED }],
@@ -181,25 +193,15 @@ describe("a peer", () => {
     ["resets", (stream) => stream.close(2), { code: status.INTERNAL, details: expect.stringMatching(/code 2/) }],
     ["ends without a status", (stream) => stream.respond({ ":status": 200 }, { endStream: true }), { code: status.UNKNOWN }],
   ])("that %s is told from one that is not there", async (_what, answer, expected) => {
-    const path = join(await temporaryFolder(), "h");
-    const server = createHttp2Server().on("stream", (stream: ServerHttp2Stream) => {
-      stream.on("error", () => {});
-      answer(stream);
-    });
-    await new Promise<void>((resolve) => server.listen(path, resolve));
-    onTestFinished(() => void server.close());
-    expect(await failure(connection(path))).toMatchObject(expected);
+    expect(await failure(connection(await serveHttp2(answer)))).toMatchObject(expected);
   });
 
   it("that ends within a message has not succeeded", async () => {
-    const path = join(await temporaryFolder(), "h");
-    const server = createHttp2Server().on("stream", (stream: ServerHttp2Stream) => {
+    const path = await serveHttp2((stream) => {
       stream.respond({ ":status": 200 }, { waitForTrailers: true });
       stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
       stream.end(Buffer.from([0, 0, 0, 0, 9, 1, 2, 3]));
     });
-    await new Promise<void>((resolve) => server.listen(path, resolve));
-    onTestFinished(() => void server.close());
     expect(await failure(connection(path))).toMatchObject({ code: status.INTERNAL, details: expect.stringMatching(/within a message/) });
   });
 
@@ -265,6 +267,24 @@ it("a connection that was closed ends its calls, and begins none", async () => {
   bulk.close();
   await expect(call.done).rejects.toMatchObject({ code: status.UNAVAILABLE });
   expect(() => bulk.open({ path: PATH, onMessage: () => {} })).toThrow(expect.objectContaining({ code: status.CANCELLED }));
+});
+
+it("a connection over which the peer takes no new calls is closed with the one after it", async () => {
+  const calls: ServerHttp2Stream[] = [];
+  const path = await serveHttp2((stream) => {
+    calls.push(stream);
+    stream.respond({ ":status": 200 });
+  });
+  const bulk = connection(path);
+  const draining = bulk.open({ path: PATH, onMessage: () => {} });
+  await expect.poll(() => calls.length).toBe(1);
+  calls[0]?.session?.goaway();
+  await expect.poll(() => calls[0]?.session?.closed).toBe(true);
+  const later = bulk.open({ path: PATH, onMessage: () => {} });
+  await expect.poll(() => calls.length).toBe(2);
+  expect(calls[0]?.session).not.toBe(calls[1]?.session);
+  bulk.close();
+  for (const { done } of [draining, later]) await expect(done).rejects.toMatchObject({ code: status.UNAVAILABLE });
 });
 
 it("a peer whose certificate is not believed is told nothing", async () => {
