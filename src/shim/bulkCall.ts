@@ -6,6 +6,8 @@ import { MessageReader, PREFIX_BYTES } from "./messageReader.js";
 import { CHUNK_BYTES, MAX_MESSAGE_BYTES } from "./options.js";
 import type { Token } from "./token.js";
 
+const OK = constants.HTTP_STATUS_OK;
+
 /** A serialised message, in the parts that it lies in. */
 export type Parts = readonly Uint8Array[];
 
@@ -99,6 +101,8 @@ export class BulkCall {
     stream.on("response", (headers, flags) => {
       this.#httpStatus = headers[":status"];
       if (flags & constants.NGHTTP2_FLAG_END_STREAM) this.#trailers = headers;
+      // A gateway, of which the text says nothing to a program.
+      if (this.#httpStatus !== OK) this.#end(errorOfTrailers(headers, this.#httpStatus));
     });
     stream.on("trailers", (headers) => {
       this.#trailers = headers;
@@ -113,6 +117,7 @@ export class BulkCall {
     stream.on("close", () => {
       if (this.#trailers) this.#end(this.#errorOf(this.#trailers));
       else if (session.destroyed) this.#end(callError(status.UNAVAILABLE, `the connection broke${cause ? `: ${cause.message}` : ""}`));
+      else if (this.#httpStatus === OK && stream.rstCode === constants.NGHTTP2_NO_ERROR) this.#end(errorOfTrailers({}, OK));
       else this.#end(errorOfReset(stream.rstCode));
     });
   }
@@ -121,7 +126,10 @@ export class BulkCall {
     try {
       this.#reader.add(piece);
     } catch (error) {
-      this.#end(error);
+      // Data goes past Node's HTTP/2, and may be here before what that tells of the headers.
+      if (this.#httpStatus === undefined) this.#stream.once("response", () => this.#end(error));
+      else this.#end(error);
+      this.#socket.forget(this.#id);
     }
   }
 

@@ -121,6 +121,22 @@ describe("a call", () => {
     expect((error as { metadata: Metadata }).metadata.get("detail-bin")).toEqual([Buffer.from([0, 255, 3])]);
   });
 
+  it("ends with what is thrown at a message, also where its success came with that", async () => {
+    const own = new RangeError("the caller's");
+    const path = await serveHttp2((stream) => {
+      stream.respond({ ":status": 200 }, { waitForTrailers: true });
+      stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
+      stream.end(Buffer.alloc(10));
+    });
+    let taken = 0;
+    const onMessage = (): never => {
+      taken += 1;
+      throw own;
+    };
+    await expect(connection(path).open({ path: PATH, onMessage }).done).rejects.toBe(own);
+    expect(taken).toBe(1);
+  });
+
   it("ends with what is thrown at a message, and the far side learns of it", async () => {
     const own = new RangeError("the caller's");
     let cancelled = false;
@@ -185,10 +201,23 @@ async function serveHttp2(answer: (stream: ServerHttp2Stream) => void): Promise<
   return path;
 }
 
+function withText(httpStatus: number, text: string): (stream: ServerHttp2Stream) => void {
+  return (stream) => {
+    stream.respond({ ":status": httpStatus });
+    // In a frame of its own, not in the one that ends the stream.
+    stream.write(text, () => stream.end());
+  };
+}
+
 describe("a peer", () => {
   it.each<[string, (stream: ServerHttp2Stream) => void, object]>([
     ["is none of gRPC", (stream) => stream.respond({ ":status": 404 }, { endStream: true }), { code: status.UNIMPLEMENTED }],
     ["is a gateway without its shim", (stream) => stream.respond({ ":status": 503 }, { endStream: true }), { code: status.UNAVAILABLE }],
+    ["is a gateway that says more of it", withText(503, "upstream connect error"), { code: status.UNAVAILABLE }],
+    ["is a gateway that says little of it", withText(503, "no"), { code: status.UNAVAILABLE }],
+    ["lets nobody in", withText(401, "who are you?"), { code: status.UNAUTHENTICATED }],
+    ["answers something else", withText(200, "<html></html>"), { code: status.INTERNAL, details: expect.stringMatching(/compressed/) }],
+    ["ends without a word", withText(200, ""), { code: status.UNKNOWN }],
     ["refuses", (stream) => stream.close(7), { code: status.UNAVAILABLE }],
     ["resets", (stream) => stream.close(2), { code: status.INTERNAL, details: expect.stringMatching(/code 2/) }],
     ["ends without a status", (stream) => stream.respond({ ":status": 200 }, { endStream: true }), { code: status.UNKNOWN }],
