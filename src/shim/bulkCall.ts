@@ -23,6 +23,8 @@ export interface CallOptions {
 export interface Connected {
   readonly session: ClientHttp2Session;
   readonly socket: BulkSocket;
+  /** What the peer is called. */
+  readonly authority: string;
 }
 
 /** A call of a shim, straight over HTTP/2. */
@@ -40,7 +42,7 @@ export class BulkCall {
   #trailers: IncomingHttpHeaders | undefined;
   #httpStatus: number | undefined;
 
-  constructor({ session, socket }: Connected, token: Token, { path, onMessage }: CallOptions) {
+  constructor({ session, socket, authority }: Connected, token: Token, { path, onMessage }: CallOptions) {
     this.#socket = socket;
     this.#reader = new MessageReader(onMessage);
     this.done = new Promise((resolve, reject) => {
@@ -48,6 +50,7 @@ export class BulkCall {
     });
     this.#stream = session.request({
       [constants.HTTP2_HEADER_METHOD]: "POST",
+      [constants.HTTP2_HEADER_AUTHORITY]: authority,
       [constants.HTTP2_HEADER_PATH]: path,
       "content-type": "application/grpc",
       te: "trailers",

@@ -69,7 +69,7 @@ function isOver({ session, socket }: Connected): boolean {
 function begin(endpoint: Endpoint, timeouts: Timeouts): Counted {
   const place = placeOf(endpoint.target);
   const socket = new BulkSocket((onread) => openSocket(place, endpoint, onread));
-  const authority = "path" in place ? "localhost" : endpoint.target.slice("dns:".length);
+  const authority = endpoint.serverName ?? ("path" in place ? "localhost" : endpoint.target.slice("dns:".length));
   const scheme = endpoint.secureContext ? "https" : "http";
   const session = connect(`${scheme}://${authority}`, { createConnection: () => socket, settings: BULK_SETTINGS });
   // Its calls tell what broke it.
@@ -80,7 +80,7 @@ function begin(endpoint: Endpoint, timeouts: Timeouts): Counted {
     answered();
     keepAlive(session, socket, timeouts);
   });
-  return { session, socket, calls: 0 };
+  return { session, socket, authority, calls: 0 };
 }
 
 function openSocket(place: Place, { secureContext, serverName }: Endpoint, onread: OnReadOpts): Socket {

@@ -1,6 +1,6 @@
 // Calls over real connections: to a server of grpc-js, to one of HTTP/2 that is none of gRPC, and to what is no server at all.
 import { readFile } from "node:fs/promises";
-import { createServer as createHttp2Server, type ServerHttp2Stream } from "node:http2";
+import { createServer as createHttp2Server, createSecureServer, type ServerHttp2Stream } from "node:http2";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
@@ -314,6 +314,26 @@ it("a connection over which the peer takes no new calls is closed with the one a
   expect(calls[0]?.session).not.toBe(calls[1]?.session);
   bulk.close();
   for (const { done } of [draining, later]) await expect(done).rejects.toMatchObject({ code: status.UNAVAILABLE });
+});
+
+it("a shim that goes by another name than its host is called by that", async () => {
+  const dir = await temporaryFolder();
+  const authority = await makeAuthority(dir, "authority");
+  const { cert, key } = await issue(dir, authority, "server", "subjectAltName=DNS:elsewhere");
+  const called: (string | undefined)[] = [];
+  const server = createSecureServer({ cert: await readFile(cert), key: await readFile(key) });
+  server.on("stream", (stream: ServerHttp2Stream, headers) => {
+    called.push(headers[":authority"]);
+    stream.respond({ ":status": 200, "grpc-status": "0" }, { endStream: true });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void server.close());
+  const tls = { ca: authority.cert, serverName: "elsewhere" };
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const bulk = new BulkConnection(await parseEndpoint(address, { token: token.reveal(), tls }), TIMEOUTS);
+  onTestFinished(() => bulk.close());
+  await talk(bulk, []);
+  expect(called).toEqual(["elsewhere"]);
 });
 
 it("a peer whose certificate is not believed is told nothing", async () => {
