@@ -70,6 +70,26 @@ def test_it_dials_again_when_a_connection_ends(dial, orchestrator):
     assert len(boots) == 1
 
 
+def test_connections_are_carried_beside_each_other_and_one_waits(dial, orchestrator):
+    dial(f"127.0.0.1:{orchestrator.port}")
+    addresses = [orchestrator.take()[1] for _ in range(3)]
+    clients = [Client(address) for address in addresses]
+    request = session_pb2.HandshakeRequest(protocol_min=1, protocol_max=1)
+    boots = {client.session.Handshake(request, timeout=20).boot_id for _ in range(2) for client in clients}
+    assert len(boots) == 1
+
+
+def test_there_is_a_pause_when_connections_are_taken_and_dropped(dial, orchestrator, monkeypatch):
+    monkeypatch.setattr(dialing, "FIRST_PAUSE_SECONDS", 60.0)
+    dial(f"127.0.0.1:{orchestrator.port}")
+    connection, _ = orchestrator.take()
+    orchestrator._listening.settimeout(1.5)
+    with pytest.raises(TimeoutError):
+        for _ in range(20):
+            connection.shutdown(socket.SHUT_RDWR)
+            connection, _ = orchestrator.take()
+
+
 @pytest.mark.parametrize("answer", ['{"error": "no"}', "[]", "HTTP/1.1 400 Bad Request", "{" + " " * 5000, "[" * 4000])
 def test_an_end_that_refuses_gets_no_byte_of_the_shim_and_is_dialled_again(dial, orchestrator, answer):
     dial(f"127.0.0.1:{orchestrator.port}")
@@ -115,9 +135,13 @@ def test_a_closed_dialer_hangs_up(dial, orchestrator):
     dialer = dial(f"127.0.0.1:{orchestrator.port}")
     connection, address = orchestrator.take()
     handshake(address)
+    waiting = orchestrator._accept()
     dialer.close()
     while connection.fileno() != -1:
         time.sleep(0.01)
+    waiting.settimeout(10)
+    while waiting.recv(1 << 16):
+        pass
     orchestrator._listening.settimeout(1.5)
     with pytest.raises(TimeoutError):
         orchestrator.take()

@@ -50,9 +50,9 @@ export class RunningLoop {
 
 /** A batch that was given to a collection. */
 interface Given {
-  /** Resolves once there is room for the next. */
-  readonly drawn: Promise<void>;
-  /** What it gives back, where it asks for something; else `drawn`. */
+  /** Resolves once it was sent, and there is room for the next. */
+  readonly sent: Promise<void>;
+  /** What it gives back, where it asks for something; else `sent`. */
   readonly answer: Promise<unknown>;
 }
 
@@ -113,9 +113,9 @@ class CollectedModel implements LoopModel {
       const [rows = 0, length = 0] = batch["input_ids"]?.shape ?? [];
       const predicted = rows * (length - 1);
       tokens += predicted;
-      const { drawn, answer } = this.#give(batch, "loss");
+      const { sent, answer } = this.#give(batch, "loss");
       sum = handled(Promise.all([sum, answer]).then(([before, loss]) => before + Number(loss) * predicted));
-      await drawn;
+      await sent;
     }
     if (tokens === 0) throw new PruneError("BAD_DATA", "there is no batch to take the loss of", { hint: "give at least one batch" });
     return (await sum) / tokens;
@@ -125,14 +125,14 @@ class CollectedModel implements LoopModel {
     if (this.#refusal !== undefined) throw this.#refusal;
     const batch = toBatch(args, `batch ${this.#batches} of the forward loop`);
     this.#batches += 1;
-    const [drawn, onDrawn] = this.#wait<void>();
+    const [sent, onSent] = this.#wait<void>();
     if (returns === undefined) {
-      this.#queue.push({ batch }, onDrawn);
-      return { drawn, answer: drawn };
+      this.#queue.push({ batch }, onSent);
+      return { sent, answer: sent };
     }
     const [answer, onAnswer] = this.#wait<Answer>();
-    this.#queue.push({ batch, returns, answer: (tensors) => onAnswer(answerOf(returns, tensors)) }, onDrawn);
-    return { drawn, answer };
+    this.#queue.push({ batch, returns, answer: (tensors) => onAnswer(answerOf(returns, tensors)) }, onSent);
+    return { sent, answer };
   }
 
   /** A promise that the end of the collection rejects, and what resolves it. */

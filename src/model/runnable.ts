@@ -27,7 +27,7 @@ export interface LoopOptions {
 export interface LoopModel extends RunnableModel {
   forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "loss" }): Promise<number>;
   forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
-  /** Runs one batch; resolves as soon as there is room for the next, so that a few are always in flight. */
+  /** Runs one batch; resolves as soon as it was sent and there is room for the next, so that a few are always in flight. */
   forward(args: ForwardArgs, options?: LoopOptions): Promise<void>;
   /** As of any model; the next batch is drawn as soon as there is room for it. */
   loss(batches: DataSource, options?: LoopOptions): Promise<number>;

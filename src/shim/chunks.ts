@@ -1,8 +1,9 @@
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { FeedRequest, FeedResponse, ReadResultResponse } from "../gen/prunebridge/v1/operation.js";
 import { TensorChunk } from "../gen/prunebridge/v1/tensor.js";
+import type { Parts } from "./bulkCall.js";
 
-// Messages that carry a chunk, written with one copy of its data and read with none, where generated code makes four and one. It still
+// Messages that carry a chunk, written and read without a copy of its data, where generated code makes four and one. It still
 // writes and reads all the rest of a message: the data is the last field of a chunk, and the chunk the last of a message, wherever a
 // serialiser goes by field numbers. What is laid out otherwise is left to it whole.
 
@@ -12,9 +13,9 @@ const DATA = 3;
 const CHUNK_OF_REQUEST = 2;
 const CHUNK_OF_RESPONSE = 1;
 
-/** Serialises a request of a feed. */
-export function writeRequest(request: FeedRequest): Buffer {
-  if (request.part?.$case !== "chunk") return Buffer.from(FeedRequest.encode(request).finish());
+/** Serialises a request of a feed, in parts: its chunk's data is not copied. */
+export function writeRequest(request: FeedRequest): Parts {
+  if (request.part?.$case !== "chunk") return [FeedRequest.encode(request).finish()];
   const { data, ...described } = request.part.value;
   const chunk = TensorChunk.encode({ ...described, data: NOTHING }).finish();
   const ending = new BinaryWriter().tag(DATA, WireType.LengthDelimited).uint32(data.length).finish();
@@ -24,10 +25,7 @@ export function writeRequest(request: FeedRequest): Buffer {
     .raw(chunk)
     .raw(ending)
     .finish();
-  const message = Buffer.allocUnsafe(head.length + data.length);
-  message.set(head);
-  message.set(data, head.length);
-  return message;
+  return [head, data];
 }
 
 /** Parses a response of a feed; its chunk's data is a view of the message. */

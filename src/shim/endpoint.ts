@@ -1,4 +1,4 @@
-import { type ChannelCredentials, credentials } from "@grpc/grpc-js";
+import { createSecureContext, type SecureContext } from "node:tls";
 import { PruneError } from "../errors.js";
 import type { Timeouts } from "./options.js";
 import { checkAuthorities, readPem } from "./pem.js";
@@ -11,7 +11,8 @@ export interface Endpoint {
   /** As grpc-js takes it. */
   readonly target: string;
   readonly token: Token;
-  readonly credentials: ChannelCredentials;
+  /** For TLS. */
+  readonly secureContext?: SecureContext | undefined;
   /** The name that its certificate has to be for, where that is not the host's. */
   readonly serverName?: string | undefined;
 }
@@ -39,7 +40,17 @@ export interface AttachOptions extends TokenOptions {
 /** A shim on a unix socket of this machine. */
 export function socketEndpoint(path: string, token: Token): Endpoint {
   const target = `unix:${path}`;
-  return { address: target, target, token, credentials: credentials.createInsecure() };
+  return { address: target, target, token };
+}
+
+/** Where a connection leads, as Node.js takes it. */
+export type Place = { readonly path: string } | { readonly host: string; readonly port: number };
+
+/** The place of an endpoint's target. */
+export function placeOf(target: string): Place {
+  if (target.startsWith("unix:")) return { path: target.slice("unix:".length) };
+  const { host = "", port } = parseAddress(target.slice("dns:".length));
+  return { host, port };
 }
 
 /**
@@ -67,7 +78,7 @@ export async function parseEndpoint(address: string, options: AttachOptions): Pr
     address,
     target: `dns:${address}`,
     token,
-    credentials: tls === undefined ? credentials.createInsecure() : await readTls(files),
+    secureContext: tls === undefined ? undefined : await readTls(files),
     serverName,
   };
 }
@@ -86,12 +97,12 @@ export function parseAddress(address: string): { host?: string; port: number; is
   return { host, port, isLocal: /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host) };
 }
 
-async function readTls({ ca, cert, key }: TlsOptions): Promise<ChannelCredentials> {
+async function readTls({ ca, cert, key }: TlsOptions): Promise<SecureContext> {
   if ((cert === undefined) !== (key === undefined)) throw new PruneError("BAD_OPTION", "tls.cert and tls.key go together");
   const [authorities, chain, secret] = await Promise.all([readPem(ca, "tls.ca"), readPem(cert, "tls.cert"), readPem(key, "tls.key")]);
   if (authorities !== null) checkAuthorities(authorities.toString(), `tls.ca: ${ca}`);
   try {
-    return credentials.createSsl(authorities, secret, chain);
+    return createSecureContext({ ca: authorities ?? undefined, key: secret ?? undefined, cert: chain ?? undefined });
   } catch (cause) {
     throw new PruneError("BAD_OPTION", `${cert} with the key ${key} cannot be used: ${(cause as Error).message}`, {
       hint: "give a PEM certificate and its own key, without a password",

@@ -1,8 +1,10 @@
-import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
-import type { FeedRequest, FeedResponse, FeedServiceClient } from "../gen/prunebridge/v1/operation.js";
+import { type FeedRequest, FeedServiceService } from "../gen/prunebridge/v1/operation.js";
 import type { Batch, Returns, Tensor } from "../tensor.js";
+import type { BulkCall } from "./bulkCall.js";
+import type { BulkConnection } from "./bulkConnection.js";
+import { readFeedResponse, writeRequest } from "./chunks.js";
 import type { Drawing } from "./drawing.js";
 import { batchMessages, TensorAssembler } from "./tensors.js";
 import { fromCallError, isUnavailable } from "./translate.js";
@@ -24,7 +26,7 @@ export interface FeedSource {
   readonly asks: Asks;
 }
 
-type Stream = ClientDuplexStream<FeedRequest, FeedResponse>;
+const { path: FEED } = FeedServiceService.feed;
 
 /**
  * Sends batches to the operation that reads the feed, drawing the next one only as the shim takes them: at most a few are in flight. Ends
@@ -33,25 +35,26 @@ type Stream = ClientDuplexStream<FeedRequest, FeedResponse>;
  * @param abandoned - fires when the operation is no longer waited for
  * @throws PruneError FEED_LOST where the operation ended first or the connection broke; what `asks` throws, as it is
  */
-export async function sendFeed(
-  feeds: FeedServiceClient,
-  { id, asks }: FeedSource,
-  drawing: Drawing,
-  abandoned: AbortSignal,
-): Promise<void> {
-  const stream = feeds.feed();
-  const undo = onAbort(abandoned, () => stream.cancel());
-  const unanswered: { ask: Ask; batch: number }[] = [];
-  const taken = receive(stream, unanswered);
+export async function sendFeed(bulk: BulkConnection, { id, asks }: FeedSource, drawing: Drawing, abandoned: AbortSignal): Promise<void> {
+  const answers = new Answers();
+  const call = begin(bulk, answers);
+  const undo = onAbort(abandoned, () => call.cancel());
+  const taken = call.done.then(
+    () => answers.finish(),
+    (error) => Promise.reject(failure(error)),
+  );
   const ending = new Ending(taken);
   try {
     // The shim ends a stream with its operation only once it knows which that is.
-    stream.write({ feedId: id });
-    const sent = await sendAll(stream, asks, { drawing, ending, unanswered });
-    if (sent !== undefined) stream.end({ feedId: id, part: { $case: "feedEnd", value: { batches: sent } } });
+    void send(call, { feedId: id, part: undefined });
+    const sent = await sendAll(call, asks, { drawing, ending, answers });
+    if (sent !== undefined) {
+      void send(call, { feedId: id, part: { $case: "feedEnd", value: { batches: sent } } });
+      call.end();
+    }
     await taken;
   } catch (error) {
-    stream.cancel();
+    call.cancel();
     await ending.until(new Promise(() => {}));
     throw error;
   } finally {
@@ -60,14 +63,22 @@ export async function sendFeed(
   }
 }
 
+function begin(bulk: BulkConnection, answers: Answers): BulkCall {
+  try {
+    return bulk.open({ path: FEED, onMessage: (message) => answers.take(message) });
+  } catch (error) {
+    throw failure(error);
+  }
+}
+
 interface Sending {
   readonly drawing: Drawing;
   readonly ending: Ending;
-  readonly unanswered: { ask: Ask; batch: number }[];
+  readonly answers: Answers;
 }
 
 /** Gives the number of batches; undefined where the stream ended first. */
-async function sendAll(stream: Stream, asks: Asks, { drawing, ending, unanswered }: Sending): Promise<number | undefined> {
+async function sendAll(call: BulkCall, asks: Asks, { drawing, ending, answers }: Sending): Promise<number | undefined> {
   const iterator = drawing.run(() => asks[Symbol.asyncIterator]());
   let exhausted = false;
   try {
@@ -77,10 +88,12 @@ async function sendAll(stream: Stream, asks: Asks, { drawing, ending, unanswered
       if (drawn?.done) return sent;
       if (!drawn) return undefined;
       const { batch, returns } = drawn.value;
-      if (returns) unanswered.push({ ask: drawn.value, batch: sent });
+      if (returns) answers.expect(drawn.value, sent);
       for (const message of batchMessages(batch, returns)) {
         if (ending.ended) return undefined;
-        if (!stream.write(message)) await ending.until(drained(stream));
+        const sending = send(call, message);
+        // Whoever is asked for the next batch may use the memory of this one.
+        if (call.isFull || message.part?.$case === "batchEnd") await ending.until(sending);
       }
     }
   } finally {
@@ -89,35 +102,38 @@ async function sendAll(stream: Stream, asks: Asks, { drawing, ending, unanswered
   }
 }
 
-/** Hands out answers as they come; resolves when every batch was taken. */
-function receive(stream: Stream, unanswered: Sending["unanswered"]): Promise<void> {
-  let answer = new TensorAssembler();
-  let taken = false;
-  const take = ({ part }: FeedResponse): void => {
-    if (part?.$case === "chunk") answer.add(part.value);
-    else if (part?.$case === "feedTaken") taken = true;
+/** Hands out answers as they come. */
+class Answers {
+  readonly #expected: { readonly ask: Ask; readonly batch: number }[] = [];
+  #assembler = new TensorAssembler();
+  #taken = false;
+
+  /** Says that a batch will be answered, after those before it. */
+  expect(ask: Ask, batch: number): void {
+    this.#expected.push({ ask, batch });
+  }
+
+  /** Takes a message of the shim. */
+  take(message: Buffer): void {
+    const { part } = readFeedResponse(message);
+    if (part?.$case === "chunk") this.#assembler.add(part.value);
+    else if (part?.$case === "feedTaken") this.#taken = true;
     else if (part?.$case === "answerEnd") {
-      const first = unanswered.shift();
+      const first = this.#expected.shift();
       if (first?.batch !== part.value.batch) throw new PruneError("INTERNAL", `the shim answered batch ${part.value.batch} out of turn`);
-      first.ask.answer?.(answer.finish());
-      answer = new TensorAssembler();
+      first.ask.answer?.(this.#assembler.finish());
+      this.#assembler = new TensorAssembler();
     }
-  };
-  return new Promise((resolve, reject) => {
-    stream.on("data", (response: FeedResponse) => {
-      try {
-        take(response);
-      } catch (error) {
-        reject(error);
-        stream.cancel();
-      }
-    });
-    stream.on("error", (error) => reject(isUnavailable(error) ? broken(error) : fromCallError(error)));
-    stream.on("end", () => {
-      if (taken) resolve();
-      else reject(new PruneError("INTERNAL", "the shim ended a feed without a word of its batches"));
-    });
-  });
+  }
+
+  /** Throws INTERNAL where the shim has not said that it took every batch. */
+  finish(): void {
+    if (!this.#taken) throw new PruneError("INTERNAL", "the shim ended a feed without a word of its batches");
+  }
+}
+
+function send(call: BulkCall, request: FeedRequest): Promise<void> {
+  return call.write(writeRequest(request));
 }
 
 /** The end of a stream, which nothing may be waited for beyond. */
@@ -144,11 +160,8 @@ class Ending {
 }
 
 // A feed cannot be taken up again: the shim does not know which batch the sender would go on with.
-function broken(cause: Error): PruneError {
-  return new PruneError("FEED_LOST", `the connection broke while batches were sent: ${cause.message}`, { hint: "run it again", cause });
-}
-
-// Not events.once(), which would reject with gRPC's own error: what ended the call is told by its end.
-function drained(stream: NodeJS.EventEmitter): Promise<void> {
-  return new Promise((resolve) => stream.once("drain", resolve));
+function failure(error: unknown): PruneError {
+  if (!isUnavailable(error)) return fromCallError(error);
+  const { message } = error as Error; // an error of gRPC's
+  return new PruneError("FEED_LOST", `the connection broke while batches were sent: ${message}`, { hint: "run it again", cause: error });
 }

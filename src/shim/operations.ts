@@ -4,21 +4,29 @@ import { Metadata } from "@grpc/grpc-js";
 import { onAbort, throwIfCancelled } from "../cancel.js";
 import { type ErrorCode, PruneError } from "../errors.js";
 import { ErrorReason } from "../gen/prunebridge/v1/error.js";
-import type { StartRequest, Succeeded, WatchResponse } from "../gen/prunebridge/v1/operation.js";
+import {
+  OperationServiceService,
+  ReadResultRequest,
+  type StartRequest,
+  type Succeeded,
+  type WatchResponse,
+} from "../gen/prunebridge/v1/operation.js";
 import type { RunOptions } from "../progress.js";
 import { withTotal } from "../progress.js";
 import type { Tensor } from "../tensor.js";
+import { readResultResponse } from "./chunks.js";
 import { Drawing } from "./drawing.js";
 import { type FeedSource, sendFeed } from "./feed.js";
 import { Holdings, type Outcome } from "./holdings.js";
 import type { Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
-import { callUnary, readStream, type Stubs } from "./rpc.js";
+import { callUnary, readBulk, readStream, type Stubs } from "./rpc.js";
 import { Silence } from "./silence.js";
 import { TensorAssembler } from "./tensors.js";
 import { fromDetail, isUnavailable } from "./translate.js";
 
 const META = new Metadata();
+const { path: READ_RESULT } = OperationServiceService.readResult;
 
 /** Work that touches no model, for which the shim has another thread. */
 const BESIDE_MODELS: readonly Work["$case"][] = ["slice", "tokenize"];
@@ -55,7 +63,7 @@ export class Operations {
     const cancel = (): void => void this.#cancel(operationId).catch(() => {});
     const undo = signal && onAbort(signal, cancel);
     const end = this.#holdings.begin(operationId, work, cancel);
-    const feeding = feed ? settle(sendFeed(this.#stubs.feeds, feed, new Drawing(this), abandoned)) : undefined;
+    const feeding = feed ? settle(sendFeed(this.#stubs.bulk, feed, new Drawing(this), abandoned)) : undefined;
     // The caller's own iterator failing is the cause of what the operation then reports.
     void feeding?.then(({ error }) => error !== undefined && cancel());
     try {
@@ -99,8 +107,9 @@ export class Operations {
     for (const retries = new Retries(); ; ) {
       const assembler = new TensorAssembler();
       try {
-        const stream = this.#stubs.operations.readResult({ operationId });
-        for await (const { chunk } of readStream(stream, new Silence(this.#timeouts.stall), abandoned)) assembler.add(chunk);
+        const request = ReadResultRequest.encode({ operationId }).finish();
+        const onMessage = (message: Buffer): void => assembler.add(readResultResponse(message).chunk);
+        await readBulk(this.#stubs.bulk, { path: READ_RESULT, request, onMessage }, new Silence(this.#timeouts.stall), abandoned);
         return assembler.finish();
       } catch (error) {
         await retries.pause(error);

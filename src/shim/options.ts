@@ -1,3 +1,4 @@
+import type { Settings } from "node:http2";
 import type { ChannelOptions } from "@grpc/grpc-js";
 
 const MIB = 1 << 20;
@@ -5,13 +6,28 @@ const MIB = 1 << 20;
 /** How large tensors are cut for the wire; measured at 2.5 to 3 times the throughput of gRPC's own defaults. */
 export const CHUNK_BYTES = MIB;
 
+/** The largest message, either way. */
+export const MAX_MESSAGE_BYTES = 16 * MIB;
+
+/** Bytes on their way here that are not yet taken. */
+export const FLOW_CONTROL_WINDOW = 4 * MIB;
+
+/** The largest frame of HTTP/2 that is taken. */
+export const MAX_FRAME_BYTES = MIB;
+
+/** What is read from a socket at a time. */
+export const READ_BYTES = 256 << 10;
+
+/** Of the connection that carries tensors. */
+export const BULK_SETTINGS: Settings = { enablePush: false, initialWindowSize: FLOW_CONTROL_WINDOW, maxFrameSize: MAX_FRAME_BYTES };
+
 /** The versions of the contract that this client speaks. */
 export const PROTOCOL = { min: 1, max: 1 } as const;
 
 const CHANNEL_OPTIONS: ChannelOptions = {
-  "grpc.max_receive_message_length": 16 * MIB,
-  "grpc.max_send_message_length": 16 * MIB,
-  "grpc-node.flow_control_window": 4 * MIB,
+  "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+  "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+  "grpc-node.flow_control_window": FLOW_CONTROL_WINDOW,
   "grpc.keepalive_permit_without_calls": 1,
   // Only we know which calls may be repeated.
   "grpc.enable_retries": 0,

@@ -5,13 +5,16 @@ import { onAbort } from "../cancel.js";
 import type { DialIns } from "./dialIns.js";
 import { makeSocketFolder, SOCKET } from "./socketFolder.js";
 
+/** What a client has at a time, for calls and for tensors: with another, it has given up the first of those that still wait. */
+const CONNECTIONS = 2;
+
 /** A private socket of this process: each connection to it is carried on by one that a job has made. */
 export class Relay {
   readonly path: string;
   readonly #server: Server;
   readonly #dialIns: DialIns;
   readonly #ending = new AbortController();
-  #givenUp = new AbortController();
+  readonly #waiting: AbortController[] = [];
 
   private constructor(path: string, server: Server, dialIns: DialIns) {
     this.path = path;
@@ -39,10 +42,11 @@ export class Relay {
 
   async #carry(ours: Socket): Promise<void> {
     ours.on("error", () => ours.destroy());
-    // A client has one connection at a time: with a new one, it has given up the one that still waits.
-    this.#givenUp.abort();
-    this.#givenUp = new AbortController();
-    const theirs = await this.#dialIns.take(AbortSignal.any([this.#givenUp.signal, this.#ending.signal]));
+    const givenUp = new AbortController();
+    if (this.#waiting.push(givenUp) > CONNECTIONS) this.#waiting.shift()?.abort();
+    const theirs = await this.#dialIns.take(AbortSignal.any([givenUp.signal, this.#ending.signal]));
+    const at = this.#waiting.indexOf(givenUp);
+    if (at >= 0) this.#waiting.splice(at, 1);
     if (!theirs) ours.destroy();
     else splice(ours, theirs, this.#ending.signal);
   }

@@ -1,41 +1,33 @@
-import { type ClientReadableStream, InterceptingCall, type Interceptor, makeClientConstructor, type ServiceError } from "@grpc/grpc-js";
+import { type ClientReadableStream, credentials, InterceptingCall, type Interceptor, type ServiceError } from "@grpc/grpc-js";
 import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
-import { FeedServiceClient, FeedServiceService, OperationServiceClient, OperationServiceService } from "../gen/prunebridge/v1/operation.js";
+import { OperationServiceClient } from "../gen/prunebridge/v1/operation.js";
 import { SessionServiceClient } from "../gen/prunebridge/v1/session.js";
-import { readFeedResponse, readResultResponse, writeRequest } from "./chunks.js";
+import { BulkConnection } from "./bulkConnection.js";
 import type { Endpoint } from "./endpoint.js";
 import { channelOptions, type Timeouts } from "./options.js";
 import { Retries } from "./retries.js";
 import type { Silence } from "./silence.js";
 import type { Token } from "./token.js";
 
-// The generated clients, but for the two methods that carry chunks.
-const FeedClient = makeClientConstructor(
-  { feed: { ...FeedServiceService.feed, requestSerialize: writeRequest, responseDeserialize: readFeedResponse } },
-  FeedServiceClient.serviceName,
-) as unknown as typeof FeedServiceClient; // grpc-js types made clients as any client
-const OperationClient = makeClientConstructor(
-  { ...OperationServiceService, readResult: { ...OperationServiceService.readResult, responseDeserialize: readResultResponse } },
-  OperationServiceClient.serviceName,
-) as unknown as typeof OperationServiceClient; // as above
-
 /** The stubs of one connection. */
 export interface Stubs {
   readonly session: SessionServiceClient;
   readonly operations: OperationServiceClient;
-  readonly feeds: FeedServiceClient;
+  /** For the methods that carry tensors. */
+  readonly bulk: BulkConnection;
 }
 
 /** Makes the stubs for a shim, whose every call carries its token; nothing is sent yet. */
-export function connect({ target, token, credentials, serverName }: Endpoint, timeouts: Timeouts): Stubs {
+export function connect(endpoint: Endpoint, timeouts: Timeouts): Stubs {
+  const { target, token, secureContext, serverName } = endpoint;
   const options = { ...channelOptions(timeouts, serverName), interceptors: [bearing(token)] };
-  const operations = new OperationClient(target, credentials, options);
-  const shared = { ...options, channelOverride: operations.getChannel() };
+  const secured = secureContext ? credentials.createFromSecureContext(secureContext) : credentials.createInsecure();
+  const operations = new OperationServiceClient(target, secured, options);
   return {
     operations,
-    session: new SessionServiceClient(target, credentials, shared),
-    feeds: new FeedClient(target, credentials, shared),
+    session: new SessionServiceClient(target, secured, { ...options, channelOverride: operations.getChannel() }),
+    bulk: new BulkConnection(endpoint, timeouts),
   };
 }
 
@@ -54,6 +46,7 @@ function bearing(token: Token): Interceptor {
 /** Closes a connection. */
 export function disconnect(stubs: Stubs): void {
   stubs.operations.close();
+  stubs.bulk.close();
 }
 
 type UnaryCall<Response> = (options: { deadline: Date }, done: (error: ServiceError | null, response: Response) => void) => unknown;
@@ -109,5 +102,43 @@ export async function* readStream<Response>(
     clearTimeout(timer);
     undo();
     stream.cancel();
+  }
+}
+
+/** What is asked of a method that answers with tensors. */
+interface BulkRead {
+  readonly path: string;
+  readonly request: Uint8Array;
+  /** May use each message until it returns. */
+  readonly onMessage: (message: Buffer) => void;
+}
+
+/** Reads the answers to one request, of which the silence has a limit, unless they are abandoned. Throws what {@link readStream} throws. */
+export async function readBulk(
+  bulk: BulkConnection,
+  { path, request, onMessage }: BulkRead,
+  silence: Silence,
+  abandoned: AbortSignal,
+): Promise<void> {
+  let stalled = false;
+  const take = (message: Buffer): void => {
+    timer.refresh();
+    onMessage(message);
+  };
+  const call = bulk.open({ path, onMessage: take });
+  const timer = setTimeout(() => {
+    stalled = true;
+    call.cancel();
+  }, silence.left);
+  const undo = onAbort(abandoned, () => call.cancel());
+  try {
+    void call.write([request]);
+    call.end();
+    await call.done;
+  } catch (error) {
+    throw stalled ? silence.error(error) : error;
+  } finally {
+    clearTimeout(timer);
+    undo();
   }
 }

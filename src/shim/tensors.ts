@@ -88,7 +88,9 @@ export class TensorAssembler {
     this.#end();
     const known = FROM_WIRE.get(dtype);
     if (known === undefined) throw new PruneError("INTERNAL", `the shim sent ${name} with the unknown dtype ${dtype}`);
-    const tensor: Tensor = { dtype: known, shape, data: new Uint8Array(byteLength({ dtype: known, shape })) };
+    // Not zeroed: it is handed out only once every byte of it came.
+    const { buffer } = Buffer.allocUnsafeSlow(byteLength({ dtype: known, shape }));
+    const tensor: Tensor = { dtype: known, shape, data: new Uint8Array(buffer) };
     this.tensors.set(name, tensor);
     this.#current = { tensor, filled: 0 };
   }

@@ -10,8 +10,8 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ PIECE_BYTES = 256 << 10
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
-"""Between two attempts: twice as long after each that fails."""
+"""Between two attempts: twice as long after each that fails. The first also when a connection ends."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Dialing:
 
 
 class Dialer:
-    """Dials from a thread of its own, and again whenever a connection ends, until it is closed."""
+    """Dials from a thread of its own until it is closed: one connection waits, those that were taken are carried."""
 
     def __init__(self, dialing: Dialing, token: str, target: Path) -> None:
         """Begins to dial.
@@ -81,6 +81,8 @@ class Dialer:
         self._target = target
         # One thread reads and writes: what TLS keeps of a connection is not to be used by two.
         self._loop = asyncio.new_event_loop()
+        self._carried: set[asyncio.Task[None]] = set()
+        self._rests_until_s = 0.0
         self._dialled = self._loop.create_task(self._dial())
         self._thread = threading.Thread(target=self._run, name="prunebridge-dial", daemon=True)
         self._thread.start()
@@ -94,18 +96,18 @@ class Dialer:
     def _run(self) -> None:
         with suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._dialled)
+        self._loop.run_until_complete(_cancelled(self._carried))
         self._loop.close()
 
     async def _dial(self) -> None:
         pause_s = FIRST_PAUSE_SECONDS
         while True:
             try:
-                async with _closing(await self._connect()) as outside:
-                    await self._introduce(*outside)
-                    async with _closing(await asyncio.open_unix_connection(self._target)) as inside:
-                        log.info("dialled %s", self._dialing.address)
-                        pause_s = FIRST_PAUSE_SECONDS
-                        await _carry(outside, inside)
+                self._carry(*await self._taken())
+                log.info("dialled %s", self._dialing.address)
+                pause_s = FIRST_PAUSE_SECONDS
+                await asyncio.sleep(self._rests_until_s - self._loop.time())
+                continue
             except (OSError, EOFError, asyncio.TimeoutError, ShimError) as error:
                 log.warning("dialling %s: %s; again in %g s", self._dialing.address, text_of(error), pause_s)
             except Exception:
@@ -113,6 +115,29 @@ class Dialer:
                 log.exception("a defect of the shim; dialling %s again in %g s", self._dialing.address, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_SECONDS)
+
+    async def _taken(self) -> tuple[Stream, Stream]:
+        """A connection that was taken, and one to the server."""
+        with ExitStack() as failed:
+            outside = await self._connect()
+            failed.callback(outside[1].close)
+            await self._introduce(*outside)
+            inside = await asyncio.open_unix_connection(self._target)
+            failed.pop_all()
+        return outside, inside
+
+    def _carry(self, outside: Stream, inside: Stream) -> None:
+        """Begins to carry what goes between two connections, and closes them when that ends."""
+
+        def end(carried: asyncio.Task[None]) -> None:
+            self._carried.discard(carried)
+            for _, writer in (outside, inside):
+                writer.close()
+            self._rests_until_s = self._loop.time() + FIRST_PAUSE_SECONDS
+
+        carried = self._loop.create_task(_carry(outside, inside))
+        self._carried.add(carried)
+        carried.add_done_callback(end)
 
     async def _connect(self) -> Stream:
         address = self._dialing.address
@@ -141,23 +166,19 @@ class Dialer:
             )
 
 
-@asynccontextmanager
-async def _closing(stream: Stream) -> AsyncIterator[Stream]:
-    try:
-        yield stream
-    finally:
-        stream[1].close()
-
-
 async def _carry(one: Stream, other: Stream) -> None:
     """Carries bytes both ways until either end hangs up."""
     pumps = [asyncio.create_task(_pump(one[0], other[1])), asyncio.create_task(_pump(other[0], one[1]))]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+        await _cancelled(pumps)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -22,7 +22,7 @@ const batch = fc.dictionary(fc.stringMatching(/^[a-z]{1,9}$/), tensor, { maxKeys
 /** What the far end would answer with, were it to send a batch back as it came. */
 function* echo(sent: Record<string, Tensor>): Generator<TensorChunk> {
   for (const message of batchMessages(sent)) {
-    const { part } = FeedRequest.decode(writeRequest(message));
+    const { part } = FeedRequest.decode(Buffer.concat(writeRequest(message)));
     const answer = readFeedResponse(Buffer.from(FeedResponse.encode({ part: part?.$case === "chunk" ? part : undefined }).finish()));
     if (answer.part?.$case === "chunk") yield answer.part.value;
   }
