@@ -2,8 +2,9 @@ import { join } from "node:path";
 import { storageError } from "./checkpoint/atomicFile.js";
 import { formatCrc32, MANIFEST_FILE, type Manifest } from "./checkpoint/manifest.js";
 import { encodePlan, hashPlan, PLAN_FILE, type PlanFile } from "./checkpoint/planFile.js";
-import { leaveStaging, openStaging, publish, type Staging, settleStaging } from "./checkpoint/staging.js";
+import { discard, leaveStaging, openStaging, publish, type Staging, settleStaging } from "./checkpoint/staging.js";
 import type { ChildLayout } from "./childLayout.js";
+import { type Claim, claimJob, settleClaims, unclaim } from "./claims.js";
 import { PruneError } from "./errors.js";
 import { formatJson, type SideContent, stageFiles } from "./sideContent.js";
 import { VERSION } from "./version.js";
@@ -14,6 +15,8 @@ export interface CutShards {
   readonly shards: readonly { readonly file: string; readonly bytes: number; readonly crc32: number; readonly sha256: Uint8Array }[];
   /** Bytes of tensors that earlier runs had written, or others at work on the same job. */
   readonly foundBytes: number;
+  /** Tells the job's folder from every other that is ever made under its path. */
+  readonly folderId: string;
 }
 
 /** A child to make in a folder of its own. */
@@ -24,36 +27,83 @@ export interface ChildWork {
   /** What the manifest says of where it comes from. */
   readonly origin: Pick<Manifest, "parent" | "leftOut">;
   readonly flush: boolean;
-  /** Whether the same call goes on with what is left of a failed one. */
+  /** Whether processes share the job, and the same call goes on with what is left of a failed one; else each call starts anew, and leaves nothing. */
   readonly resumes: boolean;
+  readonly signal?: AbortSignal | undefined;
   /** Writes the shards into a job's folder, which it makes. */
   readonly cut: (jobDir: string) => Promise<CutShards>;
   /** The manifest of this very child, where another process has made it meanwhile. */
   readonly findTheirs: () => Promise<Manifest | undefined>;
 }
 
+/** A child that is published. */
+interface Published {
+  readonly manifest: Manifest;
+  /** What is left of the job; undefined where another process made the child. */
+  readonly left?: Staging;
+}
+
 /** Makes a child in a hidden folder beside the target, and publishes it: the target appears whole or not at all. */
 export async function makeChild(target: string, work: ChildWork): Promise<Manifest> {
-  const { made, plan, files } = work;
-  const staging = await openStaging(target, work.flush);
-  let manifest: Manifest;
+  const staging = await openStaging(target, work.flush, work.resumes);
+  let published: Published;
+  try {
+    published = await (work.resumes ? makeShared(staging, work) : makeAlone(staging, work));
+  } catch (error) {
+    throw sayWhatIsKept(staging, await leaveStaging(staging), error);
+  }
+  if (published.left) await settleStaging(published.left);
+  return published.manifest;
+}
+
+async function makeAlone(staging: Staging, work: ChildWork): Promise<Published> {
   try {
     const { shards } = await work.cut(staging.dir);
-    manifest = describeChild(work, shards);
-    const own = [
-      [PLAN_FILE, encodePlan(plan)],
-      [MANIFEST_FILE, formatJson(manifest)],
-    ] as const;
-    await stageFiles(staging, made, files, new Map(own));
-    await publish(staging);
+    return await publishChild(staging, work, shards);
   } catch (error) {
-    const theirs = await work.findTheirs();
-    if (theirs) return theirs;
-    const isKept = await leaveStaging(staging);
-    throw sayWhatIsKept(staging, isKept && work.resumes, error);
+    await discard(staging.dir, staging.jobDir).catch(() => {}); // what failed the child may fail this too
+    throw error;
   }
-  await settleStaging(staging);
-  return manifest;
+}
+
+async function makeShared(staging: Staging, work: ChildWork): Promise<Published> {
+  const wereOthers = await settleClaims(staging, work.signal);
+  const before = wereOthers ? await work.findTheirs() : undefined;
+  if (before) return { manifest: before };
+  try {
+    const { shards, folderId } = await work.cut(staging.dir);
+    return await publishClaimed(await claimJob(staging, folderId), work, shards);
+  } catch (error) {
+    // Whoever took the job's folder may be about to publish.
+    if (error instanceof PruneError && error.code === "TARGET_BUSY") await settleClaims(staging, work.signal);
+    const manifest = await work.findTheirs();
+    if (manifest) return { manifest };
+    throw error;
+  }
+}
+
+async function publishClaimed(claim: Claim, work: ChildWork, shards: CutShards["shards"]): Promise<Published> {
+  try {
+    return await publishChild(claim.staging, work, shards);
+  } catch (error) {
+    const manifest = await work.findTheirs();
+    if (manifest) return { manifest, left: claim.staging };
+    await unclaim(claim).catch(() => {}); // what failed the child may fail this too
+    throw error;
+  } finally {
+    claim.release();
+  }
+}
+
+async function publishChild(staging: Staging, work: ChildWork, shards: CutShards["shards"]): Promise<Published> {
+  const manifest = describeChild(work, shards);
+  const own = [
+    [PLAN_FILE, encodePlan(work.plan)],
+    [MANIFEST_FILE, formatJson(manifest)],
+  ] as const;
+  await stageFiles(staging, work.made, work.files, new Map(own));
+  await publish(staging);
+  return { manifest, left: staging };
 }
 
 /** What went wrong, and where it can go on from: where a shim died, nobody else says so. */
@@ -65,13 +115,14 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function describeChild({ plan, files, origin }: ChildWork, written: CutShards["shards"]): Manifest {
+function describeChild({ made, plan, files, origin }: ChildWork, written: CutShards["shards"]): Manifest {
   return {
     format: "prunebridge.manifest/1",
     version: VERSION,
     planHash: hashPlan(plan),
     parent: origin.parent,
     params: { parent: plan.parent.params, child: plan.child.params },
+    laidOut: { layout: made.layout, format: made.format },
     shards: written.map(({ file, bytes, crc32, sha256 }) => ({
       file,
       bytes,

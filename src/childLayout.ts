@@ -23,6 +23,8 @@ export type SizedSlice = TensorSlice<Checkpoint["tensors"][number]> & { readonly
 
 /** What a child is cut from and how it is laid out. */
 export interface ChildLayout {
+  readonly layout: LayoutName;
+  readonly format: Format;
   readonly indexSets: ReadonlyMap<string, readonly number[]>;
   readonly shards: readonly ShardLayout<SizedSlice>[];
   /** Where the child is a torch_dist save: the folder of that, and what it has besides shards. */
@@ -44,11 +46,11 @@ export interface LayoutOptions {
  * @throws PruneError BAD_OPTION where the family has no such layout or it cannot be made, or the format is torch_dist where the parent or the
  *   layout is another
  */
-export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: LayoutOptions): ChildLayout {
+export function layOutChild(parent: Parent, plan: PlanFile, options: LayoutOptions): ChildLayout {
   const { torchDist, megatron, dir, headers } = parent.checkpoint;
-  const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
-  if (asSave) checkSave(parent, layout);
-  const { indexSets, tensors } = slicesInto(layout, parent.architecture, plan.kept, weightsFor(parent, asSave));
+  const { asSave, matched } = weightsBy(parent, options);
+  const { indexSets, tensors } = slicesInto(options.layout, parent.architecture, plan.kept, matched);
+  const common = { layout: options.layout ?? matched.layout, format: asSave ? "torch_dist" : "safetensors", indexSets } as const;
   const sized = tensors.map((slice) => ({
     ...slice,
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
@@ -56,7 +58,7 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
   const capacity = Math.max(...(torchDist?.files.map(({ bytes }) => bytes) ?? headers.map(({ fileBytes }) => fileBytes)));
   if (!asSave || !torchDist || !megatron)
-    return { indexSets, shards: layOutShards(sized, capacity), save: undefined, torchDist: undefined };
+    return { ...common, shards: layOutShards(sized, capacity), save: undefined, torchDist: undefined };
   const save = saveFolder(dir);
   const isStacked = torchDist.tensors.some(({ key }) => LAYERS_AS_AXIS.test(key));
   const places = savePlaces(
@@ -66,11 +68,24 @@ export function layOutChild(parent: Parent, plan: PlanFile, { layout, format }: 
   const placed = sized.map((slice, i): SizedSlice => ({ ...slice, ...(places[i] && { place: places[i] }) }));
   const emptyObjects = statesOf(parent, plan, torchDist.states);
   return {
-    indexSets,
+    ...common,
     shards: layOutShards(placed, capacity, torchDistName),
     save,
     torchDist: { folder: save.name, emptyObjects, common: commonEdit(megatron, save, plan) },
   };
+}
+
+/** Refuses what {@link layOutChild} would refuse for any plan. */
+export function checkLayout(parent: Parent, options: LayoutOptions): void {
+  slicesInto(options.layout, parent.architecture, {}, weightsBy(parent, options).matched);
+}
+
+/** What the child is cut from, and whether it is a torch_dist save. */
+function weightsBy(parent: Parent, { layout, format }: LayoutOptions): { asSave: boolean; matched: ReturnType<typeof weightsFor> } {
+  const { torchDist } = parent.checkpoint;
+  const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
+  if (asSave) checkSave(parent, layout);
+  return { asSave, matched: weightsFor(parent, asSave) };
 }
 
 function checkSave({ checkpoint: { dir, torchDist } }: Parent, layout: LayoutName = "megatron"): void {

@@ -6,6 +6,7 @@ import { hashPlan, type PlanFile } from "./checkpoint/planFile.js";
 import { checkTarget } from "./checkpoint/staging.js";
 import { type CutShards, makeChild } from "./childFolder.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
+import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
 import type { RunOptions } from "./progress.js";
 import { gatherFiles } from "./sideContent.js";
@@ -43,13 +44,14 @@ export interface SliceOptions extends RunOptions, LayoutOptions {
  *
  * @param target - a folder that does not exist or is empty, or holds this very child
  * @throws PruneError TARGET_EXISTS, PATH_DENIED or BAD_OPTION (layout or format) before any work; TARGET_BUSY where another child is being cut into the target;
- * SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
+ * TARGET_EXISTS also where it holds
+ * this very child without the SHA-256 that is asked for; SOURCE_CHANGED where the parent did not stay as it was, and then nothing is kept; and what else the cutter throws
  */
 export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, target: string, options: SliceOptions = {}): Promise<Manifest> {
   const { flush = true, sha256 = false, onFound } = options;
   const { dir, torchDist: stored } = parent.checkpoint;
   const made = layOutChild(parent, plan, options);
-  const findTheirs = (): Promise<Manifest | undefined> => findPublished(target, parent, plan, made);
+  const findTheirs = (): Promise<Manifest | undefined> => findPublished(target, parent, plan, made, sha256);
   const there = await findTheirs();
   if (there) return there;
   await checkTarget(target, dir);
@@ -64,30 +66,37 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     if (written.foundBytes > 0) onFound?.(written.foundBytes);
     return written;
   };
-  return makeChild(target, { made, plan, files, origin, flush, resumes: true, cut, findTheirs });
+  return makeChild(target, { made, plan, files, origin, flush, resumes: true, signal: options.signal, cut, findTheirs });
 }
 
-/** The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call. */
+/**
+ * The manifest of a child that lies at the target already, from another process that shared the work or from an earlier call.
+ *
+ * @throws PruneError TARGET_EXISTS where it lacks the SHA-256 that is asked for; BAD_OPTION as {@link slice} does
+ */
 export async function findChild(
   parent: Parent,
   plan: PlanFile,
   target: string,
-  options: LayoutOptions = {},
+  options: LayoutOptions & Pick<SliceOptions, "sha256"> = {},
 ): Promise<Manifest | undefined> {
-  return findPublished(target, parent, plan, layOutChild(parent, plan, options));
+  return findPublished(target, parent, plan, layOutChild(parent, plan, options), options.sha256 ?? false);
 }
 
 function filesOf({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<ChildFiles> {
   return save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan);
 }
 
-async function findPublished(target: string, parent: Parent, plan: PlanFile, { shards, save }: ChildLayout): Promise<Manifest | undefined> {
-  const folder = join(target, save?.name ?? "");
+async function findPublished(
+  target: string,
+  parent: Parent,
+  plan: PlanFile,
+  made: ChildLayout,
+  sha256: boolean,
+): Promise<Manifest | undefined> {
+  const folder = join(target, made.save?.name ?? "");
   const found = await readManifest(folder).catch(() => undefined);
-  const files = (those: readonly { file: string }[]): string => those.map(({ file }) => file).join();
-  const same =
-    found?.planHash === hashPlan(plan) && found.parent.fingerprint === parent.fingerprint && files(found.shards) === files(shards);
-  if (!same) return undefined;
+  if (!found || !isSame(found, parent, plan, made)) return undefined;
   const whole = await Promise.all(
     found.shards.map(({ file, bytes }) =>
       stat(join(folder, file)).then(
@@ -96,5 +105,20 @@ async function findPublished(target: string, parent: Parent, plan: PlanFile, { s
       ),
     ),
   );
-  return whole.every(Boolean) ? found : undefined;
+  if (!whole.every(Boolean)) return undefined;
+  if (!sha256 || found.shards.every((shard) => shard.sha256 !== undefined)) return found;
+  throw new PruneError("TARGET_EXISTS", `${target} holds this child already, and its manifest has no SHA-256`, {
+    hint: "take it without; or remove it, or name a new folder, and slice again",
+  });
+}
+
+function isSame(found: Manifest, { fingerprint }: Parent, plan: PlanFile, { shards, layout, format }: ChildLayout): boolean {
+  const files = (those: readonly { file: string }[]): string => those.map(({ file }) => file).join();
+  return (
+    found.planHash === hashPlan(plan) &&
+    found.parent.fingerprint === fingerprint &&
+    found.laidOut?.layout === layout &&
+    found.laidOut.format === format &&
+    files(found.shards) === files(shards)
+  );
 }

@@ -7,6 +7,9 @@ from enum import IntEnum
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What storage without room says: the disk's end, a quota's, and that of what one file may hold."""
 
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+"""What opening a file says where a process, or the whole machine, has too many open."""
+
 
 class Reason(IntEnum):
     """What went wrong, numbered and named as `ErrorReason` of the protocol."""
@@ -70,6 +73,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text_of(error) for words in OUT_OF_MEMORY)
 
 
+def reason_of(error: BaseException) -> Reason:
+    """The reason for an error without one."""
+    return Reason.GPU_OOM if is_out_of_memory(error) else Reason.INTERNAL
+
+
 def text_of(error: BaseException) -> str:
     """An exception's own text; its class may fail to tell it."""
     try:
@@ -87,6 +95,7 @@ def storage_error(error: OSError) -> ShimError:
         )
     if error.errno in FULL:
         return ShimError(Reason.STORAGE_FULL, f"{where}{error.strerror}", "free some space, or name another folder")
-    return ShimError(
-        Reason.STORAGE_FAILED, f"{where}{error.strerror or error}", "check the path's permissions and its disk"
-    )
+    told = f"{where}{error.strerror or error}"
+    if error.errno in NO_DESCRIPTORS:
+        return ShimError(Reason.STORAGE_FAILED, told, "raise the limit on open files (ulimit -n)")
+    return ShimError(Reason.STORAGE_FAILED, told, "check the path's permissions and its disk")

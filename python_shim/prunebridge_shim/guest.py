@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from prunebridge_shim.cluster.exchange import AgreedError
 from prunebridge_shim.cluster.job import DEADLINE_S, WAIT_S, FollowingRank, LeadingRank, join
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.dialing import Dialing
@@ -192,6 +193,9 @@ def attach(  # noqa: PLR0913 a script names what it gives
     It installs no signal handler and never ends the process. Measuring runs the model in eval mode, without gradients,
     activation recomputation and CUDA graphs; all modes and random states are then what they were.
 
+    Who may measure can end the job: a batch that some GPU has no memory for leaves the ranks in the middle of a forward
+    pass, from which they do not come back together.
+
     Args:
         model: The model as the job has it: wrapped or not, and a list of chunks where pipeline stages are virtual.
         token_file: The token that gives all rights, in a file of mode 600; read on rank 0.
@@ -235,8 +239,13 @@ def enter(job: LeadingRank | FollowingRank, entrance: Entrance, wait_s: float) -
             failure = to_shim_error(error)
     try:
         job.agree(failure)
+    except AgreedError:
+        job.close()
+        raise
     except ShimError as error:
         job.abandon(error)
+        if reception is not None:
+            reception.close(error)
         raise
     job.rest()
     if isinstance(job, LeadingRank):

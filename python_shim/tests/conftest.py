@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def shim(tmp_path_factory):
     assert process.wait(40) == 0, log
     assert "a defect of the shim" not in log, log
     process.communicate()
+
+
+@pytest.fixture
+def few_files():
+    """Has this process, and what it starts, open 512 files at most; gives the limits that such may raise theirs to."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, most))
+    yield most, most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,7 +33,7 @@ class DistWriter:
 
     def add_archive(self, key, dtype, shape, box, content):
         """Adds a box of a tensor as another writer archives it."""
-        self.save.tensors.setdefault(key, DescribedTensor(dtype, shape)).chunks.append(box)
+        self.save.tensors.setdefault(key, DescribedTensor(dtype, shape)).chunks[box] = None
         place = {"relative_path": f"__{len(self.files) - 1}_0.distcp", "offset": len(self.files[-1])}
         self.save.place(key, box.offsets, {**place, "length": len(content)})
         self.files[-1] += content
@@ -56,6 +57,14 @@ def archive(pickled, storages=()):
         for number, raw in enumerate(storages):
             made.writestr(f"common/data/{number}", raw)
     return out.getvalue()
+
+
+def share(pickled, levels=22):
+    """A pickle with a list in place of the text "SHARED": one that holds twice one that holds twice one, and so on."""
+    get = [b"j" + struct.pack("<I", level) for level in range(levels)]
+    put = [b"r" + struct.pack("<I", level) for level in range(levels)]
+    lists = b"]" + put[0] + b"".join(b"](" + below * 2 + b"e" + own for below, own in zip(get, put[1:], strict=False))
+    return pickled[:2] + lists + pickled[2:].replace(write_pickle("SHARED")[2:-1], get[-1])
 
 
 def write_folder(folder, tensors, files=1):

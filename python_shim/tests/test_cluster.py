@@ -5,12 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed import HashStore
 
 from prunebridge_shim.cluster.assemble import Piece, assemble
+from prunebridge_shim.cluster.exchange import AgreedError, Exchange
 from prunebridge_shim.cluster.forward import without_graphs
+from prunebridge_shim.cluster.hooks import Hooks
 from prunebridge_shim.cluster.layout import Layout, LocalModel, Place
-from prunebridge_shim.cluster.measures import Measures, Sum, squared_means
+from prunebridge_shim.cluster.measures import Measures, MicroBatch, Sum, TokenGroups, squared_means
 from prunebridge_shim.cluster.points import hold
 from prunebridge_shim.cluster.spread import rounds, share_of, teams_of
 from prunebridge_shim.collect.hooks import HookPoint
@@ -163,6 +167,65 @@ def test_micro_batches_that_do_not_count_leave_zeros():
         measures.add(Sum("k", torch.full((2, 3), 6.0), torch.tensor(3.0), squared_means), None)
         measures.end_micro_batch(counts)
     assert torch.equal(measures.sums["k"], torch.full((3,), 8.0))
+
+
+@pytest.fixture
+def alone():
+    """The group of a job's only rank."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+class Expert(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear_fc2 = nn.Linear(4, 3)
+
+
+class Experts(nn.Module):
+    """Experts as Megatron-Core runs them, without what is before their last projection."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_local_experts = 2
+        self.local_experts = nn.ModuleList([Expert(), Expert()])
+
+    def forward(self, x, tokens):
+        parts = zip(self.local_experts, x.split(tokens.tolist()), strict=True)
+        return torch.cat([expert.linear_fc2(part) for expert, part in parts]), None
+
+
+def test_hooks_that_measure_the_same_of_experts_all_get_it(alone):
+    model = nn.Sequential()
+    model.experts = Experts()
+    points = [HookPoint(key, "experts", "routed_mean_abs_square") for key in "ab"]
+    points += [HookPoint(key, "experts", "routed_output_norm") for key in "cd"]
+    hooks = Hooks(TokenGroups(alone, alone, None, alone), copies=1)
+    hooks.running = MicroBatch(1, 5, 1, 1, counts=True)
+    x = torch.randn(5, 4)
+    model.forward = lambda: model.experts(x, torch.tensor([2, 3]))
+    with torch.no_grad(), hooks.attached(hold(points, {"experts": model.experts}, layouts_of()[0]), [model]):
+        model()
+    squares = torch.stack([x[:2].abs().mean(0), x[2:].abs().mean(0)]).square()
+    for key in "ab":
+        assert torch.allclose(hooks.measures.sums[key], squares)
+    assert torch.equal(hooks.measures.sums["c"], hooks.measures.sums["d"])
+    assert hooks.measures.sums["c"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(KeyError("weight"), Reason.INTERNAL), (torch.OutOfMemoryError("no room"), Reason.GPU_OOM)]
+)
+def test_whatever_an_attempt_raises_is_agreed_on(alone, error, reason):
+    def work():
+        raise error
+
+    exchange = Exchange()
+    with pytest.raises(AgreedError, match=f"rank 0: {type(error).__name__}: ") as caught:
+        exchange.attempt(work)
+    assert caught.value.reason is reason
+    assert exchange.gather_everywhere("still together") == ["still together"]
 
 
 def test_pieces_are_joined_by_row_and_column():

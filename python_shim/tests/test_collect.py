@@ -142,6 +142,18 @@ class InPlace(nn.Module):
         return x
 
 
+def test_what_gives_other_channels_than_it_takes_has_no_cosine():
+    model = nn.Sequential(nn.Linear(3, 6))
+    points = [HookPoint("k", "0", "cosine_distance")]
+    with (
+        torch.no_grad(),
+        attached(points, find_modules(model, points), model),
+        pytest.raises(ShimError, match=r"hook k: 0 takes \[1, 2, 3\] and gives \[1, 2, 6\]") as caught,
+    ):
+        model(torch.randn(1, 2, 3))
+    assert caught.value.reason is Reason.BAD_TENSOR
+
+
 def test_a_layer_that_works_in_place_is_no_silent_zero():
     model = nn.Sequential(InPlace())
     points = [HookPoint("k", "0", "cosine_distance")]

@@ -90,7 +90,7 @@ def test_there_is_a_pause_when_connections_are_taken_and_dropped(dial, orchestra
             connection, _ = orchestrator.take()
 
 
-@pytest.mark.parametrize("answer", ['{"error": "no"}', "[]", "HTTP/1.1 400 Bad Request", "{" + " " * 5000])
+@pytest.mark.parametrize("answer", ['{"error": "no"}', "[]", "HTTP/1.1 400 Bad Request", "{" + " " * 5000, "[" * 4000])
 def test_an_end_that_refuses_gets_no_byte_of_the_shim_and_is_dialled_again(dial, orchestrator, answer):
     dial(f"127.0.0.1:{orchestrator.port}")
     connection, _ = orchestrator.take(answer)
@@ -110,6 +110,15 @@ def test_pauses_grow_while_nobody_takes_it(dial, orchestrator, caplog):
         time.sleep(0.05)
     assert said.findall(caplog.text)[:3] == ["0.5", "1", "2"]
     assert SECRET not in caplog.text
+
+
+def test_what_no_dialling_is_known_to_raise_does_not_end_it(dial, caplog):
+    # The name has a part that is too long to be looked up, which Python finds out as it encodes it.
+    dial(f"{64 * 'a'}.example:7443")
+    until = time.monotonic() + 30
+    while caplog.text.count("a defect of the shim; dialling") < 2:
+        assert time.monotonic() < until, caplog.text
+        time.sleep(0.05)
 
 
 def test_it_waits_for_as_long_as_it_is_not_taken(dial, orchestrator, monkeypatch, caplog):

@@ -1,6 +1,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import socket
 import stat
@@ -55,6 +56,11 @@ def test_the_ready_line_says_where_it_is(socket_folder):
         }
         request = session_pb2.HandshakeRequest(protocol_min=1, protocol_max=1)
         assert Client(ready["address"]).session.Handshake(request).boot_id == ready["boot_id"]
+
+
+def test_it_may_open_as_many_files_as_its_user(socket_folder, few_files):
+    with running(socket_folder) as (process, _):
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == few_files
 
 
 def test_sigterm_ends_it_cleanly(socket_folder):

@@ -1,6 +1,7 @@
 """Shims that listen: with TLS and without, and what they refuse to do."""
 
 import itertools
+import resource
 import signal
 
 import grpc
@@ -61,6 +62,10 @@ def test_its_line_says_where_it_is(listener):
     assert (host, listener.ready["event"], listener.ready["pid"]) == ("127.0.0.1", "ready", listener.process.pid)
     assert int(port) > 0
     assert handshake(listener.client(TOKEN)).boot_id == listener.ready["boot_id"]
+
+
+def test_it_may_open_as_many_files_as_its_user(start, few_files):
+    assert resource.prlimit(start().process.pid, resource.RLIMIT_NOFILE) == few_files
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

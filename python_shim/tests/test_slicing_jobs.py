@@ -213,6 +213,13 @@ def test_a_folder_whose_job_was_never_told_is_taken(broken_off, expected):
     assert child_of(broken_off.job_dir) == expected
 
 
+def test_a_folder_is_told_from_the_next_one_of_the_same_job(broken_off, tmp_path):
+    first = slice_shards(broken_off, quiet).folder_id
+    assert slice_shards(broken_off, quiet).folder_id == first
+    broken_off.job_dir.rename(tmp_path / "aside")
+    assert slice_shards(broken_off, quiet).folder_id != first
+
+
 def test_another_job_of_a_process_that_lives_is_left_alone(broken_off):
     Owner(OpenFolder(broken_off.job_dir / "owners"))
     before = child_of(broken_off.job_dir)

@@ -204,7 +204,7 @@ def test_several_begin_anew_what_another_job_left(parent, tmp_path):
     job = tmp_path / "job"
     run(parent, job, die={"write": 5, "moment": "after"}, seed=1)
     outcomes = [outcome_of(process) for process in [start(parent, job) for _ in range(3)]]
-    assert [list(one) for one in outcomes] == [["shards", "found_bytes"]] * 3
+    assert [list(one) for one in outcomes] == [["shards", "found_bytes", "folder_id"]] * 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job"]
 
 

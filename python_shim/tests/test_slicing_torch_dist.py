@@ -4,13 +4,14 @@ import json
 import time
 import zlib
 from argparse import Namespace
+from contextlib import ExitStack
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint
-from dist_writer import archive, whole_box, write_folder
+from dist_writer import archive, share, whole_box, write_folder
 from safetensors.numpy import load_file
 from slice_small import journaled
 from test_torch_dist import grid
@@ -19,6 +20,7 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing import blocks, pieces
 from prunebridge_shim.slicing.cutting import Cutter
 from prunebridge_shim.slicing.headers import build_header
+from prunebridge_shim.slicing.parents import open_parents
 from prunebridge_shim.slicing.request import (
     CommonEdit,
     OutputShard,
@@ -30,6 +32,8 @@ from prunebridge_shim.slicing.request import (
 from prunebridge_shim.slicing.run import slice_shards
 from prunebridge_shim.slicing.torch_dist_pickle import Persistent
 from prunebridge_shim.slicing.torch_dist_pickling import named, write_pickle
+from prunebridge_shim.slicing.torch_dist_records import Box
+from prunebridge_shim.slicing.torch_dist_save import lay_out_save
 
 LAYERS, ROWS, COLUMNS = 3, 40, 60
 SAVE = TorchDistSave("iter_0000003")
@@ -251,6 +255,40 @@ def test_runs_nothing_of_a_hostile_common_pt(parent, tmp_path):
     slice_shards(job_of(folder, tmp_path / "job", TorchDistSave("w")), lambda *_: None)
     assert (tmp_path / "job" / "child" / "w" / "common.pt").read_bytes() == hostile
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("levels", [2, 60])
+def test_what_is_shared_is_written_wherever_it_occurs_or_refused(parent, tmp_path, levels):
+    folder = parent[0]
+    (folder / "common.pt").write_bytes(archive(share(write_pickle({"shared": ["SHARED", "SHARED"]}), levels)))
+    job = job_of(folder, tmp_path / "job", TorchDistSave("w", (), CommonEdit({}, ())))
+    if levels > 2:
+        with pytest.raises(ShimError, match="cannot be written again: they hold one another too many times"):
+            slice_shards(job, lambda *_: None)
+        return
+    slice_shards(job, lambda *_: None)
+    assert torch.load(tmp_path / "job" / "child" / "w" / "common.pt") == {"shared": [[[], []], [[], []]]}
+
+
+def test_the_boxes_of_a_tensor_are_not_compared_with_one_another(tmp_path, monkeypatch):
+    compared = 0
+
+    def compare(*boxes):
+        nonlocal compared
+        compared += 1
+        return equal(*boxes)
+
+    equal = Box.__eq__
+    monkeypatch.setattr(Box, "__eq__", compare)
+    count = 400
+    matrix = np.arange(count * 2, dtype=np.float32).reshape(count, 2)
+    folder = write_folder(tmp_path / "parent", [("w", "F32", matrix, whole_box(matrix))])
+    slices = tuple(TensorSlice("w", (part("w", (2,), ("",), (at,)),), (at,), (count,)) for at in range(count))
+    shards = [OutputShard("__0_0.distcp", {}, slices)]
+    with ExitStack() as stack:
+        _, save = lay_out_save(shards, open_parents(folder, shards, stack), {}, ())
+    assert len(save.tensors["w"].chunks) == count
+    assert compared < count
 
 
 FLOATS = {"F16": (10, -14, 65504), "BF16": (7, -126, 3.3895313892515355e38), "F32": (23, -126, 3.4028234663852886e38)}

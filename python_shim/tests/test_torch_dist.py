@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 from contextlib import ExitStack
 from itertools import pairwise, product
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint
-from dist_writer import DistWriter, archive, whole_box, write_folder
+from dist_writer import DistWriter, archive, share, whole_box, write_folder
 from saved_parents import PARENTS, needs_megatron, parent_of, save_parents, stored_as, weights_of
 
 from prunebridge_shim.errors import Reason, ShimError
@@ -14,6 +15,9 @@ from prunebridge_shim.slicing import blocks
 from prunebridge_shim.slicing.blocks import BlockReader
 from prunebridge_shim.slicing.kept import Region
 from prunebridge_shim.slicing.torch_dist import TorchDistFolder
+from prunebridge_shim.slicing.torch_dist_names import METADATA, STORAGE_INFO
+from prunebridge_shim.slicing.torch_dist_pickle import Persistent
+from prunebridge_shim.slicing.torch_dist_pickling import named
 from prunebridge_shim.slicing.torch_dist_records import Box, DescribedTensor, tensor_pickle
 from prunebridge_shim.tensors import ITEM_BITS
 
@@ -110,6 +114,26 @@ def test_what_is_kept_comes_from_whatever_chunks_hold_it(tmp_path, rng, stack, m
             assert got == expected.tobytes()
 
 
+@pytest.mark.parametrize("cuts", [[[], [], [100]], [[], [100], []], [[1], [50], [100]]])
+def test_chunks_that_end_within_large_rows_are_read_in_blocks(tmp_path, rng, stack, monkeypatch, cuts):
+    block_bytes = 32 << 10
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    experts = rng.integers(0, 1 << 16, (3, 512, 1024)).astype(np.uint16)
+    write_folder(tmp_path, [("w", "U16", experts, grid(experts.shape, cuts))])
+    view = TorchDistFolder(tmp_path, stack).view("w")
+    kept = (np.array([0, 2]), None, np.arange(0, 1024, 2))
+    reader, region, at = BlockReader(), Region(0, experts.shape, kept), 0
+    expected = experts[[0, 2]][:, :, ::2].tobytes()
+    tracemalloc.start()
+    for block in view.read(reader, region, 2):
+        assert bytes(block) == expected[at : at + len(block)]
+        at += len(block)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert at == len(expected)
+    assert peak < 10 * block_bytes
+
+
 def test_refuses_what_is_not_there(tmp_path, stack):
     whole = np.arange(6, dtype=np.uint8).reshape(2, 3)
     folder = TorchDistFolder(write_folder(tmp_path / "save", [("w", "U8", whole, grid((2, 3), [[], []]))]), stack)
@@ -143,7 +167,7 @@ def test_refuses_chunks_that_do_not_fill_a_tensor_once(tmp_path, stack, boxes):
 def test_refuses_chunks_that_their_archives_do_not_hold(tmp_path, stack, shape):
     writer = DistWriter(tmp_path)
     writer.add("w", "U8", (2, 3), Box((0, 0), (2, 3)), bytes(6))
-    writer.save.tensors["w"] = DescribedTensor("U8", shape, [Box((0, 0), shape)])
+    writer.save.tensors["w"] = DescribedTensor("U8", shape, {Box((0, 0), shape): None})
     writer.finish({})
     with pytest.raises(ShimError, match="bytes, which its archive does not hold"):
         TorchDistFolder(tmp_path, stack).view("w")
@@ -181,6 +205,34 @@ def test_reads_narrow_and_wide_archives_of_others(tmp_path, stack, monkeypatch):
         writer = DistWriter(tmp_path / str(limit))
         writer.add_archive("w", "U8", (8, 8), *whole_box(array), raw)
         assert read_view(TorchDistFolder(writer.finish({}), stack).view("w")) == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"fqn": "SHARED", "offset": named("torch.Size")(())}, "which are no texts"),
+        ({"fqn": "w", "offset": named("torch.Size")(("SHARED",))}, "where whole numbers belong"),
+        ({"fqn": "w", "offset": Persistent("SHARED")}, "where whole numbers belong"),
+    ],
+    ids=["name", "size", "storage"],
+)
+def test_what_is_shared_makes_no_long_message(tmp_path, stack, held, said):
+    writer = DistWriter(tmp_path)
+    index = named(f"{METADATA}.MetadataIndex").holding(**held)
+    writer.save._places[index] = named(STORAGE_INFO).holding(relative_path="__0_0.distcp", offset=0, length=1)
+    writer.finish({})
+    (tmp_path / ".metadata").write_bytes(share((tmp_path / ".metadata").read_bytes()))
+    with pytest.raises(ShimError, match=said) as error:
+        TorchDistFolder(tmp_path, stack)
+    assert len(error.value.message) < 20_000
+
+
+def test_tensors_are_named_by_text(tmp_path, stack):
+    writer = DistWriter(tmp_path)
+    writer.save.tensors[7] = DescribedTensor("U8", ())
+    writer.finish({})
+    with pytest.raises(ShimError, match="names a tensor by something other than text"):
+        TorchDistFolder(tmp_path, stack)
 
 
 def test_says_where_a_file_ends_too_soon(tmp_path, stack):

@@ -99,3 +99,63 @@ def test_a_large_memo_index_takes_no_memory():
 def test_a_class_in_place_of_an_object_is_refused():
     refuse(b"\x80\x02ca\nThing\n}b.", "cannot be read")
     refuse(b"\x80\x02ca\nThing\n)R(K\x01K\x02u.", "cannot be read")
+
+
+PAIR, AS_KEY = b"\x86", b"Ns"
+
+
+def put(index):
+    return b"r" + struct.pack("<I", index)
+
+
+def get(index):
+    return b"j" + struct.pack("<I", index)
+
+
+def twice(index):
+    """The opcodes that store a value and make a pair of it."""
+    return put(index) + get(index) + PAIR
+
+
+def size_twice(index):
+    """The opcodes that store a tuple and leave a size of twice the tuple above it."""
+    return put(index) + b"ctorch\nSize\n" + get(index) * 2 + PAIR + b"\x85R"
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        b")" + b"\x85" * 400_000,
+        b")" + b"".join(map(twice, range(40))),
+        b")" + b"".join(map(size_twice, range(40))) + put(40) + b"}" + get(40),
+        b")" + b"(e".join(map(twice, range(40))),
+        b")" + b"Nb".join(map(twice, range(40))),
+    ],
+    ids=["deep", "shared", "sizes", "appended-to", "given-a-state"],
+)
+def test_tuples_within_tuples_cost_no_stack_and_no_time(nested):
+    refuse(b"\x80\x02}" + nested + AS_KEY + b".", "has more than 10,000 tuples within one")
+
+
+def test_keys_that_are_alike_all_the_way_down_are_refused():
+    deep = b")" + b"\x85" * 9000
+    refuse(b"\x80\x02}" + (deep + AS_KEY) * 2 + b".", "cannot be read: maximum recursion")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (b"ccollections\nOrderedDict\n" + get(0) + b"\x85R", "takes 0 positional arguments"),
+        (b"ctorch\nSize\n" + get(0) + b"\x85R", "a torch.Size is made of something other than a tuple"),
+        (b"ca\nThing\n(" + b"N" * 1000 + b"tR", "a.Thing is given 1000 arguments"),
+    ],
+    ids=["dictionary", "size", "record"],
+)
+def test_what_copies_is_not_called(call, said):
+    refuse(b"\x80\x02](NNe" + put(0) + call + b".", f"cannot be read: .*{said}")
+
+
+def test_reads_keys_of_many_sizes():
+    keys = {tuple((at, (at,)) for at in range(count)): count for count in range(0, 3000, 500)}
+    for protocol in (2, 5):
+        assert read_pickle(pickle.dumps(keys, protocol), KNOWN, "the file") == keys

@@ -38,6 +38,12 @@ def test_exceptions_are_named(error, reason, says):
     assert says in named.message
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_name_their_limit(number):
+    named = to_shim_error(OSError(number, os.strerror(number), "/p"))
+    assert (named.reason, named.hint) == (Reason.STORAGE_FAILED, "raise the limit on open files (ulimit -n)")
+
+
 def test_torch_says_that_this_machine_has_no_room_as_expected():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)

@@ -7,7 +7,7 @@ import { hashOf } from "../hash.js";
 
 // Hidden, and with the writer's machine and process id: what a writer leaves that was killed can be told from what another one, of a machine
 // with the same storage, is writing.
-const MACHINE = hashOf(hostname()).slice(0, 8);
+export const MACHINE = hashOf(hostname()).slice(0, 8);
 const TEMPORARY = new RegExp(String.raw`^\..+\.${MACHINE}-(\d+)-[0-9a-f]{8}$`);
 const FULL = ["ENOSPC", "EDQUOT", "EFBIG"];
 
@@ -48,7 +48,8 @@ export async function removeLeftovers(folder: string): Promise<void> {
   await Promise.all(left.map((name) => rm(join(folder, name), { force: true })));
 }
 
-function isAlive(pid: number): boolean {
+/** Whether a process of this machine runs. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

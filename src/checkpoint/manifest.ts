@@ -26,6 +26,8 @@ const manifest = z.strictObject({
   planHash: z.string(),
   parent: z.strictObject({ path: z.string(), fingerprint: z.string() }),
   params: z.strictObject({ parent: z.number(), child: z.number() }),
+  /** By which names, and in which format of files. Older manifests do not say. */
+  laidOut: z.exactOptional(z.strictObject({ layout: z.string(), format: z.string() })),
   shards: z.array(shard).min(1),
   carried: z.array(z.string()),
   /** Tensors of the parent's optimizer, which the child has not. */

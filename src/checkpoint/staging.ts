@@ -9,7 +9,9 @@ import { storageError, syncFolder } from "./atomicFile.js";
 /** Where a child is made, by one process or several: the folder of a slicing job, beside the target, under a name that no loader looks for. */
 export interface Staging {
   readonly target: string;
-  /** The job's folder. The cutter makes it, keeps what is done in it, and removes it where nothing is. */
+  /** Where the job's folder is made, and found by all who share the job. */
+  readonly jobDir: string;
+  /** Where it is now. The cutter makes it, keeps what is done in it, and removes it where nothing is. */
   readonly dir: string;
   /** Within it, what becomes the target. */
   readonly child: string;
@@ -24,7 +26,7 @@ const WEIGHTS = /(\.safetensors|\.safetensors\.index\.json|\.distcp|\.bin|\.bin\
 const PICKLED = /\.(pt|pth)$/;
 
 // What rename() gives for a folder's name that is no empty folder's.
-const TAKEN = ["ENOTEMPTY", "EEXIST", "ENOTDIR"];
+export const TAKEN = ["ENOTEMPTY", "EEXIST", "ENOTDIR"];
 
 /**
  * Refuses a target that holds something, is the parent itself or within it, or cannot be written, before any work is done.
@@ -85,13 +87,17 @@ export async function checkWritable(path: string): Promise<void> {
   });
 }
 
-/** Makes the folders above the target, so that the job's own can be made beside it. */
-export async function openStaging(target: string, flush: boolean): Promise<Staging> {
+/**
+ * Makes the folders above the target, so that the job's own can be made beside it.
+ *
+ * @param isShared - whether all jobs of one target have one folder, or this one its own
+ */
+export async function openStaging(target: string, flush: boolean, isShared = true): Promise<Staging> {
   const absolute = resolve(target);
-  const dir = join(dirname(absolute), `.${basename(absolute)}.prunebridge-partial`);
+  const dir = join(dirname(absolute), `.${basename(absolute)}.prunebridge-partial${isShared ? "" : `-${randomUUID()}`}`);
   try {
     const outermost = await mkdir(dirname(absolute), { recursive: true });
-    return { target: absolute, dir, child: join(dir, "child"), outermost, flush };
+    return { target: absolute, jobDir: dir, dir, child: join(dir, "child"), outermost, flush };
   } catch (cause) {
     throw storageError(dirname(absolute), cause);
   }
@@ -191,11 +197,21 @@ export async function publish({ target, child, flush }: Staging): Promise<void> 
 }
 
 /** After publishing: flushes the child's name to storage, and removes what is left of the job. */
-export async function settleStaging({ target, dir, outermost, flush }: Staging): Promise<void> {
+export async function settleStaging({ target, dir, jobDir, outermost, flush }: Staging): Promise<void> {
   if (flush) await syncAbove(target, outermost);
+  await discard(dir, jobDir);
+}
+
+/** Removes a job's folder, if it is there. */
+export async function discard(dir: string, jobDir: string): Promise<void> {
   // Out of the way in one step: whoever looks for the job's folder finds all of it or nothing.
-  const discarded = `${dir}.discarded-${randomUUID()}`;
-  await rename(dir, discarded);
+  const discarded = `${jobDir}.discarded-${randomUUID()}`;
+  try {
+    await rename(dir, discarded);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return; // what Node's file functions throw
+    throw error;
+  }
   await rm(discarded, { recursive: true, force: true });
 }
 

@@ -29,6 +29,7 @@ export async function withModel<Inputs, T>(dir: string | undefined, flags: Model
   if (dir === undefined && flags.attach === undefined) {
     throw new PruneError("BAD_OPTION", "there is no model to work on", { hint: "name a checkpoint folder, or give the --attach of a job" });
   }
+  if (flags.attach === undefined) refuseTokenizer(flags);
   const read = flags.attach === undefined ? readRunnableParent : readWeightedParent;
   const parent = dir === undefined ? undefined : await read(dir);
   const early = parent && { inputs: await work.prepare(parent) };
@@ -42,7 +43,33 @@ export async function withModel<Inputs, T>(dir: string | undefined, flags: Model
   );
 }
 
-async function modelOf(bridge: Bridge, parent: Parent | undefined, { device, dtype, tokenizer }: ModelFlags): Promise<Model> {
-  if (!parent || bridge.shim.attached.length > 0) return bridge.attachedModel({ checkpoint: parent, tokenizer });
+async function modelOf(bridge: Bridge, parent: Parent | undefined, flags: ModelFlags): Promise<Model> {
+  const { device, dtype, tokenizer } = flags;
+  if (!parent || bridge.shim.attached.length > 0) {
+    const model = await bridge.attachedModel({ checkpoint: parent, tokenizer });
+    refuseDeviceFlags(flags);
+    return model;
+  }
+  refuseTokenizer(flags);
   return bridge.open(parent, { device, dtype });
+}
+
+function refuseTokenizer({ tokenizer }: ModelFlags): void {
+  if (tokenizer === undefined) return;
+  throw new PruneError("BAD_OPTION", "--tokenizer is for the model of a job: a checkpoint has its own", {
+    hint: "leave --tokenizer out, or give the --attach of a job",
+  });
+}
+
+function refuseDeviceFlags(flags: DeviceFlags): void {
+  for (const name of ["device", "dtype"] as const) {
+    if (flags[name] === "auto") continue;
+    throw new PruneError(
+      "BAD_OPTION",
+      `--${name} ${flags[name]} cannot be had: the model of a job runs where the job does, and as it does`,
+      {
+        hint: `leave --${name} out`,
+      },
+    );
+  }
 }

@@ -12,7 +12,7 @@ import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
 import { gatherFiles } from "../sideContent.js";
 import { type JobModel, readJobNetwork } from "./jobNetwork.js";
-import { layOutLiveChild } from "./liveChild.js";
+import { checkLiveChild, layOutLiveChild } from "./liveChild.js";
 import { Model, type SaveOptions } from "./model.js";
 import type { ModelView } from "./view.js";
 
@@ -20,14 +20,18 @@ import type { ModelView } from "./view.js";
 export interface AttachedModelOptions {
   /**
    * The checkpoint that the job was loaded from and has not trained since. Scores are then those of this checkpoint: it can be planned and
-   * sliced by them. Default: they are those of this job at this step of its training, and stored ones of another are refused.
+   * sliced by them. Default: they are those of this job at the step that it has reached when its model is asked for, and stored ones of
+   * another are refused.
    */
   readonly checkpoint?: string | Parent | undefined;
   /** A folder with the model's tokenizer, which the shim reads. Default: none, and data are token ids. */
   readonly tokenizer?: string | undefined;
 }
 
-/** The model of a job that the shim is a guest of, on all ranks of the job. The job keeps it, and it stays whole. */
+/**
+ * The model of a job that the shim is a guest of, on all ranks of the job. The job keeps it, and it stays whole. One handle stands for one step
+ * of a job that trains: for its scores at a later one, ask for the model again.
+ */
 export class AttachedModel extends Model {
   readonly #session: ShimSession;
   readonly #job: JobModel;
@@ -44,7 +48,7 @@ export class AttachedModel extends Model {
 
   /** @internal Models of jobs are had by {@link Bridge.attachedModel}. */
   static async of(session: ShimSession, { checkpoint, tokenizer }: AttachedModelOptions): Promise<AttachedModel> {
-    const { attached, bootId } = session.shim;
+    const { attached, bootId } = await session.shimNow();
     const [job] = attached;
     if (!job) {
       throw new PruneError("BAD_OPTION", "the shim is no guest of a job: it has no model of its own", {
@@ -85,19 +89,20 @@ export class AttachedModel extends Model {
   /** The job goes on with its model, and needs no word of it. */
   async close(): Promise<void> {}
 
+  async checkSavable(options: SaveOptions = {}): Promise<void> {
+    formatOf(options);
+    await checkLiveChild(this.#job, this.parent, options);
+  }
+
   /** Written by all ranks of the job together, each of which has its own share of the weights; the job is left as it was. */
   protected async saveBy(plan: PlanFile, target: string, options: SaveOptions): Promise<Manifest> {
-    const { flush = true, sha256 = false, format = "safetensors" } = options;
-    if (format !== "safetensors") {
-      throw new PruneError("BAD_OPTION", `a child of live weights is written as safetensors, and not as ${format}`, {
-        hint: "have the job save its own checkpoint, and slice that",
-      });
-    }
+    const { flush = true, sha256 = false } = options;
+    const format = formatOf(options);
     const { files: beside, ...child } = await layOutLiveChild(this.#job, this.parent, plan, options);
     await checkTarget(target);
-    const { indexSets, shards } = child;
+    const { layout, indexSets, shards } = child;
     return makeChild(target, {
-      made: { indexSets, shards, save: undefined, torchDist: undefined },
+      made: { layout, format, indexSets, shards, save: undefined, torchDist: undefined },
       plan: child.plan,
       files: await gatherFiles(beside),
       origin: { parent: { path: LIVE_PARENT, fingerprint: this.parent.fingerprint ?? "" } },
@@ -126,6 +131,13 @@ async function* withoutAnswers(asks: Asks): AsyncGenerator<Ask, void, void> {
     if (ask.returns !== undefined) throw noAnswers();
     yield ask;
   }
+}
+
+function formatOf({ format = "safetensors" }: SaveOptions): "safetensors" {
+  if (format === "safetensors") return format;
+  throw new PruneError("BAD_OPTION", `a child of live weights is written as safetensors, and not as ${format}`, {
+    hint: "have the job save its own checkpoint, and slice that",
+  });
 }
 
 function noAnswers(): PruneError {

@@ -1,4 +1,5 @@
-import { parseConfig } from "../checkpoint/json.js";
+import { requireWeights } from "../checkpoint/folder.js";
+import { parseConfig, patchConfigText } from "../checkpoint/json.js";
 import { refuseForeign, ZERO_CENTERED } from "../checkpoint/megatron/modelConfig.js";
 import { PruneError } from "../errors.js";
 import { hashOf } from "../hash.js";
@@ -36,8 +37,10 @@ function fingerprintOf({ configJson, dtype, parameters, steps }: JobModel, bootI
   return `job:${hashOf(JSON.stringify([configJson, dtype, parameters, bootId, steps]))}`;
 }
 
+/** Throws NOT_A_CHECKPOINT on a config alone: nothing would tell its scores from those of other weights. */
 async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Promise<string | undefined> {
   const parent = typeof checkpoint === "string" ? await readParent(checkpoint) : checkpoint;
+  requireWeights(parent.checkpoint);
   checkSizes(parent, job);
   return parent.fingerprint;
 }
@@ -45,20 +48,40 @@ async function fingerprintIn(checkpoint: string | Parent, job: Architecture): Pr
 /**
  * Reads a checkpoint folder of the same network as a job's, for its config and files.
  *
- * @throws PruneError BAD_OPTION where it is of another network; as {@link readParent} does
+ * @throws PruneError BAD_OPTION where it is of another network, or quantised; as {@link readParent} does
  */
 export async function readLike(path: string, job: Network): Promise<Parent> {
   const parent = await readParent(path);
   checkSizes(parent, job.architecture);
-  const { table, flags } = parent.architecture;
+  const { table, quantization } = parent.architecture;
+  if (quantization) {
+    throw new PruneError("BAD_OPTION", `${parent.checkpoint.dir} is quantised (${quantization.name}), and the job's weights are not`, {
+      hint: "name an unquantised checkpoint of the same network",
+    });
+  }
   if (!table.layouts.some(({ name }) => name === "megatron")) {
     throw new PruneError("BAD_OPTION", `${parent.checkpoint.dir} is ${table.family}, of which no layout of Megatron's is known`, {
       hint: "save the child in Megatron's layout, without `like`",
     });
   }
-  // How the job holds the weights of its norms, the job alone knows.
+  return withNormsOf(job, parent);
+}
+
+/** How the job holds the weights of its norms, the job alone knows; a child in Megatron's layout has them so too, and has to say it. */
+function withNormsOf(job: Network, { checkpoint, architecture, ...parent }: Parent): Parent {
   const zero_centered_norms = job.checkpoint.config[ZERO_CENTERED] === true;
-  return { ...parent, architecture: { ...parent.architecture, flags: { ...flags, zero_centered_norms } } };
+  const { flags } = architecture;
+  if (flags.zero_centered_norms === zero_centered_norms) return { checkpoint, architecture, ...parent };
+  const stated = { [ZERO_CENTERED]: zero_centered_norms };
+  return {
+    ...parent,
+    checkpoint: {
+      ...checkpoint,
+      config: { ...checkpoint.config, ...stated },
+      configText: patchConfigText(checkpoint.configText, stated),
+    },
+    architecture: { ...architecture, flags: { ...flags, zero_centered_norms } },
+  };
 }
 
 function checkSizes(parent: Parent, job: Architecture): void {

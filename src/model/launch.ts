@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { PruneError } from "../errors.js";
-import { readParent, weightsOf } from "../inspect.js";
+import { type Parent, readParent, weightsOf } from "../inspect.js";
 import { JobProcess } from "../shim/jobProcess.js";
 import { TIMEOUTS } from "../shim/options.js";
 import type { SpawnOptions } from "../shim/process.js";
@@ -35,26 +35,33 @@ export interface LaunchOptions extends Parallelism, Omit<SpawnOptions, "allowPyt
   readonly dtype?: "float32" | "bfloat16" | "float16" | undefined;
 }
 
+/** A job that was launched, and the checkpoint that its ranks have loaded. */
+export interface LaunchedJob {
+  readonly job: JobProcess;
+  readonly parent: Parent;
+}
+
 /**
- * Starts the ranks of a job for a checkpoint.
+ * Starts the ranks of a job for a checkpoint: for the iteration that its tracker names now, whatever is saved beside it until they have read it.
  *
  * @throws PruneError BAD_OPTION, or as {@link readParent} does, before any is started; as {@link JobProcess.start} does
  */
-export async function launchJob(options: LaunchOptions): Promise<JobProcess> {
+export async function launchJob(options: LaunchOptions): Promise<LaunchedJob> {
   const { checkpoint, device, dtype, roots = ["/"], python, env, onLog, timeouts, ...sizes } = options;
   const { nprocPerNode, ...spread } = checked(sizes);
-  await checkLayout(checkpoint);
+  const parent = await readLoadable(checkpoint);
   const flags = Object.entries(spread).flatMap(([name, value]) => flagOf(name, value));
   for (const [name, value] of Object.entries({ device, dtype })) if (value !== undefined) flags.push(`--${name}`, value);
   for (const root of roots) flags.push("--root", root);
   flags.push("--deadline", String((timeouts?.lostRank ?? TIMEOUTS.lostRank) / 1000));
-  const args = ["megatron", "--checkpoint", checkpoint, ...flags];
-  return JobProcess.start({ ranks: nprocPerNode, args, python, env, onLog, timeouts });
+  const args = ["megatron", "--checkpoint", parent.checkpoint.dir, ...flags];
+  return { job: await JobProcess.start({ ranks: nprocPerNode, args, python, env, onLog, timeouts }), parent };
 }
 
-async function checkLayout(checkpoint: string): Promise<void> {
-  const { layout } = weightsOf(await readParent(checkpoint));
-  if (layout === "megatron") return;
+async function readLoadable(checkpoint: string): Promise<Parent> {
+  const parent = await readParent(checkpoint);
+  const { layout } = weightsOf(parent);
+  if (layout === "megatron") return parent;
   throw new PruneError("BAD_OPTION", `${checkpoint} is in the layout ${layout}: Megatron-Core loads its own`, {
     hint: "open it in a shim: (await Bridge.spawn()).open(...); or convert it with Megatron-Bridge first",
   });

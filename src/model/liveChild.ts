@@ -7,6 +7,7 @@ import { PruneError } from "../errors.js";
 import type { Network } from "../inspect.js";
 import type { Architecture } from "../policy/architecture.js";
 import { headsAhead } from "../policy/childConfig.js";
+import type { LayoutName } from "../policy/families/table.js";
 import type { MatchedTensors } from "../policy/matchTensors.js";
 import { restatePlan } from "../policy/plan.js";
 import { slicesInto } from "../policy/rearrange.js";
@@ -19,6 +20,7 @@ import type { SaveOptions } from "./model.js";
 /** A child of a job's model: by which plan, in which shards, and with which files beside them. */
 export interface LiveChild {
   readonly plan: PlanFile;
+  readonly layout: LayoutName;
   readonly indexSets: ReadonlyMap<string, readonly number[]>;
   readonly shards: readonly ShardLayout<SizedSlice>[];
   readonly files: ChildFiles;
@@ -29,18 +31,44 @@ const SHARD_BYTES = 5e9;
 
 const DTYPES: Readonly<Partial<Record<string, Dtype>>> = { float32: "F32", bfloat16: "BF16", float16: "F16", float64: "F64" };
 
+type LiveOptions = Pick<SaveOptions, "like" | "layout">;
+
+/** What any child of a job's model is made of. */
+interface LiveSource extends Pick<Network, "architecture"> {
+  readonly layout: LayoutName;
+  /** Whose config and files the child gets. */
+  readonly checkpoint: Network["checkpoint"] | Checkpoint;
+  readonly matched: MatchedTensors<CheckpointTensor>;
+}
+
 /**
  * Lays a child of a job's model out.
  *
  * @throws PruneError BAD_OPTION where the layout cannot be made, or `like` is another network; UNKNOWN_TENSOR where the job's model has weights
  *   that its config does not make; as {@link readParent} does
  */
-export async function layOutLiveChild(
+export async function layOutLiveChild(job: JobModel, network: Network, plan: PlanFile, options: LiveOptions): Promise<LiveChild> {
+  const { layout, architecture, checkpoint, matched } = await readSource(job, network, options);
+  const restated = options.like === undefined ? plan : { ...plan, ...restatePlan(plan, architecture, checkpoint.config) };
+  const { indexSets, tensors } = slicesInto(layout, architecture, plan.kept, matched);
+  const sized = tensors.map((slice) => ({
+    ...slice,
+    bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
+  }));
+  return { plan: restated, layout, indexSets, shards: layOutShards(sized, SHARD_BYTES), files: await filesOf(checkpoint, restated) };
+}
+
+/** Refuses what {@link layOutLiveChild} would refuse for any plan. */
+export async function checkLiveChild(job: JobModel, network: Network, options: LiveOptions): Promise<void> {
+  const { layout, architecture, matched } = await readSource(job, network, options);
+  slicesInto(layout, architecture, {}, matched);
+}
+
+async function readSource(
   job: JobModel,
   network: Network,
-  plan: PlanFile,
-  { like, layout = like === undefined ? "megatron" : "huggingface" }: Pick<SaveOptions, "like" | "layout">,
-): Promise<LiveChild> {
+  { like, layout = like === undefined ? "megatron" : "huggingface" }: LiveOptions,
+): Promise<LiveSource> {
   if (like === undefined && layout !== "megatron") {
     throw new PruneError("BAD_OPTION", `the config that a job tells is Megatron's: a child in the layout ${layout} needs another`, {
       hint: 'name a folder that has it, with the tokenizer: save(target, { like: "/path/to/checkpoint" })',
@@ -49,13 +77,7 @@ export async function layOutLiveChild(
   const { architecture, checkpoint } = like === undefined ? network : await readLike(like, network);
   const matched = tensorsOf(job, network, architecture);
   if (headsAhead(network.checkpoint.config, network.architecture.table) === undefined) checkAllKnown(job, matched, like);
-  const restated = like === undefined ? plan : { ...plan, ...restatePlan(plan, architecture, checkpoint.config) };
-  const { indexSets, tensors } = slicesInto(layout, architecture, plan.kept, matched);
-  const sized = tensors.map((slice) => ({
-    ...slice,
-    bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
-  }));
-  return { plan: restated, indexSets, shards: layOutShards(sized, SHARD_BYTES), files: await filesOf(checkpoint, restated) };
+  return { layout, architecture, checkpoint, matched };
 }
 
 /** What the job's model has of an architecture, with the padding of its vocabulary. Parameters are all of one type. */

@@ -80,6 +80,13 @@ export abstract class Model extends Runner implements Collector, Tokenizer, Asyn
   abstract view(plan: PlanFile, options?: RunOptions): Promise<ModelView>;
 
   /**
+   * Refuses options of {@link save} that would be refused whatever the plan is, before anything is measured.
+   *
+   * @throws PruneError BAD_OPTION, UNKNOWN_TENSOR, or what is wrong with the folder of `like`
+   */
+  abstract checkSavable(options?: SaveOptions): Promise<void>;
+
+  /**
    * Writes the pruned model as a new checkpoint.
    *
    * @param target - a folder that does not exist or is empty

@@ -1,6 +1,7 @@
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import { storedDtype } from "../checkpoint/storedDtype.js";
+import { checkLayout } from "../childLayout.js";
 import { PruneError } from "../errors.js";
 import type { Parent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
@@ -92,13 +93,14 @@ export class OpenedModel extends Model {
     if (loaded !== undefined) await closeModel(this.#session, loaded);
   }
 
+  async checkSavable(options: SaveOptions = {}): Promise<void> {
+    refuseLike(options);
+    checkLayout(this.parent, options);
+  }
+
   /** Cut from the parent's files: the weights need not be loaded. */
-  protected async saveBy(plan: PlanFile, target: string, { like, ...options }: SaveOptions): Promise<Manifest> {
-    if (like !== undefined) {
-      throw new PruneError("BAD_OPTION", "a child that is cut from a checkpoint gets its files, and none of another folder", {
-        hint: "leave `like` out",
-      });
-    }
+  protected async saveBy(plan: PlanFile, target: string, options: SaveOptions): Promise<Manifest> {
+    refuseLike(options);
     return slice(this.#cutter, this.parent, plan, target, options);
   }
 
@@ -144,4 +146,11 @@ export class OpenedModel extends Model {
       throw error;
     }
   }
+}
+
+function refuseLike({ like }: SaveOptions): void {
+  if (like === undefined) return;
+  throw new PruneError("BAD_OPTION", "a child that is cut from a checkpoint gets its files, and none of another folder", {
+    hint: "leave `like` out",
+  });
 }

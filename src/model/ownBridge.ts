@@ -1,3 +1,4 @@
+import type { Parent } from "../inspect.js";
 import type { Timeouts } from "../shim/options.js";
 import { ShimProcess, type SpawnOptions } from "../shim/process.js";
 import { ShimSession } from "../shim/session.js";
@@ -38,22 +39,22 @@ export class SpawnedBridge extends Bridge {
 
 /** A bridge to a job of its own. */
 export class LaunchedBridge extends SpawnedBridge {
-  readonly #checkpoint: string;
+  readonly #parent: Parent;
 
-  private constructor(session: ShimSession, job: OwnProcess, checkpoint: string) {
+  private constructor(session: ShimSession, job: OwnProcess, parent: Parent) {
     super(session, job);
-    this.#checkpoint = checkpoint;
+    this.#parent = parent;
   }
 
   /** @internal By {@link Bridge.launch}. */
   static async launch(options: LaunchOptions): Promise<LaunchedBridge> {
-    const job = await launchJob(options);
-    return new LaunchedBridge(await sessionWith(job, options.timeouts), job, options.checkpoint);
+    const { job, parent } = await launchJob(options);
+    return new LaunchedBridge(await sessionWith(job, options.timeouts), job, parent);
   }
 
   /** The job's model, whose scores are those of the checkpoint that was launched. */
-  override attachedModel(options: AttachedModelOptions = {}): Promise<AttachedModel> {
-    return super.attachedModel({ checkpoint: this.#checkpoint, ...options });
+  override attachedModel({ checkpoint = this.#parent, ...options }: AttachedModelOptions = {}): Promise<AttachedModel> {
+    return super.attachedModel({ checkpoint, ...options });
   }
 }
 

@@ -40,6 +40,11 @@ export interface Architecture {
 
 type Sizes = { -readonly [name in HyperparameterName]?: number };
 
+/** Switches that the config of any family may have. */
+const SHARED_FLAGS: Readonly<Partial<Record<FlagName, FlagField>>> = {
+  zero_centered_norms: { key: "layernorm_zero_centered_gamma", absent: false },
+};
+
 /** Switches that a size switches on by being there. */
 const SIZE_FLAGS: readonly FlagName[] = ["latent", "shared_expert"];
 
@@ -200,7 +205,7 @@ function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none"
 
 function readFlags(config: ModelConfig, table: FamilyTable, where: string): Record<FlagName, boolean> {
   const read = (name: FlagName): boolean => {
-    const { key, absent, named }: FlagField = table.flags[name] ?? { key: null, absent: false };
+    const { key, absent, named }: FlagField = table.flags[name] ?? SHARED_FLAGS[name] ?? { key: null, absent: false };
     const stored = key === null ? undefined : config[key];
     if (stored === undefined || stored === null) return absent;
     const on = typeof stored === "string" ? named?.[stored] : undefined;

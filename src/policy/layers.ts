@@ -1,6 +1,7 @@
 import { PruneError } from "../errors.js";
 import type { ModelConfig } from "./architecture.js";
-import type { FamilyTable, ImpliedList, LayerKind } from "./families/table.js";
+import { MEGATRON_LISTS } from "./families/megatron.js";
+import type { FamilyTable, Frequency, ImpliedList, LayerKind } from "./families/table.js";
 
 /**
  * The kind of each layer, by the family's rule.
@@ -70,8 +71,9 @@ function readFrequency(config: ModelConfig, rule: FrequencyRule, layers: number,
 /** Config fields that say what kinds the kept layers are of, and the lists with one entry for each layer. */
 export function patchLayers(config: ModelConfig, table: FamilyTable, kinds: readonly LayerKind[], kept: readonly number[]): ModelConfig {
   const patch: Record<string, unknown> = { ...patchKinds(config, table, kinds, kept) };
-  for (const { key, absent } of table.perLayerLists) {
-    const list = config[key] ?? (absent && impliedList(config, absent, kinds.length));
+  for (const { key, absent, frequency } of [...table.perLayerLists, ...MEGATRON_LISTS]) {
+    const stated = config[key] ?? (absent && impliedList(config, absent, kinds.length));
+    const list = frequency && typeof stated === "number" ? listOf(frequency, stated, kinds.length) : stated;
     if (list !== undefined && list !== null) patch[key] = pickLayers(key, list, kinds.length, kept);
   }
   for (const key of table.layerThresholds) {
@@ -84,14 +86,11 @@ export function patchLayers(config: ModelConfig, table: FamilyTable, kinds: read
 function patchKinds(config: ModelConfig, { layers: rule }: FamilyTable, kinds: readonly LayerKind[], kept: readonly number[]): ModelConfig {
   switch (rule.by) {
     case "uniform":
+    case "moe_frequency":
       return {};
     case "sparse_step": {
       const dense = kept.flatMap((layer, position) => (kinds[layer] === "dense" ? [position] : []));
       return { [rule.dense]: dense, [rule.step]: 1 };
-    }
-    case "moe_frequency": {
-      const stated = config[rule.frequency] ?? 1;
-      return stated === 1 ? {} : { [rule.frequency]: kept.map((layer) => (kinds[layer] === "sparse" ? 1 : 0)) };
     }
     case "pattern":
       return Object.fromEntries(
@@ -112,6 +111,13 @@ function impliedList(config: ModelConfig, implied: ImpliedList, layers: number):
   const below = typeof threshold === "number" ? threshold : layers;
   const [usual, other] = implied.values;
   return Array.from({ length: layers }, (_, layer) => ((layer + 1) % period !== 0 && layer < below ? usual : other));
+}
+
+/** The list that a number stands for; undefined where layers are all alike. */
+function listOf({ values: [usual, other], at }: Frequency, every: number, layers: number): number[] | undefined {
+  if (every <= 1) return undefined;
+  const phase = at === "first" ? 0 : every - 1;
+  return Array.from({ length: layers }, (_, layer) => (layer % every === phase ? other : usual));
 }
 
 function pickLayers(key: string, list: unknown, layers: number, kept: readonly number[]): unknown[] {

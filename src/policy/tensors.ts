@@ -70,7 +70,7 @@ export function architectureRows({ table, flags, layers }: Architecture, layout:
       multiplies: row.use === undefined && row.axes.length > 1,
       buffer: row.use === "buffer",
       routed: row.routed ?? false,
-      offset: layout === "megatron" && row.megatronOffset && !flags[row.megatronOffset.unless] ? row.megatronOffset.by : 0,
+      offset: layout === "megatron" && row.centre !== undefined ? Number(!flags.zero_centered_norms) - row.centre : 0,
     }));
 }
 

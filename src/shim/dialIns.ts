@@ -16,7 +16,7 @@ export interface Doorkeeping {
   readonly token: Token;
   /** For TLS. */
   readonly secure: SecureContext | undefined;
-  /** How long a connection may take to say who it is, in milliseconds. */
+  /** How long a connection may take to say who it is, and to speak once it is answered, in milliseconds. */
   readonly patience: number;
 }
 
@@ -55,15 +55,22 @@ export class DialIns {
     return typeof address === "object" && address !== null ? address.port : 0;
   }
 
-  /** Takes a connection that waits, or the next one, and answers it. Undefined where the signal fires first. */
+  /**
+   * Takes the latest connection that waits, or the next one, and answers it. A job has one at a time: it has left those that wait since before,
+   * even where their end was never heard. One that is answered and stays silent is closed.
+   *
+   * @returns undefined where the signal fires first
+   */
   async take(signal: AbortSignal): Promise<Socket | undefined> {
     for (; !signal.aborted; await this.arrival(signal)) {
-      const [socket] = this.#waiting;
+      const socket = [...this.#waiting].at(-1);
       if (!socket) continue;
       this.#waiting.delete(socket);
+      for (const older of this.#waiting) older.destroy();
       // Whoever takes it is to miss nothing.
       socket.removeAllListeners("data").pause();
       welcome(socket);
+      closeIfSilent(socket, this.#doorkeeping.patience);
       return socket;
     }
     return undefined;
@@ -111,6 +118,13 @@ export class DialIns {
     socket.on("data", () => socket.destroy());
     for (const ring of this.#bells) ring();
   }
+}
+
+/** A server of gRPC speaks first thing. */
+function closeIfSilent(socket: Socket, patience: number): void {
+  const timer = setTimeout(() => socket.destroy(), patience);
+  const heard = (): void => clearTimeout(timer);
+  socket.once("data", heard).once("close", heard);
 }
 
 /** Adds a connection for as long as it lasts; the oldest one goes where there are too many. */

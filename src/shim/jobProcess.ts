@@ -12,7 +12,7 @@ import { LogTail } from "./logTail.js";
 import { TIMEOUTS, type Timeouts } from "./options.js";
 import { findPython } from "./python.js";
 import { awaitReadiness, isReadiness, parseJson } from "./readiness.js";
-import { makeSocketFolder, SOCKET } from "./socketFolder.js";
+import { makeSocketFolder, SOCKET, TOKEN_FILE } from "./socketFolder.js";
 import { Token } from "./token.js";
 
 /** What a job runs, how many ranks do, and what surrounds them. */
@@ -68,19 +68,19 @@ export class JobProcess {
   static async start(command: JobCommand): Promise<JobProcess> {
     const folder = await makeSocketFolder();
     const endpoint = socketEndpoint(join(folder, SOCKET), Token.random());
-    const tokenFile = join(folder, "token");
+    const tokenFile = join(folder, TOKEN_FILE);
     try {
       await writeFile(tokenFile, endpoint.token.reveal(), { mode: 0o600 });
       const child = startJob(command, [...command.args, "--listen", endpoint.address, "--token-file", tokenFile]);
       try {
         const timeout = command.timeouts?.launch ?? TIMEOUTS.launch;
         await awaitReadiness(child, child.readiness, timeout, () => lossOf(child, "SHIM_START_FAILED"));
+        // Rank 0 has read it.
+        await rm(tokenFile);
       } catch (error) {
         await stopChild(child, TIMEOUTS.terminate);
         throw error;
       }
-      // Rank 0 has read it.
-      await rm(tokenFile);
       return new JobProcess(child, folder, endpoint, command.timeouts);
     } catch (error) {
       await rm(folder, { recursive: true, force: true });

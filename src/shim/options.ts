@@ -45,7 +45,7 @@ export interface Timeouts {
   readonly lostRank: number;
   /** To a connection that speaks gRPC. Default: 15 s. */
   readonly connect: number;
-  /** For a job that dials in to say who it is. Default: 10 s. */
+  /** For a job that dials in to say who it is, and to speak gRPC once it is answered. Default: 10 s. */
   readonly dialIn: number;
   /** The shim imports torch before it can tell its devices. Default: 120 s. */
   readonly handshake: number;

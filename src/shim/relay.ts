@@ -11,6 +11,7 @@ export class Relay {
   readonly #server: Server;
   readonly #dialIns: DialIns;
   readonly #ending = new AbortController();
+  #givenUp = new AbortController();
 
   private constructor(path: string, server: Server, dialIns: DialIns) {
     this.path = path;
@@ -37,10 +38,11 @@ export class Relay {
   }
 
   async #carry(ours: Socket): Promise<void> {
-    const hungUp = new AbortController();
-    ours.once("close", () => hungUp.abort()).on("error", () => ours.destroy());
-    const signal = AbortSignal.any([hungUp.signal, this.#ending.signal]);
-    const theirs = await this.#dialIns.take(signal);
+    ours.on("error", () => ours.destroy());
+    // A client has one connection at a time: with a new one, it has given up the one that still waits.
+    this.#givenUp.abort();
+    this.#givenUp = new AbortController();
+    const theirs = await this.#dialIns.take(AbortSignal.any([this.#givenUp.signal, this.#ending.signal]));
     if (!theirs) ours.destroy();
     else splice(ours, theirs, this.#ending.signal);
   }

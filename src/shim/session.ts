@@ -26,6 +26,7 @@ interface Connection {
   readonly stubs: Stubs;
   readonly watch: Watch;
   readonly operations: Operations;
+  readonly ask: () => Promise<HandshakeResponse>;
 }
 
 /** A connection to one shim, after its handshake. */
@@ -33,14 +34,17 @@ export class ShimSession {
   readonly #stubs: Stubs;
   readonly #watch: Watch;
   readonly #operations: Operations;
+  readonly #ask: () => Promise<HandshakeResponse>;
+  /** What the shim was when it was connected to. */
   readonly shim: HandshakeResponse;
   /** The Python functions and modules that the shim may call, where it was started from here. */
   readonly allowPython: readonly string[] | undefined;
 
-  private constructor({ stubs, watch, operations }: Connection, shim: HandshakeResponse, allowPython?: readonly string[]) {
+  private constructor({ stubs, watch, operations, ask }: Connection, shim: HandshakeResponse, allowPython?: readonly string[]) {
     this.#stubs = stubs;
     this.#watch = watch;
     this.#operations = operations;
+    this.#ask = ask;
     this.shim = shim;
     this.allowPython = allowPython;
   }
@@ -50,8 +54,9 @@ export class ShimSession {
     const timeouts = { ...TIMEOUTS, ...limits };
     const watch = new DeathWatch(lifeline.died, timeouts.exitNews);
     return connected(endpoint, timeouts, async (stubs) => {
-      const shim = await watch.guard(() => shakeHands(stubs, client, timeouts));
-      return new ShimSession({ stubs, watch, operations: new Operations(stubs, timeouts) }, shim, lifeline.allowPython);
+      const ask = () => shakeHands(stubs, client, timeouts);
+      const shim = await watch.guard(ask);
+      return new ShimSession({ stubs, watch, operations: new Operations(stubs, timeouts), ask }, shim, lifeline.allowPython);
     });
   }
 
@@ -60,11 +65,17 @@ export class ShimSession {
     // It has imported torch before it listened.
     const timeouts = { ...TIMEOUTS, handshake: 2 * TIMEOUTS.unary, ...limits };
     return connected(endpoint, timeouts, async (stubs) => {
-      const shim = await shakeHands(stubs, client, timeouts);
+      const ask = () => shakeHands(stubs, client, timeouts);
+      const shim = await ask();
       const again = { ...timeouts, handshake: timeouts.restartNews };
       const watch = new RestartWatch(shim.bootId, async () => (await shakeHands(stubs, client, again)).bootId);
-      return new ShimSession({ stubs, watch, operations: new Operations(stubs, timeouts) }, shim);
+      return new ShimSession({ stubs, watch, operations: new Operations(stubs, timeouts), ask }, shim);
     });
+  }
+
+  /** What the shim is by now: a job has passed more steps. Throws as {@link ShimSession.attach} does, or SHIM_DIED. */
+  shimNow(): Promise<HandshakeResponse> {
+    return this.#watch.guard(() => this.#ask());
   }
 
   /** Whether an error says that the shim holds nothing of this session any more. */

@@ -7,6 +7,9 @@ import { TIMEOUTS } from "./options.js";
 /** The name of a shim's socket in its folder. */
 export const SOCKET = "shim.sock";
 
+/** The name of the file with its token, which is there until the shim has read it. */
+export const TOKEN_FILE = "token";
+
 const DAY_MS = 24 * 3_600_000;
 
 const FOLDER = /^prunebridge-\d+-\w{6}$/;
@@ -20,19 +23,17 @@ export async function makeSocketFolder(): Promise<string> {
   return mkdtemp(join(tmpdir(), `prunebridge-${process.pid}-`)); // mode 0700
 }
 
-/** Removes a folder of this user's that holds nothing but a socket that nobody listens on. */
+/** Removes a folder of this user's that holds nothing but a socket that nobody listens on, and a token that nobody has read. */
 async function removeIfDead(folder: string): Promise<void> {
   const found = await lstat(folder);
   if (!found.isDirectory() || found.uid !== process.getuid?.()) return;
   const entries = await readdir(folder);
+  const socket = entries.includes(SOCKET) ? join(folder, SOCKET) : undefined;
   // A shim that is starting does not listen yet, and nobody knows how long its parent waits.
-  if (Date.now() - found.mtimeMs < (entries.length === 0 ? DAY_MS : TIMEOUTS.spawn)) return;
-  if (entries.some((name) => name !== SOCKET)) return;
-  const socket = join(folder, SOCKET);
-  if (entries.length > 0) {
-    if (!(await lstat(socket)).isSocket() || !(await refuses(socket))) return;
-    await unlink(socket);
-  }
+  if (Date.now() - found.mtimeMs < (socket === undefined ? DAY_MS : TIMEOUTS.spawn)) return;
+  if (entries.some((name) => name !== SOCKET && name !== TOKEN_FILE)) return;
+  if (socket !== undefined && !((await lstat(socket)).isSocket() && (await refuses(socket)))) return;
+  for (const name of entries) await unlink(join(folder, name));
   await rmdir(folder);
 }
 

@@ -1,5 +1,7 @@
 // Jobs that dial in where they take no connections themselves: who is let in, and what is carried.
+import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
+import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -46,6 +48,15 @@ function jobFor(listener: BridgeListener, ca?: Buffer): DialOut {
   return job;
 }
 
+/** A connection that was let in, and whose job then went away without a word. */
+async function leaveBehind(port: number): Promise<Socket> {
+  const socket = await dial(port);
+  socket.write(`${JSON.stringify({ prunebridge_dial: 1, token })}\n`);
+  socket.resume();
+  await sleep(100);
+  return socket;
+}
+
 describe("a job that dials in", () => {
   it("is worked with as one that was attached to, also when its connection breaks, and again by another bridge", async () => {
     const listener = await listen();
@@ -70,6 +81,23 @@ describe("a job that dials in", () => {
     await sleep(200);
     await using bridge = await listener.accept();
     expect(await (await bridge.open(parent)).loss([batch()])).toBeGreaterThan(0);
+  });
+
+  it("is taken before connections that nobody is behind any more, and after them", async () => {
+    const listener = await listen({ timeouts: { dialIn: 1_000 } });
+    const port = portOf(listener);
+    const left = await leaveBehind(port);
+    const job = jobFor(listener);
+    await sleep(200);
+    await using bridge = await listener.accept();
+    expect(bridge.shim.bootId).toBe(shim.bootId);
+    expect(left.destroyed).toBe(true);
+    job.stop();
+    const silent = await leaveBehind(port);
+    const model = bridge.open(parent).then((opened) => opened.loss([batch()]));
+    await once(silent, "close");
+    jobFor(listener);
+    expect(await model).toBeGreaterThan(0);
   });
 
   it("is waited for until the caller or the listener ends that", async () => {

@@ -211,6 +211,10 @@ describe("a target that is wrong", () => {
     await writeFile(join(dir, "notes.txt"), "mine");
     await expectRefused({ code: "PATH_DENIED", says: /notes.txt/, args: { "--out": join(dir, "notes.txt", "child") } });
   });
+  it("asks for files of another folder without a job", () =>
+    expectRefused({ code: "BAD_OPTION", says: /--like is for the model of a job/, args: { "--like": parent } }));
+  it("names a tokenizer beside the checkpoint's own", () =>
+    expectRefused({ code: "BAD_OPTION", says: /--tokenizer is for the model of a job/, args: { "--tokenizer": parent } }));
   it("is in a mode to come", () => expectRefused({ code: "BAD_MODE", says: /fastnas is not implemented/, args: { "--mode": "fastnas" } }));
 });
 

@@ -1,5 +1,5 @@
 // Jobs that are launched for a checkpoint: their scores are the checkpoint's, and they end with what started them.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
@@ -15,8 +15,9 @@ import {
   slice,
   verify,
 } from "../../src/index.js";
+import { findPython } from "../../src/shim/python.js";
 import { isAlive } from "../fixtures/failures.js";
-import { GOLDENS } from "../fixtures/megatronFolders.js";
+import { GOLDENS, saveMegatronFolders } from "../fixtures/megatronFolders.js";
 import { ON_CPU, writeMegatronCheckpoint } from "../fixtures/megatronJobs.js";
 
 const GOLDEN = join(GOLDENS, "llama-gqa");
@@ -52,6 +53,32 @@ describe("a job that is launched", () => {
     await verify(join(folder, "child"), { full: true });
     await bridge.close();
     expect(isAlive(bridge.pid)).toBe(false);
+  });
+});
+
+/** A checkpoint's root with two iterations, the second of another network, and an interpreter that makes it the latest as it starts. */
+async function writeGrowingRoot(): Promise<{ root: string; python: string }> {
+  const saved = join(folder, "saved");
+  await saveMegatronFolders(saved);
+  const root = join(saved, "llama");
+  await cp(join(saved, "mixtral", "iter_0000010"), join(root, "iter_0000020"), { recursive: true });
+  const python = join(folder, "python");
+  const tracker = join(root, "latest_checkpointed_iteration.txt");
+  await writeFile(python, `#!/bin/sh\necho 20 > "${tracker}"\nexec "${findPython()}" "$@"\n`, { mode: 0o755 });
+  return { root, python };
+}
+
+describe("a job that is launched for a root", () => {
+  it("has the iteration that was the latest then, and so do its scores", { timeout: 240_000 }, async () => {
+    const { root, python } = await writeGrowingRoot();
+    const { fingerprint } = await readWeightedParent(root);
+    const bridge = await launch({ checkpoint: root, nprocPerNode: 1, python });
+    for (const options of [{}, { checkpoint: undefined }]) {
+      const { parent } = await bridge.attachedModel(options);
+      expect(parent.fingerprint).toBe(fingerprint);
+      expect(parent.architecture.hyperparameters.num_moe_experts).toBeUndefined();
+    }
+    expect((await readWeightedParent(root)).architecture.hyperparameters.num_moe_experts).toBe(4);
   });
 });
 

@@ -233,6 +233,17 @@ describe("a child", () => {
     expect(await readFile(join(child, ITERATION, "run_config.yaml"), "utf8")).toContain("ffn_hidden_size: 80\n");
   });
 
+  it("with fewer layers keeps what Megatron's config says of each, beside a Hugging Face config too", async () => {
+    const root = await copyOf("llama-pp2");
+    await cp(join(GOLDENS, "llama-gqa", "parent.hf", "config.json"), join(root, ITERATION, "config.json"));
+    const stated = "  window_size: [4, 0]\n  window_attn_skip_freq: 2\n  no_rope_freq:\n  - 1\n  - 0\n  - 0\n  - 1\n";
+    await writeFile(join(root, ITERATION, "run_config.yaml"), BRIDGE.replace("model:\n", `model:\n${stated}`));
+    const child = join(await temporaryFolder(), "child");
+    await cut(root, child);
+    const yaml = await readFile(join(child, ITERATION, "run_config.yaml"), "utf8");
+    expect(yaml).toContain("window_size: [4, 0]\n  window_attn_skip_freq: [1,0,1]\n  no_rope_freq: [1,0,0]\n");
+  });
+
   it("has layers by their numbers where the parent has", async () => {
     const child = join(await temporaryFolder(), "child");
     await cut(join(saved, "mixtral-numbered"), child, {}, { num_layers: 1, num_moe_experts: 3 });

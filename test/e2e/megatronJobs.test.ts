@@ -161,12 +161,17 @@ describe("pruning the model of a job", () => {
     const sizes = { export_config: { num_layers: 3 } };
     const before = await live.attachedModel();
     await prune(before, "mcore_gpt_minitron", sizes, null, config);
-    await expect(prune(await live.attachedModel(), "mcore_gpt_minitron", sizes, null, config)).resolves.toBeDefined();
     const later = await attach("stepping");
     onTestFinished(() => later.close());
-    const after = await later.attachedModel();
-    expect(after.parent.fingerprint).not.toBe(before.parent.fingerprint);
-    await expect(prune(after, "mcore_gpt_minitron", sizes, null, config)).rejects.toMatchObject({ code: "CHECKPOINT_MISMATCH" });
+    for (const bridge of [live, later]) {
+      const after = await bridge.attachedModel();
+      expect(after.parent.fingerprint).not.toBe(before.parent.fingerprint);
+      await expect(prune(after, "mcore_gpt_minitron", sizes, null, config)).rejects.toMatchObject({ code: "CHECKPOINT_MISMATCH" });
+    }
+    const still = bridges["one"] ?? (await attach("one"));
+    const serving = { ...config, checkpoint: join(jobs.folder, "runs-of-one") };
+    await prune(await still.attachedModel(), "mcore_gpt_minitron", sizes, null, serving);
+    await expect(prune(await still.attachedModel(), "mcore_gpt_minitron", sizes, null, serving)).resolves.toBeDefined();
   });
 });
 
@@ -214,6 +219,12 @@ describe("a guest refuses, before any work,", () => {
       (live) => live.attachedModel({ checkpoint: join(GOLDENS, "nemotron-mha", "parent.hf") }),
       "BAD_OPTION",
       /the job's model has \w+ \d+, and/,
+    ],
+    [
+      "to be taken for a config's",
+      (live) => live.attachedModel({ checkpoint: join(GOLDENS, "llama-gqa", "parent.hf", "config.json") }),
+      "NOT_A_CHECKPOINT",
+      /has no weights/,
     ],
     [
       "to run what is pruned of it",

@@ -1,5 +1,5 @@
 // Children that jobs of Megatron-Core save from their live weights, all ranks together.
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
@@ -16,6 +16,7 @@ import {
   verify,
 } from "../../src/index.js";
 import { asFloat32 } from "../../src/tensor.js";
+import { runCli } from "../fixtures/cli.js";
 import { largestDifference, readTensor } from "../fixtures/goldens.js";
 import { TOKENS } from "../fixtures/listeners.js";
 import { GOLDENS } from "../fixtures/megatronFolders.js";
@@ -94,6 +95,25 @@ describe.each(Object.keys(CASES))("the child of the %s job", (name) => {
   });
 });
 
+it("of two saves of a job into one target, one is there whole and the other says so", async () => {
+  const models = await Promise.all([pruned("llama"), pruned("llama")]);
+  const out = join(jobs.folder, "twice");
+  const outcomes = await Promise.allSettled(models.map(({ model }) => model.save(out)));
+  expect(outcomes.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+  expect(outcomes.find(({ status }) => status === "rejected")).toMatchObject({ reason: { code: "TARGET_EXISTS" } });
+  await verify(out);
+  expect((await readdir(jobs.folder)).filter((name) => name.includes("twice"))).toEqual(["twice"]);
+});
+
+/** The config of a golden parent as one of a quantised checkpoint has it. */
+async function quantizedConfig(parent: string): Promise<string> {
+  const folder = await mkdtemp(join(jobs.folder, "quantized-"));
+  const config = JSON.parse(await readFile(join(GOLDENS, parent, "parent.hf", "config.json"), "utf8"));
+  const quantization_config = { quant_method: "fp8", fmt: "e4m3", weight_block_size: [128, 128], activation_scheme: "dynamic" };
+  await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, quantization_config }));
+  return folder;
+}
+
 describe("saving from a job refuses, and leaves nothing,", () => {
   const hf = (parent: string): string => join(GOLDENS, parent, "parent.hf");
   it.each<[string, SaveOptions, string, RegExp]>([
@@ -103,8 +123,32 @@ describe("saving from a job refuses, and leaves nothing,", () => {
     ["to write as Megatron saves", { format: "torch_dist" }, "BAD_OPTION", /written as safetensors/],
   ])("%s", async (_what, options, code, why) => {
     const { model } = await pruned("llama");
-    const saving = model.save(join(jobs.folder, "refused"), options);
-    await expect(saving).rejects.toMatchObject({ code, detail: expect.stringMatching(why) });
+    const refusal = { code, detail: expect.stringMatching(why) };
+    await expect(model.save(join(jobs.folder, "refused"), options)).rejects.toMatchObject(refusal);
+    await expect((await attach("llama")).checkSavable(options)).rejects.toMatchObject(refusal);
+    expect((await readdir(jobs.folder)).filter((name) => name.includes("refused"))).toEqual([]);
+  });
+
+  it.each([
+    ["a layout without its config", ["--layout", "huggingface"]],
+    ["the config of another network", ["--like", hf("mixtral-small")]],
+    ["a device of its own", ["--device", "cpu"]],
+    ["a type of its own", ["--dtype", "float32"]],
+  ])("%s, on the command line before it calibrates", async (_what, flags) => {
+    const { address } = await jobs.ready("llama");
+    const found = join(jobs.folder, "found");
+    const shim = ["--attach", address, "--token-file", join(jobs.folder, "token")];
+    const data = ["--data", join(GOLDENS, "llama-gqa", "data.safetensors"), "--checkpoint", found];
+    const sizes = ["--export-config", '{"ffn_hidden_size": 80}', "--out", join(jobs.folder, "refused"), "--json"];
+    const { exitCode, json } = await runCli(["prune", ...shim, ...data, ...sizes, ...flags]);
+    expect([exitCode, json["error"]]).toEqual([2, expect.objectContaining({ code: "BAD_OPTION" })]);
+    expect(await readdir(found).catch(() => [])).toEqual([]);
+  });
+
+  it("the config of quantised weights", async () => {
+    const { model } = await pruned("llama");
+    const saving = model.save(join(jobs.folder, "refused"), { like: await quantizedConfig("llama-gqa") });
+    await expect(saving).rejects.toMatchObject({ code: "BAD_OPTION", detail: expect.stringMatching(/is quantised \(/) });
     expect((await readdir(jobs.folder)).filter((name) => name.includes("refused"))).toEqual([]);
   });
 

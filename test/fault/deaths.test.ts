@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { execa } from "execa";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { Bridge, verify } from "../../src/index.js";
-import { makeSocketFolder, SOCKET } from "../../src/shim/socketFolder.js";
+import { makeSocketFolder, SOCKET, TOKEN_FILE } from "../../src/shim/socketFolder.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { failureOf, isAlive, spawnForTest } from "../fixtures/failures.js";
 import { planted, sliceIn } from "../fixtures/planted.js";
@@ -93,13 +93,18 @@ describe("the folder of a socket whose shim and parent were killed", () => {
     return execa(process.execPath, ["-e", code], { reject: false });
   };
 
+  const unreadToken = (folder: string): Promise<void> => writeFile(join(folder, TOKEN_FILE), "secret");
+
   it("is removed by the next start", async () => {
     expect(await survives(killedListener)).toBe(false);
     expect(await survives(async () => {}, hoursAgo(48))).toBe(false);
+    expect(await survives(unreadToken, hoursAgo(48))).toBe(false);
+    expect(await survives(async (folder) => [await killedListener(folder), await unreadToken(folder)])).toBe(false);
   });
 
   it("is left alone where it is new, where somebody listens or may yet, and where it holds something else", async () => {
     expect(await survives(async () => {})).toBe(true);
+    expect(await survives(unreadToken)).toBe(true);
     expect(await survives(killedListener, new Date())).toBe(true);
     const server = createServer();
     expect(await survives(async (folder) => once(server.listen(join(folder, SOCKET)), "listening"))).toBe(true);

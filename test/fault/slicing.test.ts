@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   Bridge,
+  findChild,
   type Manifest,
   type Parent,
   type PlanFile,
@@ -317,5 +318,33 @@ describe("what slicing writes", () => {
     const { "prune_manifest.json": _manifest, ...files } = await filesOf(prepared.target);
     expect(await undisturbed()).toMatchObject(files);
     await verify(prepared.target);
+  });
+});
+
+describe("a target that holds a child", () => {
+  it("of another layout is not taken for the child that is asked for", async () => {
+    const dir = await temporaryFolder();
+    const parent = await readParent(await writeCheckpoint(join(dir, "parent"), TINY_LLAMA));
+    const made = plan(parent, TARGET, { scores: randomScores(TINY_LLAMA, 1), path: "random" });
+    const target = join(dir, "child");
+    const manifest = await slice(bridge, parent, made, target);
+    expect(manifest.laidOut).toEqual({ layout: "huggingface", format: "safetensors" });
+    expect(await findChild(parent, made, target, { layout: "huggingface" })).toEqual(manifest);
+    const other: SliceOptions = { layout: "megatron" };
+    expect(await findChild(parent, made, target, other)).toBeUndefined();
+    await expect(slice(bridge, parent, made, target, other)).rejects.toMatchObject({ code: "TARGET_EXISTS" });
+  });
+
+  it("without the SHA-256 that is asked for says so, and is taken with one", async () => {
+    const prepared = await prepare();
+    const { parent, made, target } = prepared;
+    const wanting = { code: "TARGET_EXISTS", detail: expect.stringMatching(/has no SHA-256/) };
+    await slice(bridge, parent, made, target);
+    await expect(slice(bridge, parent, made, target, { sha256: true })).rejects.toMatchObject(wanting);
+    const { exitCode, json } = await startCli([...sliceArgs(prepared), "--sha256"]).result;
+    expect([exitCode, json["error"]]).toEqual([2, expect.objectContaining({ code: "TARGET_EXISTS" })]);
+    await rm(target, { recursive: true });
+    const manifest = await slice(bridge, parent, made, target, { sha256: true });
+    expect(await slice(bridge, parent, made, target, { sha256: true })).toEqual(manifest);
   });
 });

@@ -18,6 +18,7 @@ const MANIFEST = {
   planHash: "sha256:00",
   parent: { path: "/parent", fingerprint: "sha256:11" },
   params: { parent: 100, child: 50 },
+  laidOut: { layout: "huggingface", format: "safetensors" },
   shards: [{ file: "model.safetensors", bytes: 123, crc32: "0123abcd" }],
   carried: ["tokenizer.json"],
 };

@@ -1,5 +1,6 @@
 """Exchanges Python values between all ranks, over a CPU group beside the job's own."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -7,11 +8,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from prunebridge_shim.errors import Reason, ShimError, storage_error
+from prunebridge_shim.errors import Reason, ShimError, reason_of, storage_error, text_of
 
 LEADER = 0
 FOREVER = timedelta(days=365)
 """An exchange waits for as long as all ranks live; who does not is told by the board."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,7 +72,10 @@ class Exchange:
         return values
 
     def attempt(self, work: Callable[[], T]) -> T:
-        """Gives what work gives on this rank, once it is done on all; what it raises on one, all raise."""
+        """Gives what work, which holds no collective, gives on this rank, once it is done on all.
+
+        What it raises on one, all raise: INTERNAL or GPU_OOM where that has no reason of its own.
+        """
         results: list[T] = []
         failure = None
         try:
@@ -78,6 +84,10 @@ class Exchange:
             failure = error
         except OSError as error:
             failure = storage_error(error)
+        except Exception as error:
+            log.exception("rank %d failed where all ranks attempt the same", self.rank)
+            message = f"rank {self.rank}: {type(error).__name__}: {text_of(error)}"
+            failure = ShimError(reason_of(error), message, "the traceback is in the log of that rank")
         self.agree(failure)
         return results[0]
 

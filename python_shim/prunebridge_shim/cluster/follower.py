@@ -6,9 +6,9 @@ from functools import partial
 from typing import NoReturn
 
 from prunebridge_shim.cluster.exchange import LEADER, AgreedError
-from prunebridge_shim.cluster.group import NEXT_STEP, Ranks, Words, extended, is_certain, lost_ranks, reason_of
+from prunebridge_shim.cluster.group import NEXT_STEP, Ranks, Words, extended, is_certain, lost_ranks
 from prunebridge_shim.cluster.task import Task
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, reason_of
 
 MESSAGE_LENGTH = 1000
 """Characters of a failed rank's message that others are told."""

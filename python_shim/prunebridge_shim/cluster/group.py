@@ -15,6 +15,7 @@ from torch.distributed import Work
 
 from prunebridge_shim.cluster.board import Board
 from prunebridge_shim.cluster.exchange import Exchange, named
+from prunebridge_shim.cluster.task import Task
 from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 
 NEXT_STEP = "look into the logs of the ranks; the job has to be started again"
@@ -55,8 +56,15 @@ class Ranks:
         self._board.watch_at_rest()
 
     def agree(self, error: ShimError | None) -> None:
-        """Raises what went wrong on the first rank where something did, on all ranks."""
-        self._exchange.agree(error)
+        """Raises what went wrong on the first rank where something did, on all ranks; RANK_LOST where one is."""
+        task = Task(lambda: self._exchange.agree(error))
+        while not task.ended:
+            if lost := self._board.lost():
+                raise lost_ranks(lost, "there is no sign of life")
+            self._board.wait()
+        if task.error is not None and not isinstance(task.error, ShimError):
+            raise self._broken(task.error) from task.error
+        task.result()
 
     def _watch_over(self, work: Work) -> None:
         while not work.is_completed():
@@ -99,11 +107,6 @@ def extended(digest: str, text: str) -> str:
 def is_certain(error: BaseException) -> bool:
     """Whether an error is of the rank that raised it: any other may be how torch tells that another rank is gone."""
     return isinstance(error, ShimError) or is_out_of_memory(error)
-
-
-def reason_of(error: BaseException) -> Reason:
-    """The reason for an error without one."""
-    return Reason.GPU_OOM if is_out_of_memory(error) else Reason.INTERNAL
 
 
 def lost_ranks(ranks: Sequence[int], how: str) -> ShimError:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from prunebridge_shim.cluster.layout import Layout, LocalModel, Place
-from prunebridge_shim.cluster.points import FUSED_WITH
+from prunebridge_shim.cluster.norms import apart
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.torch_dist_names import TORCH_DTYPES
 
@@ -103,8 +103,7 @@ def _holding(tensor: Any, layout: Layout) -> Holding:
     name, first = tensor.key, tensor.prepend_axis_num
     if first:
         name = STACKED_EXPERTS.sub(f"local_experts.{tensor.global_offset[0]}", name)
-    for norm, fused in FUSED_WITH.items():
-        name = name.replace(f".{fused}.layer_norm_", f".{norm}.")
+    name = apart(name)
     shape, values = tuple(tensor.global_shape[first:]), tensor.data.detach()
     is_expert = EXPERTS in name
     channels = layout.expert_tensor if is_expert else layout.tensor

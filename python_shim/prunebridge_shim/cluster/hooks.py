@@ -4,6 +4,7 @@ Megatron-Core's activations have the sequence first, and each rank may hold a pa
 both.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,9 +16,12 @@ from torch import nn
 from prunebridge_shim.cluster.experts import Sums, measured_experts, routed_means
 from prunebridge_shim.cluster.measures import Measures, MicroBatch, Sum, TokenGroups, squared_means
 from prunebridge_shim.cluster.points import Held
-from prunebridge_shim.collect.experts import ROUTED, Routed
+from prunebridge_shim.collect.experts import ROUTED
+from prunebridge_shim.collect.hooks import RoutedKeys, check_cosine, routed_keys
 from prunebridge_shim.collect.reductions import cosine_distance, sum_abs
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory, text_of
+
+log = logging.getLogger(__name__)
 
 
 class Hooks:
@@ -44,7 +48,7 @@ class Hooks:
             for one in held:
                 for handle in self._attach(one):
                     stack.callback(handle.remove)
-            for module, keys in _routed_keys(held).items():
+            for module, keys in routed_keys([one.point for one in held], [one.module for one in held]).items():
                 take = self._take_routed(keys)
                 stack.enter_context(measured_experts(module, self._groups.expert_channels, take))
             for chunk in chunks:
@@ -67,14 +71,14 @@ class Hooks:
     def _on_input(self, one: Held) -> Any:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x_SBC = _first(args, kwargs)
-            with self._noting_failures():
+            with self._noting_failures(one):
                 self._add_square(one, one.norm(x_SBC) if one.norm else x_SBC, "input")
 
         return hook
 
     def _on_output(self, one: Held) -> Any:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            with self._noting_failures():
+            with self._noting_failures(one):
                 self._add_square(one, _first((output,), {}), "output")
 
         return hook
@@ -84,11 +88,12 @@ class Hooks:
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nonlocal version
-            version = getattr(_first(args, kwargs), "_version", 0)
+            with self._noting_failures(one):
+                version = getattr(_first(args, kwargs), "_version", 0)
 
         def after(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             x_SBC = _first(args, kwargs)
-            with self._noting_failures():
+            with self._noting_failures(one):
                 if getattr(x_SBC, "_version", 0) != version:
                     raise ShimError(
                         Reason.BAD_TENSOR, f"{one.point.module} changes its input in place; its cosine cannot be taken"
@@ -112,6 +117,7 @@ class Hooks:
         group = self._group_of(one, in_SBC, "input")
         if self._group_of(one, out_SBC, "output") is not group:
             raise ShimError(Reason.BAD_TENSOR, f"{one.point.module} gives another part of the tokens than it takes")
+        check_cosine(one.point, in_SBC, out_SBC)
         tokens = torch.full((), float(in_SBC.shape[0] * in_SBC.shape[1]), device=in_SBC.device)
         total = cosine_distance(in_SBC, out_SBC) * tokens
         self.measures.add(
@@ -131,7 +137,7 @@ class Hooks:
             f" {self.running.rows} sequences of {self.running.length} tokens, or of this rank's part of them",
         )
 
-    def _take_routed(self, keys: Mapping[Routed, str]) -> Callable[[Sums], None]:
+    def _take_routed(self, keys: RoutedKeys) -> Callable[[Sums], None]:
         group = self._groups.expert
 
         def take(sums: Sums) -> None:
@@ -139,7 +145,7 @@ class Hooks:
             alike = group.size() if group else 1
             repeats = alike * self.running.repeats * self._copies
             tokens_E = sums["routed_tokens"]
-            for measure, key in keys.items():
+            for measure, key in ((measure, key) for measure, found in keys.items() for key in found):
                 if measure == "routed_mean_abs_square":
                     one = Sum(key, sums[measure], tokens_E[:, None], lambda *means: routed_means(*means) / alike)
                 else:
@@ -149,12 +155,19 @@ class Hooks:
         return take
 
     @contextmanager
-    def _noting_failures(self) -> Iterator[None]:
-        # A rank that stopped in the middle of a micro-batch would leave others waiting.
+    def _noting_failures(self, one: Held) -> Iterator[None]:
+        # A rank that stopped in the middle of a micro-batch would leave others waiting. Those that share its tokens run
+        # the same module, and note the same.
         try:
             yield
         except ShimError as failure:
             self.failure = self.failure or failure
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            log.exception("hook %s failed", one.point.key)
+            message = f"hook {one.point.key}: {one.point.module} cannot be measured: {text_of(error)}"
+            self.failure = self.failure or ShimError(Reason.BAD_TENSOR, message, "leave this hook out")
 
     def _end_micro_batch(self, *_: Any) -> None:
         self.measures.end_micro_batch(self.running.counts)
@@ -163,12 +176,3 @@ class Hooks:
 def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     value = args[0] if args else kwargs.get("hidden_states")
     return value[0] if isinstance(value, tuple) and value else value
-
-
-def _routed_keys(held: Sequence[Held]) -> dict[nn.Module, dict[Routed, str]]:
-    found: dict[nn.Module, dict[Routed, str]] = {}
-    for one in held:
-        for measure in ROUTED:
-            if one.point.measure == measure:
-                found.setdefault(one.module, {})[measure] = one.point.key
-    return found

@@ -13,15 +13,14 @@ from prunebridge_shim.cluster.collect import collect
 from prunebridge_shim.cluster.exchange import LEADER, Exchange
 from prunebridge_shim.cluster.facts import Facts, find_facts
 from prunebridge_shim.cluster.follower import Follower
-from prunebridge_shim.cluster.group import NEXT_STEP, Words
+from prunebridge_shim.cluster.group import Words
 from prunebridge_shim.cluster.leader import Leader
 from prunebridge_shim.cluster.loss import evaluate_loss
 from prunebridge_shim.cluster.rank import Rank, find_rank
-from prunebridge_shim.cluster.roll_call import await_all_ranks
+from prunebridge_shim.cluster.roll_call import once_all_have_come
 from prunebridge_shim.cluster.save_folder import saving_into
 from prunebridge_shim.cluster.save_plan import SaveJob
 from prunebridge_shim.cluster.saving import save_model
-from prunebridge_shim.cluster.task import Task
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import Collected
 from prunebridge_shim.errors import Reason, ShimError
@@ -115,6 +114,10 @@ class LeadingRank:
         finally:
             self._leader.close()
 
+    def close(self) -> None:
+        """Leaves at once with all others, who have agreed to."""
+        self._leader.close()
+
     def abandon(self, error: BaseException) -> None:
         """Leaves without the others, which are told why."""
         self._leader.abandon(error)
@@ -161,6 +164,10 @@ class FollowingRank:
         """Raises what went wrong on any rank on all of them, each of which calls this."""
         self._follower.agree(error)
 
+    def close(self) -> None:
+        """Leaves at once with all others, who have agreed to."""
+        self._follower.close()
+
     def abandon(self, error: BaseException) -> None:
         """Leaves without the others, which will take this rank for lost."""
         self._follower.abandon(error)
@@ -201,13 +208,7 @@ def join(
             Megatron-Core's, MISSING_DEPENDENCY.
     """
     _check_job()
-    await_all_ranks(wait_s)
-    task = Task(lambda: _join(model, deadline_s))
-    if not task.wait(deadline_s):
-        raise ShimError(
-            Reason.RANK_LOST, f"not all ranks are joined after {deadline_s:g} s, and all had come", NEXT_STEP
-        )
-    return task.result()
+    return once_all_have_come(lambda: _join(model, deadline_s), wait_s, deadline_s)
 
 
 def _check_job() -> None:

@@ -10,12 +10,10 @@ import torch.nn.functional as F  # noqa: N812 torch's own convention
 from torch import nn
 
 from prunebridge_shim.cluster.layout import Layout, split_axis
+from prunebridge_shim.cluster.norms import FUSED_WITH
 from prunebridge_shim.collect.experts import ROUTED
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.errors import Reason, ShimError
-
-FUSED_WITH = {"input_layernorm": "self_attention.linear_qkv", "pre_mlp_layernorm": "mlp.linear_fc1"}
-"""Where the norms of a layer are, where they are one with the projection behind them."""
 
 Norm = Callable[[torch.Tensor], torch.Tensor]
 

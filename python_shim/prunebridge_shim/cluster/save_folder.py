@@ -47,13 +47,15 @@ class SaveFolder:
         if self._folder is not None:
             self._folder.beat()
 
-    def finish(self) -> None:
-        """Leaves the folder to whoever publishes the child in it."""
-        if self._folder is not None:
-            if self._job.flush:
-                self._folder.sync_child()
-            self._folder.check()
-            self._folder.leave(done=True, keep=True)
+    def finish(self) -> str:
+        """Leaves the folder to whoever publishes the child in it; gives what tells it from others."""
+        if self._folder is None:
+            return ""
+        if self._job.flush:
+            self._folder.sync_child()
+        self._folder.check()
+        self._folder.leave(done=True, keep=True)
+        return self._folder.folder_id
 
     def abandon(self) -> None:
         """Removes the folder, where it was made."""
@@ -73,18 +75,26 @@ def open_made(path: Path, identity: str) -> OpenFolder:
         ShimError: PATH_NOT_FOUND where this rank sees none, or another one.
         OSError: it cannot be opened.
     """
-    try:
+    with suppress(FileNotFoundError), ExitStack() as stack:
         folder = OpenFolder(path)
-        if json.loads(folder.read(JOB_FILE))["identity"] == identity:
+        stack.callback(folder.close)
+        if _identity_in(folder) == identity:
+            stack.pop_all()
             return folder
-        folder.close()
-    except FileNotFoundError:
-        pass
     raise ShimError(
         Reason.PATH_NOT_FOUND,
         f"{path} is not the folder that the job's first rank has made",
         "every rank of the job has to see the target under the same path: name one on shared storage",
     )
+
+
+def _identity_in(folder: OpenFolder) -> str | None:
+    """What tells a folder from others; nothing where its file is torn, or another's."""
+    try:
+        found: str = json.loads(folder.read(JOB_FILE))["identity"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 @contextmanager

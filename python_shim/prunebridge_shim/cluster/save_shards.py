@@ -52,8 +52,7 @@ class Shards:
         self._rank = rank
         stack.callback(folder.close)
         self.files = [ShardFile(folder, f"{CHILD}/{one.file}", one.header, one.bytes, ()) for one in shards]
-        for file in self.files:
-            stack.callback(file.close)
+        stack.callback(self._close)
         self._flush = flush
         self._flushing: Future[None] | None = None
         self._behind = ThreadPoolExecutor(1, "prunebridge-flush")
@@ -92,9 +91,15 @@ class Shards:
         """Ends writing: what was written is flushed, and there for other machines too."""
         self.flush_behind()
         self._settle()
+        self._close()
+
+    def commit(self) -> None:
+        """Makes the shards valid, once all ranks have written to them; raises what storage refuses."""
         for file in self.files:
-            # File servers pass on what was written when it is closed.
-            file.close()
+            file.commit(self._flush)
+        self._close()
+        if self.failure is not None:
+            raise self.failure
 
     def hash(self, shard: int, digests: dict[int, bytes]) -> Iterator[int]:
         """Reads a shard back, and adds the SHA-256 that it will have; yields the bytes that were read."""
@@ -110,6 +115,15 @@ class Shards:
         try:
             if flushing is not None:
                 flushing.result()
+        except OSError as error:
+            self._fail(error)
+
+    def _close(self) -> None:
+        # File servers pass on what was written when it is closed, and may have no room for it.
+        try:
+            with ExitStack() as stack:
+                for file in self.files:
+                    stack.callback(file.close)
         except OSError as error:
             self._fail(error)
 

@@ -71,7 +71,7 @@ def save_model(rank: Rank, job: SaveJob | None, folder: SaveFolder | None, tick:
         saving.meet()
         digests = saving.hash() if job.sha256 else {}
         stretches = list(chain.from_iterable(exchange.gather(written.stretches)))
-        return exchange.lead(lambda: saving.commit(digests, stretches, job.flush))
+        return exchange.lead(lambda: saving.commit(digests, stretches))
 
 
 def _prepare(rank: Rank) -> list[Holding]:
@@ -141,18 +141,16 @@ class _Saving:
             self.meet()
         return {number: digest for found in self.rank.exchange.gather(digests) for number, digest in found.items()}
 
-    def commit(self, digests: Mapping[int, bytes], stretches: Sequence[Stretch], flush: bool) -> Outcome:
+    def commit(self, digests: Mapping[int, bytes], stretches: Sequence[Stretch]) -> Outcome:
         """Makes the shards valid, on the leader: all of them are written."""
         checksums = [crc32_of(number, shard, stretches) for number, shard in enumerate(self.shards)]
-        for file in self.written.files:
-            file.commit(flush)
-        if self.folder is not None:
-            self.folder.finish()
+        self.written.commit()
+        folder_id = self.folder.finish() if self.folder else ""
         shards = [
             WrittenShard(shard.file, shard.bytes, crc32, digests.get(number, b""))
             for number, (shard, crc32) in enumerate(zip(self.shards, checksums, strict=True))
         ]
-        return Outcome(shards, found_bytes=0)
+        return Outcome(shards, found_bytes=0, folder_id=folder_id)
 
 
 def _draw(blocks: Iterator[int], most: int) -> None:

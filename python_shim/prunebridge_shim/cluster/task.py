@@ -10,12 +10,13 @@ T = TypeVar("T")
 
 
 class Task(Generic[T]):
-    """A function that runs in a thread of its own, on the device of the thread that starts it."""
+    """A function that runs in a thread of its own, on the device and the stream of the thread that starts it."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
         self._result: list[T] = []
-        self._device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+        # A job may have its kernels on a stream of its own: on another one, nothing would wait for them.
+        self._stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
         self._thread = threading.Thread(target=self._run, name="prunebridge-task", daemon=True)
         self.error: BaseException | None = None
         self._thread.start()
@@ -38,8 +39,9 @@ class Task(Generic[T]):
 
     def _run(self) -> None:
         try:
-            if self._device is not None:
-                torch.cuda.set_device(self._device)
-            self._result.append(self._function())
+            if self._stream is not None:
+                torch.cuda.set_device(self._stream.device)
+            with torch.cuda.stream(self._stream):
+                self._result.append(self._function())
         except BaseException as error:  # noqa: BLE001 it is raised where the task is waited for
             self.error = error

@@ -48,6 +48,27 @@ def find_modules(model: nn.Module, points: Sequence[HookPoint]) -> list[nn.Modul
     return [modules[point.module] for point in points]
 
 
+def check_cosine(point: HookPoint, taken: torch.Tensor, given: torch.Tensor) -> None:
+    """Raises BAD_TENSOR where a module does not give as many channels as it takes: they have no cosine."""
+    if taken.shape != given.shape:
+        raise ShimError(
+            Reason.BAD_TENSOR,
+            f"hook {point.key}: {point.module} takes {list(taken.shape)} and gives {list(given.shape)}, which have no"
+            " cosine",
+            "measure a module whose output is as wide as its input, such as a whole layer",
+        )
+
+
+def routed_keys(points: Sequence[HookPoint], modules: Sequence[nn.Module]) -> Mapping[nn.Module, RoutedKeys]:
+    """The accumulators of each module's experts, of all points that measure such."""
+    found: dict[nn.Module, dict[Routed, list[str]]] = {}
+    for point, module in zip(points, modules, strict=True):
+        for measure in ROUTED:
+            if point.measure == measure:
+                found.setdefault(module, {}).setdefault(measure, []).append(point.key)
+    return found
+
+
 def batch_shape(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Size:
     """The shape [B, S] of the batch that a decoder is called with; raises BAD_DATA for a call without one."""
     for value in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")):
@@ -74,18 +95,9 @@ def attached(
             if point.measure not in ROUTED:
                 for handle in hooks.attach(point, module):
                     stack.callback(handle.remove)
-        for module, keys in _routed_keys(points, modules).items():
+        for module, keys in routed_keys(points, modules).items():
             stack.enter_context(hooks.measured_experts(module, keys))
         yield hooks.sums
-
-
-def _routed_keys(points: Sequence[HookPoint], modules: Sequence[nn.Module]) -> Mapping[nn.Module, RoutedKeys]:
-    found: dict[nn.Module, dict[Routed, list[str]]] = {}
-    for point, module in zip(points, modules, strict=True):
-        for measure in ROUTED:
-            if point.measure == measure:
-                found.setdefault(module, {}).setdefault(measure, []).append(point.key)
-    return found
 
 
 class _Hooks:
@@ -131,7 +143,9 @@ class _Hooks:
                 raise ShimError(
                     Reason.BAD_TENSOR, f"{point.module} changes its input in place; its cosine cannot be taken"
                 )
-            self._add(point.key, cosine_distance(x_BSC, self._activation(point, "output", output)))
+            out_BSC = self._activation(point, "output", output)
+            check_cosine(point, x_BSC, out_BSC)
+            self._add(point.key, cosine_distance(x_BSC, out_BSC))
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 

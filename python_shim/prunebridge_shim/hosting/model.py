@@ -13,6 +13,7 @@ from torch import nn
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.hosting.folder import find_checkpoint
 from prunebridge_shim.hosting.network import Network, network_of
+from prunebridge_shim.hosting.reading import Reading, reading_of
 from prunebridge_shim.hosting.sizes import Sizes
 from prunebridge_shim.hosting.weights import EMBEDDING, OUTPUT_LAYER, Weights, open_weights
 
@@ -34,8 +35,11 @@ class Wanted:
     device: torch.device
 
 
-def load_model(path: Any, sizes: Sizes, wanted: Wanted) -> nn.Module:
+def load_model(path: Any, sizes: Sizes, wanted: Wanted) -> tuple[nn.Module, Reading]:
     """Builds and loads this rank's part of a checkpoint. megatron.core.parallel_state has to be initialised.
+
+    Returns:
+        The model, and what was read for it, which `check_all_read` takes.
 
     Raises:
         ShimError: BAD_CHECKPOINT or PATH_NOT_FOUND for what cannot be loaded, INVALID_REQUEST for sizes that do not
@@ -49,7 +53,7 @@ def load_model(path: Any, sizes: Sizes, wanted: Wanted) -> nn.Module:
         dtype = weights.dtype if wanted.dtype == "auto" else getattr(torch, wanted.dtype)
         model = build(network, sizes, weights, dtype, wanted.device)
         fill(model, weights)
-    return model.eval().requires_grad_(requires_grad=False)
+    return model.eval().requires_grad_(requires_grad=False), reading_of(weights)
 
 
 def build(network: Network, sizes: Sizes, weights: Weights, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -82,13 +86,14 @@ def build(network: Network, sizes: Sizes, weights: Weights, dtype: torch.dtype, 
         }
     config = TransformerConfig(**options)
     stored = weights.shape(weights.prefix + EMBEDDING, ())[0]
+    sizes.check_vocabulary(stored)
     # Told to clients: what is stored, and built, is padded.
     config.vocab_size = network.vocab_size or stored
     tied = {"share_embeddings_and_output_weights": not weights.has(OUTPUT_LAYER)}
     model: nn.Module = GPTModel(
         config=config,
         transformer_layer_spec=get_gpt_decoder_block_spec(config, with_engine, normalization=config.normalization),
-        vocab_size=math.ceil(stored / sizes.tensor) * sizes.tensor,
+        vocab_size=stored,
         max_sequence_length=network.positions,
         pre_process=ps.is_pipeline_first_stage(),
         post_process=ps.is_pipeline_last_stage(),
@@ -133,16 +138,10 @@ def _fill_shard(shard: Any, weights: Weights) -> None:
     index, starts = shard.global_offset[: shard.prepend_axis_num], shard.global_offset[shard.prepend_axis_num :]
     expected = tuple(shard.global_shape[shard.prepend_axis_num :])
     found = weights.shape(shard.key, index)
-    is_padding = shard.allow_shape_mismatch and found[1:] == expected[1:]
-    if found != expected and not is_padding:
+    if found != expected:
         raise ShimError(
             Reason.BAD_CHECKPOINT,
             f"{shard.key} is {list(found)} where the stated sizes make it {list(expected)}",
             "the config beside the weights is of another network",
         )
-    # Rows of padding may be more here, or less, than where it was saved.
-    rows = max(0, min(shard.local_shape[0], found[0] - starts[0])) if found else 0
-    if rows < shard.local_shape[0]:
-        shard.data.zero_()
-    if rows:
-        shard.data[:rows].copy_(weights.read(shard.key, index, starts, (rows, *shard.local_shape[1:])))
+    shard.data.copy_(weights.read(shard.key, index, starts, tuple(shard.local_shape)))

@@ -29,8 +29,14 @@ FOREIGN = (
     *("heterogeneous_layers_config_path", "heterogeneous_block_specs", "linear_attention_freq", "moe_latent_size"),
     *("mtp_num_layers", "window_size", "window_attn_skip_freq", "no_rope_freq", "qk_l2_norm"),
     *("attention_output_gate", "glu_linear_offset", "activation_func_clamp_value"),
+    *("attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"),
 )
 """Fields that make another network of it, which is not built here."""
+
+SCALED_ROPE = {"low_freq_factor": 1, "high_freq_factor": 4, "old_context_len": 8192}
+"""What Megatron-Core scales rotary frequencies by, beside a factor. NeMo 2 states these for Llama 3.1 and 3.2."""
+
+OWN_SCRIPT = "attach to a job that runs it in its own script"
 
 
 @dataclass(frozen=True)
@@ -55,18 +61,38 @@ def network_of(checkpoint: Checkpoint) -> Network:
     stated = {name: value for name, value in checkpoint.stated.items() if value is not None}
     for name in FOREIGN:
         if stated.get(name):
-            raise _bad(checkpoint, f"sets {name}", "attach to a job that runs it in its own script")
+            raise _bad(checkpoint, f"sets {name}", OWN_SCRIPT)
+    _check_attention(checkpoint, stated)
     for name in NEEDED:
         if not isinstance(stated.get(name), int):
             raise _bad(checkpoint, f"states no {name}", "name a checkpoint whose sizes are stated")
     config = {name: stated[name] for name in OF_CONFIG if name in stated}
-    model = {name: stated[name] for name in OF_MODEL if name in stated}
+    model = {name: stated[name] for name in OF_MODEL if name in stated} | _scaled_rope(checkpoint, stated)
     return Network(
         config={**config, "activation_func": _activation(checkpoint, stated)},
         model=model,
         vocab_size=stated.get("vocab_size"),
         positions=int(stated.get("max_position_embeddings") or 4096),
     )
+
+
+def _check_attention(checkpoint: Checkpoint, stated: Mapping[str, Any]) -> None:
+    softmax = stated.get("softmax_type", "vanilla")
+    if softmax != "vanilla":
+        raise _bad(checkpoint, f"sets softmax_type {softmax!r}", OWN_SCRIPT)
+    # Gemma's scale their embeddings and norms in code of their own, and state nothing of it.
+    kind = str(stated.get("_target_", ""))
+    if "gemma" in kind.lower():
+        raise _bad(checkpoint, f"is a {kind}", OWN_SCRIPT)
+
+
+def _scaled_rope(checkpoint: Checkpoint, stated: Mapping[str, Any]) -> dict[str, Any]:
+    if "scale_factor" not in stated:
+        return {}
+    for name, built in SCALED_ROPE.items():
+        if stated.get(name, built) != built:
+            raise _bad(checkpoint, f"sets {name} {stated[name]}, and Megatron-Core knows {built} alone", OWN_SCRIPT)
+    return {"rope_scaling": True, "rope_scaling_factor": stated["scale_factor"]}
 
 
 def _activation(checkpoint: Checkpoint, stated: Mapping[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from prunebridge_shim import __version__
 from prunebridge_shim.cluster.exchange import LEADER, Exchange
+from prunebridge_shim.cluster.group import NEXT_STEP
 from prunebridge_shim.cluster.job import join
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.cluster.roll_call import once_all_have_come
+from prunebridge_shim.errors import Reason, ShimError, text_of
 from prunebridge_shim.guest import Guest, enter
 from prunebridge_shim.hosting.model import Wanted, load_model
+from prunebridge_shim.hosting.reading import Reading, check_all_read
 from prunebridge_shim.hosting.sizes import Sizes
 from prunebridge_shim.rpc.launching import end_with_launcher
 from prunebridge_shim.rpc.options import PROTOCOL_VERSIONS
@@ -94,15 +98,27 @@ def _open(options: Hosting) -> Guest:
     _check_megatron(device)
     _start_job(options.sizes, device)
     exchange = Exchange()
-    model, failure = None, None
+    loaded, failure = None, None
     try:
-        model = load_model(options.checkpoint, options.sizes, Wanted(options.dtype, device))
+        loaded = load_model(options.checkpoint, options.sizes, Wanted(options.dtype, device))
     except Exception as error:  # noqa: BLE001 all ranks hear of it
         failure = to_shim_error(error)
-    exchange.agree(failure)
-    exchange.close()
-    assert model is not None
+    model = once_all_have_come(lambda: _agreed(exchange, loaded, failure), options.wait_s, options.deadline_s)
     return enter(join(model, options.deadline_s, options.wait_s), options.entrance, options.wait_s)
+
+
+def _agreed(exchange: Exchange, loaded: tuple[nn.Module, Reading] | None, failure: ShimError | None) -> nn.Module:
+    """This rank's part of the model, once all ranks together hold all of it."""
+    try:
+        exchange.agree(failure)
+        assert loaded is not None
+        model, reading = loaded
+        check_all_read(reading, exchange)
+    except RuntimeError as error:
+        message = f"the ranks are no longer together: {text_of(error)}"
+        raise ShimError(Reason.RANK_LOST, message, NEXT_STEP) from error
+    exchange.close()
+    return model
 
 
 def _check_megatron(device: torch.device) -> None:

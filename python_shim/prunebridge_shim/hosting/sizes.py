@@ -44,6 +44,18 @@ class Sizes:
                 Reason.INVALID_REQUEST, "the network has no experts to share out", "leave the expert parallel size out"
             )
 
+    def check_vocabulary(self, rows: int) -> None:
+        """Raises INVALID_REQUEST where ranks cannot share the stored rows of a vocabulary out.
+
+        Rows of padding would be tokens like all others, and change every loss.
+        """
+        if rows % self.tensor:
+            raise ShimError(
+                Reason.INVALID_REQUEST,
+                f"the vocabulary's {rows} stored rows are not a multiple of the tensor parallel size {self.tensor}",
+                "take a size that divides it",
+            )
+
     def check_ranks(self, ranks: int) -> None:
         """Raises INVALID_REQUEST where a job of so many ranks cannot be of these sizes."""
         for what, product in (

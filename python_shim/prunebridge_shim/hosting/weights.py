@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from prunebridge_shim.cluster.norms import apart
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.hosting.folder import read_json
 from prunebridge_shim.slicing.blocks import BlockReader
@@ -22,11 +23,6 @@ EMBEDDING = "embedding.word_embeddings.weight"
 OUTPUT_LAYER = "output_layer.weight"
 LAYER = re.compile(r"(^|\.)layers\.(?!\d)")
 EXPERTS = "mlp.experts.experts."
-NORMS = {
-    "self_attention.linear_qkv.layer_norm_": "input_layernorm.",
-    "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm.",
-}
-"""How norms are called where they are not one with the projection behind them."""
 
 DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, spelled.removeprefix("torch."))
@@ -44,11 +40,15 @@ class Weights(Protocol):
         prefix: What lies before all keys.
         numbered: Whether each layer has tensors of its own.
         dtype: That of the embedding.
+        names: All that is stored of the model, each layer and each expert under a name of its own.
+        taken: Those of them that were read from.
     """
 
     prefix: str
     numbered: bool
     dtype: torch.dtype
+    names: list[str]
+    taken: set[str]
 
     def has(self, key: str) -> bool:
         """Whether there is a tensor of a key without layers and experts."""
@@ -80,6 +80,8 @@ class _TorchDist:
         self.prefix = _prefix_of(keys, folder)
         self.numbered = not any(LAYER.search(key) for key in keys)
         self.dtype = DTYPES[self._folder.view(self.prefix + EMBEDDING).dtype]
+        self.names = [name for key in _of_model(keys, self.prefix) for name in self._numbered_names(key)]
+        self.taken: set[str] = set()
 
     def has(self, key: str) -> bool:
         return self.prefix + key in self._folder.metadata.keys
@@ -89,6 +91,7 @@ class _TorchDist:
 
     def read(self, key: str, index: Sizes, starts: Sizes, sizes: Sizes) -> torch.Tensor:
         view = self._folder.view(key, index)
+        self.taken.add(numbered_name(key, index))
         item_bytes = DTYPES[view.dtype].itemsize
         boxes = zip(view.shape, starts, sizes, strict=True)
         kept = tuple(None if count == size else np.arange(at, at + count) for size, at, count in boxes)
@@ -97,6 +100,11 @@ class _TorchDist:
             out[done : done + block.size] = block
             done += block.size
         return torch.from_numpy(out).view(DTYPES[view.dtype]).reshape(sizes)
+
+    def _numbered_names(self, key: str) -> Iterator[str]:
+        axes = bool(LAYER.search(key)) + (EXPERTS in key)
+        shape = self._folder.metadata.tensor(key).shape
+        return (numbered_name(key, index) for index in np.ndindex(shape[:axes]))
 
 
 class _Safetensors:
@@ -115,27 +123,33 @@ class _Safetensors:
         opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
         self._files: dict[str, Any] = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 no mapping
         _prefix_of(self._files, folder)
-        self.dtype = self._slice(EMBEDDING, ())[0:1].dtype
+        self.names = list(_of_model(self._files, self.prefix))
+        self.taken: set[str] = set()
+        self.dtype = self._slice(EMBEDDING)[0:1].dtype
 
     def has(self, key: str) -> bool:
         return key in self._files
 
     def shape(self, key: str, index: Sizes) -> Sizes:
-        return tuple(self._slice(key, index).get_shape())
+        return tuple(self._slice(self._name(key, index)).get_shape())
 
     def read(self, key: str, index: Sizes, starts: Sizes, sizes: Sizes) -> torch.Tensor:
         box = tuple(slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
-        read: torch.Tensor = self._slice(key, index)[box]
+        name = self._name(key, index)
+        self.taken.add(name)
+        read: torch.Tensor = self._slice(name)[box]
         return read
 
-    def _slice(self, key: str, index: Sizes) -> Any:
+    def _slice(self, name: str) -> Any:
+        return self._files[name].get_slice(name)
+
+    def _name(self, key: str, index: Sizes) -> str:
         name = numbered_name(key, index)
-        for fused, apart in NORMS.items():
-            if name not in self._files:
-                name = name.replace(fused, apart)
+        if name not in self._files:
+            name = apart(name)
         if name not in self._files:
             raise ShimError(Reason.BAD_TENSOR, f"the checkpoint has no tensor {name}")
-        return self._files[name].get_slice(name)
+        return name
 
 
 def numbered_name(key: str, index: Sizes) -> str:
@@ -146,6 +160,12 @@ def numbered_name(key: str, index: Sizes) -> str:
     if EXPERTS in key and left:
         key = key.replace(EXPERTS, f"mlp.experts.local_experts.{left.pop(0)}.")
     return key
+
+
+def _of_model(keys: Iterable[str], prefix: str) -> Iterator[str]:
+    """The keys of a model's own tensors: beside them lie those of its optimizer, and states of what runs it."""
+    begins = tuple(prefix + part for part in ("embedding.", "decoder.", "output_layer."))
+    return (key for key in keys if key.startswith(begins) and "._extra_state" not in key)
 
 
 def _prefix_of(keys: Iterable[str], folder: Path) -> str:

@@ -110,6 +110,9 @@ class Dialer:
                 continue
             except (OSError, EOFError, asyncio.TimeoutError, ShimError) as error:
                 log.warning("dialling %s: %s; again in %g s", self._dialing.address, text_of(error), pause_s)
+            except Exception:
+                # Otherwise the job would never be reached again.
+                log.exception("a defect of the shim; dialling %s again in %g s", self._dialing.address, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_SECONDS)
 
@@ -154,7 +157,7 @@ class Dialer:
             raise ShimError(Reason.INVALID_REQUEST, message) from error
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict) or answer.get("ok") is not True:
             said = answer.get("error") if isinstance(answer, dict) else None

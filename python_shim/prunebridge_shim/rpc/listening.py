@@ -14,7 +14,7 @@ from prunebridge_shim.rpc.offers import Hosted
 from prunebridge_shim.rpc.readiness import tell_failed
 from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.server import Allowed, ShimServer
-from prunebridge_shim.rpc.serving import Ending
+from prunebridge_shim.rpc.serving import Ending, raise_open_files
 from prunebridge_shim.rpc.sockets import check_socket
 from prunebridge_shim.rpc.tls import TlsFiles
 from prunebridge_shim.rpc.tokens import read_token_file
@@ -50,6 +50,7 @@ def listen(options: Listening) -> int:
     """Serves an address until a signal ends it; gives the exit status. The readiness line goes to stdout."""
     ready_fd = os.dup(STDOUT)
     try:
+        raise_open_files()
         server, address = start_listening(options)
         ending = Ending()
         # A handshake must not wait for an import of torch.

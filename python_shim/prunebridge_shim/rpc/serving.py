@@ -1,7 +1,9 @@
 """A shim that is a process of its own, from its readiness line to the signal that ends it."""
 
+import contextlib
 import logging
 import os
+import resource
 import signal
 import threading
 
@@ -14,6 +16,14 @@ SIGNAL_SECONDS = 1.0
 """Between two looks for a signal that did not wake the main thread."""
 
 log = logging.getLogger(__name__)
+
+
+def raise_open_files() -> None:
+    """Lets this process open as many files as the user may: a parent that many ranks saved lies in thousands."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where there is no limit for the user, some systems still have one for a process.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Ending:

@@ -9,7 +9,7 @@ from prunebridge_shim.rpc.lifeline import die_with_parent
 from prunebridge_shim.rpc.readiness import tell_failed
 from prunebridge_shim.rpc.roots import Roots
 from prunebridge_shim.rpc.server import Allowed, ShimServer
-from prunebridge_shim.rpc.serving import Ending
+from prunebridge_shim.rpc.serving import Ending, raise_open_files
 from prunebridge_shim.rpc.sockets import check_socket
 from prunebridge_shim.rpc.tokens import read_token_line
 from prunebridge_shim.rpc.translate import to_shim_error
@@ -28,6 +28,7 @@ def serve(path: Path, ready_fd: int, parent_pid: int, roots: Sequence[Path], ent
         entry_points: The Python functions that may be called by name.
     """
     try:
+        raise_open_files()
         access = Access({read_token_line(STDIN): ALL_RIGHTS})
         die_with_parent(parent_pid)
         check_socket(path)

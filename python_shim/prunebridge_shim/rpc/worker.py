@@ -89,4 +89,5 @@ def sliced(outcome: run.Outcome) -> operation_pb2.Succeeded:
         work_pb2.ShardWritten(file=one.file, bytes=one.size, crc32=one.crc32, sha256=one.sha256)
         for one in outcome.shards
     ]
-    return operation_pb2.Succeeded(sliced=work_pb2.Sliced(shards=shards, found_bytes=outcome.found_bytes))
+    result = work_pb2.Sliced(shards=shards, found_bytes=outcome.found_bytes, folder_id=outcome.folder_id)
+    return operation_pb2.Succeeded(sliced=result)

@@ -37,6 +37,7 @@ class JobFolder:
 
     Attributes:
         open: The open folder, whatever its path names by now.
+        folder_id: Tells it from every other that is ever made under its path.
 
     Raises:
         ShimError: TARGET_BUSY where another job is being cut in the folder, INVALID_REQUEST where it is no job's.
@@ -44,6 +45,7 @@ class JobFolder:
     """
 
     open: OpenFolder
+    folder_id: str
 
     def __init__(self, path: Path, identity: str, flush: bool, tick: Callable[[], None], stack: ExitStack) -> None:
         self.path = path
@@ -152,7 +154,7 @@ class JobFolder:
         for part in PARTS:  # a child that was published is missing
             self.open.make(part)
         try:
-            content = PREFIX + self._identity.encode() + b'"}'
+            content = PREFIX + f'{self._identity}", "folder": "{uuid4().hex}"}}'.encode()
             self.open.write(JOB_FILE, content, os.O_EXCL, self._flush)
         except FileExistsError:
             return
@@ -160,18 +162,19 @@ class JobFolder:
             self.open.sync()
 
     def _is_ours(self) -> bool:
-        return self._read_identity() == self._identity
+        identity, self.folder_id = self._read_job()
+        return identity == self._identity and self.folder_id != ""
 
-    def _read_identity(self) -> str | None:
-        """Whose folder it is; None where that was never told."""
+    def _read_job(self) -> tuple[str, str]:
+        """Whose folder it is, and which; empty where that was never told."""
         deadline = time.monotonic() + owners.STALE_SECONDS
         while True:
             try:
                 found = json.loads(self.open.read(JOB_FILE))
-                return str(found["identity"])
-            except (ValueError, KeyError, TypeError):  # it is being written, or its writer was killed
+                return str(found["identity"]), str(found.get("folder", ""))
+            except (ValueError, KeyError, TypeError, AttributeError):  # it is being written, or its writer was killed
                 if time.monotonic() > deadline:
-                    return None
+                    return "", ""
             self._tick()
             time.sleep(LOOK_SECONDS)
 

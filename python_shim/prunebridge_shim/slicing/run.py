@@ -34,10 +34,17 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The shards of a job, and bytes of tensors in them that were cut by earlier runs or by others at work on it."""
+    """What came of a job.
+
+    Attributes:
+        shards: All of its shards.
+        found_bytes: Bytes of tensors in them that were cut by earlier runs or by others at work on it.
+        folder_id: Tells the job's folder from every other that is ever made under its path.
+    """
 
     shards: list[WrittenShard]
     found_bytes: int
+    folder_id: str
 
 
 def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
@@ -82,7 +89,7 @@ def slice_shards(job: SliceJob, tick: Tick) -> Outcome:
         WrittenShard(shard.layout.file, shard.layout.bytes, one.crc32, one.sha256)
         for shard, one in zip(shards, finished, strict=True)
     ]
-    return Outcome(written, max(0, total - crew.cut_bytes))
+    return Outcome(written, max(0, total - crew.cut_bytes), folder.folder_id)
 
 
 def _open_shards(folder: JobFolder, child: ChildLayout, stack: ExitStack) -> list[Shard]:

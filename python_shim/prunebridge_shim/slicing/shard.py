@@ -7,6 +7,7 @@ late does no harm.
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,9 +109,10 @@ class ShardFile:
                 offset += got
 
     def close(self) -> None:
-        """Closes the file as it is."""
-        while self._fds:
-            os.close(self._fds.pop())
+        """Closes the file as it is, all of it though storage refuses some; raises OSError then."""
+        with naming(self.path), ExitStack() as stack:
+            while self._fds:
+                stack.callback(os.close, self._fds.pop())
 
 
 def join_crc32(header: bytes, parts: list[tuple[int, int]]) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import reprlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,11 @@ class Metadata:
         described, stored = fields.get("state_dict_metadata"), fields.get("storage_data")
         if not isinstance(described, dict) or not isinstance(stored, dict):
             raise _bad(path, "has no tensors or no places for them")
+        if not all(isinstance(key, str) for key in described):
+            raise _bad(path, "names a tensor by something other than text")
         self._described = described
         self._places = _places(stored, path)
-        self.keys = frozenset(map(str, described))
+        self.keys = frozenset(described)
         self.states = [key for key in described if EXTRA_STATE in key]
 
     def tensor(self, key: str) -> DistTensor:
@@ -99,11 +102,13 @@ def _places(stored: Mapping[Any, Any], path: Path) -> dict[tuple[str, Offsets], 
         if at.get("offset") is None:
             continue
         place = _fields(info, STORAGE_INFO, path)
-        file = place.get("relative_path")
+        key, file = at.get("fqn"), place.get("relative_path")
         begin, length = _sizes((place.get("offset"), place.get("length")), path)
-        if not isinstance(file, str) or Path(file).name != file or place.get("transform_descriptors"):
-            raise _bad(path, f"places {at.get('fqn')} in {file!r}, which is no file name, or compressed")
-        places[str(at.get("fqn")), _sizes(at["offset"], path)] = (file, begin, length)
+        if not isinstance(key, str) or not isinstance(file, str):
+            raise _bad(path, f"places {reprlib.repr(key)} in {reprlib.repr(file)}, which are no texts")
+        if Path(file).name != file or place.get("transform_descriptors"):
+            raise _bad(path, f"places {key} in {file!r}, which is no file name, or compressed")
+        places[key, _sizes(at["offset"], path)] = (file, begin, length)
     return places
 
 
@@ -151,7 +156,7 @@ def _fields(value: Any, name: str, path: Path) -> Mapping[str, Any]:
 def _sizes(value: Any, path: Path) -> tuple[int, ...]:
     if isinstance(value, tuple) and all(type(item) is int and item >= 0 for item in value):
         return value
-    raise _bad(path, f"has {value!r} where whole numbers belong")
+    raise _bad(path, f"has {reprlib.repr(value)} where whole numbers belong")
 
 
 def _bad(path: Path, message: str) -> ShimError:

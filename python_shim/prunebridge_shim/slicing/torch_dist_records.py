@@ -22,11 +22,11 @@ class Box:
 
 @dataclass
 class DescribedTensor:
-    """A tensor: its element type, as safetensors spells it, its shape, and the boxes that were written so far."""
+    """A tensor: its element type, as safetensors spells it, its shape, and as keys the boxes written so far."""
 
     dtype: str
     shape: tuple[int, ...]
-    chunks: list[Box] = field(default_factory=list)
+    chunks: dict[Box, None] = field(default_factory=dict)
 
 
 def tensor_pickle(dtype: str, sizes: tuple[int, ...]) -> bytes:

@@ -145,7 +145,7 @@ def _describe(tensor: CutTensor, save: Save) -> Box:
             f"{key} at {list(index)} is {describe(tensor.dtype, shape)}, which is no other part of the"
             f" {describe(described.dtype, described.shape)} that it began as",
         )
-    described.chunks.append(box)
+    described.chunks[box] = None
     return box
 
 

@@ -38,6 +38,12 @@ class Span:
         """How many positions are kept."""
         return self.size if self.kept is None else len(self.kept)
 
+    @property
+    def positions(self) -> Sequence[int]:
+        """The positions of the axis that are kept."""
+        within = range(self.size) if self.kept is None else self.kept.tolist()
+        return [self.start + position for position in within]
+
     def split(self, limit: int) -> Iterator["Span"]:
         """Yields the span in parts of at most `limit` positions."""
         for start in range(0, self.size, limit):
@@ -64,8 +70,8 @@ class TensorView:
     def read(self, reader: BlockReader, region: Region, item_bytes: int) -> Iterator[Bytes]:
         """Yields what is kept of a region in row-major order; each block is valid until the next.
 
-        Chunks that end between rows are read one after the other. Of those that end within rows, the parts of a few
-        rows at a time are put side by side.
+        Chunks that end between rows are read one after the other. Of those that end within rows, the parts of as many
+        rows as a block holds are put side by side; a row that no block holds is read as a region of its own.
         """
         if not region.size:
             return
@@ -74,15 +80,7 @@ class TensorView:
             self._spans(len(fixed) + axis, first, size, kept)
             for axis, (first, size, kept) in enumerate(zip(begins, region.shape, region.axes, strict=True))
         ]
-        if all(len(of_axis) == 1 for of_axis in spans[1:]):
-            for box in itertools.product(*spans):
-                yield from self._read_box(reader, fixed, box, item_bytes)
-            return
-        row_bytes = math.prod(region.shape[1:]) * item_bytes
-        for rows in itertools.chain.from_iterable(
-            span.split(max(1, blocks.BLOCK_BYTES // row_bytes)) for span in spans[0]
-        ):
-            yield self._read_rows(reader, fixed, rows, spans[1:], item_bytes)
+        yield from self._walk(reader, fixed, spans, item_bytes)
 
     def _locate(self, region: Region) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The positions of the first axes that a region lies at, and where it begins along its own."""
@@ -100,6 +98,22 @@ class TensorView:
             for start, end in itertools.pairwise(edges)
         ]
         return [span for span in spans if span.count]
+
+    def _walk(
+        self, reader: BlockReader, fixed: tuple[int, ...], spans: Sequence[Sequence[Span]], item_bytes: int
+    ) -> Iterator[Bytes]:
+        inner = spans[1:]
+        if all(len(of_axis) == 1 for of_axis in inner):
+            for box in itertools.product(*spans):
+                yield from self._read_box(reader, fixed, box, item_bytes)
+            return
+        row_bytes = math.prod(sum(span.count for span in of_axis) for of_axis in inner) * item_bytes
+        if row_bytes > blocks.BLOCK_BYTES:
+            for position in itertools.chain.from_iterable(span.positions for span in spans[0]):
+                yield from self._walk(reader, (*fixed, position), inner, item_bytes)
+            return
+        for rows in itertools.chain.from_iterable(span.split(blocks.BLOCK_BYTES // row_bytes) for span in spans[0]):
+            yield self._read_rows(reader, fixed, rows, inner, item_bytes)
 
     def _read_rows(
         self, reader: BlockReader, fixed: tuple[int, ...], rows: Span, inner: Sequence[Sequence[Span]], item_bytes: int

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from golden import case_of
 
-from prunebridge_shim.cluster.points import FUSED_WITH
+from prunebridge_shim.cluster.norms import FUSED_WITH
 from prunebridge_shim.slicing.headers import open_shard, read_header
 from prunebridge_shim.slicing.request import OutputShard, TensorPart, TensorSlice
 

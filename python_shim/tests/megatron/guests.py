@@ -40,6 +40,7 @@ def await_file(path):
 
 def host(model, folder, case):
     """Serves until a file says that it is enough; or a rank goes astray, and what each other knows is written down."""
+    groups = len(_world.pg_map)
     try:
         with attach(model, folder, case) as guest:
             globals()[case["how"]](guest, folder, case)
@@ -50,7 +51,8 @@ def host(model, folder, case):
             # Threads may be left in collectives.
             os._exit(0)
     threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("prunebridge")]
-    write(folder / f"{case['id']}.{dist.get_rank()}.left", json.dumps(threads))
+    left = [*threads, *list(_world.pg_map)[groups:]]
+    write(folder / f"{case['id']}.{dist.get_rank()}.left", json.dumps([str(one) for one in left]))
 
 
 def serve(guest, folder, case):

@@ -83,19 +83,25 @@ def build(name, spec, tied=False, **options):
     return chunks
 
 
-def build_chunk(config, case, spec, vp_stage):
+def build_with_learned_positions(name, positions):
+    """A model of a golden parent's sizes with weights of its own, which knows so many positions."""
+    case = {**case_of(name), "tied": False}
+    options = {"max_sequence_length": positions, "position_embedding_type": "learned_absolute"}
+    return build_chunk(config_of(case), case, {}, None, **options)
+
+
+def build_chunk(config, case, spec, vp_stage, **positions):
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return GPTModel(
         config=config,
         transformer_layer_spec=TransformerBlockSubmodules([layer_spec(config, **spec)] * layers, Norm),
         vocab_size=case["vocab_size"],
-        max_sequence_length=256,
         pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
         post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
         share_embeddings_and_output_weights=case["tied"],
-        position_embedding_type="rope",
         rotary_base=10000,
         vp_stage=vp_stage,
+        **{"position_embedding_type": "rope", "max_sequence_length": 256, **positions},
     )
 
 

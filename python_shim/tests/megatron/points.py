@@ -58,6 +58,8 @@ def vain_requests(name, ids):
             feed,
             no_tick,
         ),
+        "other channels": ([HookPoint("k", "decoder.layers.3.mlp.linear_fc2", "cosine_distance")], feed, no_tick),
+        "no numbers": ([HookPoint("k", "decoder.signs", "mean_abs_square_out")], feed, no_tick),
         "never runs": (
             [HookPoint("k", "output_layer", "mean_abs_square_in"), HookPoint("n", "decoder.idle", "cosine_distance")],
             feed,

@@ -28,10 +28,12 @@ from points import feed_of, no_tick, points_of, vain_requests
 from safetensors.torch import load_file
 from saving import LIMITS, in_small_blocks, job_of, left_by_a_killed_save, vain_saves
 
+from prunebridge_shim.cluster.exchange import Exchange
 from prunebridge_shim.cluster.facts import describe
 from prunebridge_shim.cluster.job import join
 from prunebridge_shim.errors import ShimError
 from prunebridge_shim.hosting.model import Wanted, load_model
+from prunebridge_shim.hosting.reading import check_all_read
 from prunebridge_shim.hosting.sizes import Sizes
 
 SIZES = {
@@ -136,6 +138,8 @@ def stray(folder, case):
         rank = join(model, case["deadline_s"], wait_s=case["deadline_s"] / 2)
         if dist.get_rank() == 1:
             globals()[case["how"]](rank, case["deadline_s"])
+        if case["how"].endswith("before_agreeing"):
+            rank.agree(None)
         if dist.get_rank() == 0:
             rank.collect(points_of(case["parent"]), feed_of(calibration_of(case["parent"])), no_tick)
         rank.follow()
@@ -143,6 +147,14 @@ def stray(folder, case):
         known = {"reason": error.reason.name, "message": error.message}
         (folder / f"{case['id']}.{dist.get_rank()}.json").write_text(json.dumps(known))
         os._exit(0)
+
+
+def stop_before_agreeing(_rank, _deadline_s):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def die_before_agreeing(_rank, _deadline_s):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave_for_the_job(_rank, deadline_s):
@@ -164,6 +176,7 @@ def ask_in_vain(folder, case):
     """Asks for what cannot be done, and then for what can; writes the errors, and what was measured."""
     model = start(case)
     model[-1].decoder.idle = torch.nn.Identity()
+    look_at_signs(model[-1].decoder)
     rank = join(model, deadline_s=30.0)
     if dist.get_rank() == 0:
         ids = calibration_of(case["parent"])
@@ -181,6 +194,20 @@ def ask_in_vain(folder, case):
     left += [name for chunk in model for name, module in chunk.named_modules() if module._forward_pre_hooks]
     (folder / f"{case['id']}.{dist.get_rank()}.hooks").write_text(json.dumps(left))
     ps.destroy_model_parallel()
+
+
+class Signs(torch.nn.Module):
+    """Gives what no mean can be taken of."""
+
+    def forward(self, x):
+        return x > 0
+
+
+def look_at_signs(decoder):
+    decoder.signs = Signs()
+    mlp = decoder.layers[-1].mlp
+    forward = mlp.forward
+    mlp.forward = lambda x, *args, **kwargs: (decoder.signs(x), forward(x, *args, **kwargs))[1]
 
 
 def save_in_vain(folder, case):
@@ -214,6 +241,19 @@ def failure_of(request):
         return {"reason": error.reason.name, "message": error.message, "hint": error.hint}
 
 
+def outgrow_positions(folder, case):
+    """Asks a model that learned its positions for sequences of more and of as many; writes what came of each."""
+    ps.initialize_model_parallel()
+    model_parallel_cuda_manual_seed(1)
+    rank = join(parents.build_with_learned_positions(case["parent"], case["positions"]), deadline_s=30.0)
+    ids = calibration_of(case["parent"])
+    told = failure_of(partial(rank.evaluate_loss, feed_of(ids[..., : case["positions"] + 1]), no_tick))
+    told["tokens"] = rank.evaluate_loss(feed_of(ids[..., : case["positions"]]), no_tick)[1]
+    rank.leave()
+    (folder / f"{case['id']}.json").write_text(json.dumps(told))
+    ps.destroy_model_parallel()
+
+
 def train(folder, case):
     """Trains twice from the same state, once measured and saved in the middle; writes what each came to."""
     for measured in (False, True):
@@ -245,7 +285,8 @@ def hold(folder, case):
     model_parallel_cuda_manual_seed(1)
     told = {}
     try:
-        model = load_model(Path(case["path"]), sizes, Wanted("auto", torch.device("cpu")))
+        model, reading = load_model(Path(case["path"]), sizes, Wanted("auto", torch.device("cpu")))
+        check_all_read(reading, Exchange())
         weights = load_file(parents.GOLDEN / case["parent"] / "parent.mcore.safetensors")
         expected = {
             name: parents.part_of(weights[parents.global_name(model, name)], name, model.config, parameter)
@@ -262,7 +303,7 @@ def hold(folder, case):
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
-        *(measure, save, save_in_vain, lose, stray, ask_in_vain),
+        *(measure, save, save_in_vain, lose, stray, ask_in_vain, outgrow_positions),
         *(train, host, train_with_a_guest, hold),
     )
 }

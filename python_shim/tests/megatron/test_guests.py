@@ -416,5 +416,6 @@ def test_an_entrance_that_cannot_be_is_refused_on_all_ranks(tmp_path):
         known = read(tmp_path, f"open.{rank}")
         assert known["reason"] == "INVALID_REQUEST"
         assert "in the clear" in known["message"]
+        assert json.loads((tmp_path / f"open.{rank}.left").read_text()) == []
     assert "authorities" in read(tmp_path, "unproven.0")["hint"]
     assert "listens on an address or dials out" in read(tmp_path, "both.0")["message"]

@@ -97,11 +97,14 @@ TWO = {
     "safetensors-tp2": loaded("llama-gqa", "safetensors", tensor=2),
     "safetensors-pp2": loaded("llama-gqa", "safetensors", pipeline=2),
 }
+VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
 BAD = {
     "missing": "PATH_NOT_FOUND",
     "nothing": "BAD_CHECKPOINT",
     "sizes": "BAD_CHECKPOINT",
     "latent": "BAD_CHECKPOINT",
+    "fewer-layers": "BAD_CHECKPOINT",
+    "fewer-layers-plain": "BAD_CHECKPOINT",
     "harmful": "BAD_CHECKPOINT",
     "truncated": "BAD_CHECKPOINT",
 }
@@ -111,9 +114,10 @@ BAD = {
 def outcome(saved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("outcome")
     bad = {name: loaded("llama-gqa", bad_folder(name, saved)) for name in BAD}
+    odd = loaded("llama-gqa", with_odd_vocabulary(saved), tensor=2)
     jobs = {
         name: (ranks, [{"id": one, **case, "path": str(saved / case["path"])} for one, case in table.items()])
-        for name, ranks, table in (("one", 1, {**ONE, **bad}), ("two", 2, TWO))
+        for name, ranks, table in (("one", 1, {**ONE, **bad}), ("two", 2, {**TWO, "odd-vocabulary": odd}))
     }
     return (folder, *run_jobs("hold", folder, jobs))
 
@@ -123,8 +127,17 @@ def bad_folder(name, saved):
     if name == "missing":
         return "nowhere"
     folder = saved / f"bad-{name}"
+    if name == "fewer-layers-plain":
+        shutil.copytree(saved / "safetensors", folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_layers": 3}))
+        return folder.name
     shutil.copytree(saved / "llama-tp2" / "iter_0000010", folder)
-    changes = {"sizes": {"ffn_hidden_size": 96}, "latent": {"multi_latent_attention": True}}.get(name, {})
+    changes = {
+        "sizes": {"ffn_hidden_size": 96},
+        "latent": {"multi_latent_attention": True},
+        "fewer-layers": {"num_layers": 3},
+    }.get(name, {})
     (folder / "run_config.yaml").write_text(json.dumps({"model": {**CONFIG, **changes}}))
     if name == "nothing":
         (folder / "run_config.yaml").unlink()
@@ -133,6 +146,17 @@ def bad_folder(name, saved):
     if name == "truncated":
         for file in folder.glob("*.distcp"):
             os.truncate(file, file.stat().st_size // 2)
+    return folder.name
+
+
+def with_odd_vocabulary(saved):
+    """A folder with a row less of the vocabulary than the golden parent has."""
+    folder = saved / "odd-vocabulary"
+    shutil.copytree(saved / "safetensors", folder)
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        rows = {name: tensors[name][:255] for name in VOCABULARY if name in tensors}
+        save_file({**tensors, **rows}, file)
     return folder.name
 
 
@@ -156,6 +180,14 @@ def test_what_cannot_be_loaded_is_said(name, outcome, saved):
     assert told["reason"] == BAD[name], told
     assert str(saved) in told["message"] or "linear_fc1" in told["message"]
     assert not (saved / "ran").exists()
+
+
+def test_a_vocabulary_that_ranks_cannot_share_out_is_not_padded(outcome):
+    folder, _exits, _log = outcome
+    for rank in range(2):
+        told = read(folder, f"odd-vocabulary.{rank}")
+        assert told["reason"] == "INVALID_REQUEST"
+        assert "the vocabulary's 255 stored rows are not a multiple of" in told["message"]
 
 
 class Command:

@@ -24,6 +24,8 @@ LOST = {
 STRAY = {
     "left": (2, {**LLAMA, "tp": 2, "how": "leave_for_the_job"}),
     "diverged": (2, {**LLAMA, "how": "recall_another_command"}),
+    "stopped-agreeing": (2, {**LLAMA, "how": "stop_before_agreeing"}),
+    "killed-agreeing": (2, {**LLAMA, "how": "die_before_agreeing"}),
     "absent": (3, {**LLAMA, "how": "stay_away"}),
     "out-of-memory": (2, {**LLAMA, "tp": 2, "how": "run_out_of_memory"}),
 }
@@ -72,6 +74,14 @@ def test_a_rank_that_does_not_take_up_what_others_do(name, astray):
     assert known["reason"] == "RANK_LOST"
     assert known["message"] == "rank 1 is lost: command 1 is not taken up after 12 s"
     assert "rank 1 is lost" in read(folder, f"{name}.1")["message"]
+
+
+@pytest.mark.parametrize("name", ["stopped-agreeing", "killed-agreeing"])
+def test_a_rank_that_is_gone_when_others_agree(name, astray):
+    folder, exits, log = astray
+    assert exits[name][0] == 0, log
+    known = read(folder, f"{name}.0")
+    assert (known["reason"], known["message"]) == ("RANK_LOST", "rank 1 is lost: there is no sign of life")
 
 
 def test_a_rank_that_does_not_attach(astray):

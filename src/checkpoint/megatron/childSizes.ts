@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { readDocument } from "../json.js";
 import type { PlanFile } from "../planFile.js";
 import { MODEL_SECTIONS } from "./locate.js";
+import { LAYER_FIELDS } from "./modelConfig.js";
 import { patchYamlText, readYamlObject } from "./yaml.js";
 
 /** Sizes that pruning never changes: a Megatron config states them in other words, or states the length of sequences. */
@@ -17,7 +18,7 @@ export function childSizes({ child, config }: PlanFile): Sizes {
   const sizes = Object.entries(child.hyperparameters).filter(([name]) => !UNCHANGED.includes(name));
   return {
     ...Object.fromEntries(sizes),
-    ...("moe_layer_freq" in config && { moe_layer_freq: config["moe_layer_freq"] }),
+    ...Object.fromEntries(LAYER_FIELDS.filter((name) => name in config).map((name) => [name, config[name]])),
     // The heads for several tokens ahead are left out.
     ...("mtp_num_layers" in config && { mtp_num_layers: null }),
   };

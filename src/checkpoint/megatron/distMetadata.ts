@@ -84,12 +84,13 @@ function indexPlaces(stored: ReadonlyMap<Pickled, Pickled>, path: string): Place
     const offset = at.get("offset");
     if (offset === null || offset === undefined) continue;
     const place = fieldsOf(info, "torch.distributed.checkpoint.filesystem._StorageInfo", path);
-    const [file, begin, length] = [place.get("relative_path"), place.get("offset"), place.get("length")];
-    if (typeof file !== "string" || file !== basename(file) || !isSize(begin) || !isSize(length)) {
-      throw bad(path, `places ${String(at.get("fqn"))} in ${String(file)}, which is no file name beside it`);
+    const [key, file, begin, length] = [at.get("fqn"), place.get("relative_path"), place.get("offset"), place.get("length")];
+    if (typeof key !== "string" || typeof file !== "string") throw bad(path, "places a tensor by something other than texts");
+    if (file !== basename(file) || !isSize(begin) || !isSize(length)) {
+      throw bad(path, `places ${key} in ${file}, which is no file name beside it`);
     }
-    if (place.get("transform_descriptors")) throw bad(path, `holds ${String(at.get("fqn"))} compressed, which is not read`);
-    places.set(placeKey(String(at.get("fqn")), sizesOf(offset, path)), { file, begin, length });
+    if (place.get("transform_descriptors")) throw bad(path, `holds ${key} compressed, which is not read`);
+    places.set(placeKey(key, sizesOf(offset, path)), { file, begin, length });
   }
   return places;
 }

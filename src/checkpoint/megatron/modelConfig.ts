@@ -11,7 +11,10 @@ import { readYamlObject } from "./yaml.js";
 /** The class of Megatron-Core that a model of such a config is: families go by it. */
 const MODEL_CLASS = "GPTModel";
 
-/** Fields of Megatron-Core's TransformerConfig and GPTModel that say what tensors there are. The rest of a config is of no use here. */
+/** What says something of each layer, by a list or by how many there are from one of a kind to the next. */
+export const LAYER_FIELDS = ["moe_layer_freq", "window_attn_skip_freq", "no_rope_freq"] as const;
+
+/** Fields of Megatron-Core's TransformerConfig and GPTModel that say what tensors and layers there are. The rest is of no use here. */
 const FIELDS = [
   "num_layers",
   "hidden_size",
@@ -29,7 +32,7 @@ const FIELDS = [
   "qk_layernorm",
   "share_embeddings_and_output_weights",
   "num_moe_experts",
-  "moe_layer_freq",
+  ...LAYER_FIELDS,
   "moe_ffn_hidden_size",
   "moe_router_topk",
   "moe_router_num_groups",
@@ -67,19 +70,26 @@ type StoredTensor = Pick<CheckpointTensor, "name" | "shape">;
  */
 export async function readModelConfigText({ config, beside }: MegatronFolder, stored: readonly StoredTensor[]): Promise<string> {
   const { kind, path } = config;
-  if (kind === "huggingface") return withNorms(await readDocument(path, "BAD_CONFIG"), beside);
+  if (kind === "huggingface") return withStated(await readDocument(path, "BAD_CONFIG"), beside);
   return `${JSON.stringify(describe(await readStated(kind, path), stored, path), null, 2)}\n`;
 }
 
-/** A Hugging Face config with what no such says: whether Megatron-Core has the weights of norms around zero. */
-async function withNorms(text: string, beside: MegatronConfigFile | undefined): Promise<string> {
+/** A Hugging Face config with what no such says: whether Megatron-Core has the weights of norms around zero, and its fields of layers. */
+async function withStated(text: string, beside: MegatronConfigFile | undefined): Promise<string> {
   if (beside === undefined || beside.kind === "huggingface") return text;
   const stated = await readStated(beside.kind, beside.path).catch((error: unknown): Fields => {
     // A common.pt without arguments, or a config without a model: that states nothing.
     if (error instanceof PruneError && error.code === "BAD_CONFIG") return {};
     throw error;
   });
-  return stated[ZERO_CENTERED] === true ? patchConfigText(text, { [ZERO_CENTERED]: true }) : text;
+  return patchConfigText(text, {
+    ...(stated[ZERO_CENTERED] === true && { [ZERO_CENTERED]: true }),
+    ...Object.fromEntries(LAYER_FIELDS.filter((name) => tellsLayersApart(stated[name])).map((name) => [name, stated[name]])),
+  });
+}
+
+function tellsLayersApart(field: unknown): boolean {
+  return Array.isArray(field) || (typeof field === "number" && field > 1);
 }
 
 async function readStated(kind: Exclude<MegatronConfigFile["kind"], "huggingface">, path: string): Promise<Fields> {
@@ -110,7 +120,7 @@ async function readArguments(path: string): Promise<Fields> {
 }
 
 function plainFields(fields: ReadonlyMap<Pickled, Pickled>): Fields {
-  return Object.fromEntries([...fields].map(([name, value]) => [String(name), value]));
+  return Object.fromEntries([...fields].filter(([name]) => typeof name === "string"));
 }
 
 /** Megatron-LM's command line spells some fields in its own way. */

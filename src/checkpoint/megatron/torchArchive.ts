@@ -62,7 +62,7 @@ interface Described {
   readonly dtype: Dtype | undefined;
   readonly storage: string;
   readonly offset: Pickled | undefined;
-  readonly shape: readonly Pickled[];
+  readonly shape: readonly number[];
   readonly strides: readonly Pickled[];
 }
 
@@ -71,22 +71,26 @@ function describeTensor(pickled: Pickled): Described | undefined {
   if (!(pickled instanceof PickledObject) || !pickled.name.startsWith("torch._utils._rebuild_tensor")) return undefined;
   const [persistent, offset, shape, strides, , , dtype] = pickled.args;
   const id = persistent instanceof PickledObject && persistent.name === PERSISTENT ? persistent.args[0] : undefined;
-  if (!Array.isArray(id) || !Array.isArray(shape) || !Array.isArray(strides)) return undefined;
+  if (!Array.isArray(id) || !isNumbers(shape) || !Array.isArray(strides)) return undefined;
   const [, storageClass, storage] = id;
   if (typeof storage !== "string" || !(storageClass instanceof PickledName)) return undefined;
   const named = dtype instanceof PickledName ? TORCH_DTYPES[dtype.name] : STORAGE_DTYPES[storageClass.name];
   return { dtype: named, storage, offset, shape, strides };
 }
 
-function sameSizes(found: readonly Pickled[], expected: readonly number[]): boolean {
-  const long = (sizes: readonly Pickled[]): string => sizes.filter((size) => size !== 1).join();
+function isNumbers(value: Pickled | undefined): value is number[] {
+  return Array.isArray(value) && value.every((item) => typeof item === "number");
+}
+
+function sameSizes(found: readonly number[], expected: readonly number[]): boolean {
+  const long = (sizes: readonly number[]): string => sizes.filter((size) => size !== 1).join();
   return long(found) === long(expected);
 }
 
 function isRowMajor({ offset, shape, strides }: Described): boolean {
   let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
-    const size = Number(shape[axis]);
+    const size = shape[axis] ?? 1;
     if (size !== 1 && strides[axis] !== stride) return false;
     stride *= size;
   }

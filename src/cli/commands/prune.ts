@@ -1,5 +1,14 @@
 import { type Command, Option } from "commander";
-import { checkTarget, formatCandidates, formatOutline, formatSpace, LAYOUT_NAMES, prune, type RunOptions } from "../../index.js";
+import {
+  checkTarget,
+  formatCandidates,
+  formatOutline,
+  formatSpace,
+  LAYOUT_NAMES,
+  PruneError,
+  prune,
+  type RunOptions,
+} from "../../index.js";
 import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags, withTokenizerFlag } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
 import { type Output, runCommand } from "../run.js";
@@ -36,6 +45,13 @@ export function pruneCommand(): Command {
 }
 
 async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, options: RunOptions): Promise<Output> {
+  const { layout, like } = flags;
+  if (like !== undefined && flags.attach === undefined) {
+    throw new PruneError("BAD_OPTION", "--like is for the model of a job: a child that is cut from a checkpoint gets its files", {
+      hint: "leave --like out, or give the --attach of a job",
+    });
+  }
+  const saved = { ...options, ...(layout && { layout }), ...(like !== undefined && { like }) };
   const say = (text: string): unknown => !flags.json && process.stderr.write(`${text}\n`);
   return withModel(dir, flags, {
     prepare: async (network) => {
@@ -46,12 +62,12 @@ async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, optio
     },
     optionsOf: ({ allowPython }) => ({ allowPython }),
     run: async (model, inputs) => {
+      await model.checkSavable(saved);
       const config = { ...inputs.configFor(model), ...options };
       const { subnet, stateDict } = await prune(model, [[flags.mode, inputs.modeOptions]], inputs.constraints, null, config);
       if (stateDict.search) say(formatCandidates({ ...stateDict.search, candidates: [] }, stateDict.search.candidates));
       if (inputs.target.kind === "bounds") say(formatOutline(stateDict.plan));
-      const { layout, like } = flags;
-      const manifest = await subnet.save(flags.out, { ...options, ...(layout && { layout }), ...(like !== undefined && { like }) });
+      const manifest = await subnet.save(flags.out, saved);
       const { child, warnings } = stateDict.plan;
       return {
         json: { out: flags.out, ...manifest, hyperparameters: child.hyperparameters, warnings, best: stateDict.best },

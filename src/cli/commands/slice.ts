@@ -40,7 +40,7 @@ export function sliceCommand(): Command {
       const plan = await readPlanFor(parent, flags.plan);
       const { flush, sha256 = false, layout, format } = flags;
       const laidOut = { ...(layout && { layout }), ...(format && { format }) };
-      const there = await findChild(parent, plan, flags.out, laidOut);
+      const there = await findChild(parent, plan, flags.out, { ...laidOut, sha256 });
       if (there) return { json: { out: flags.out, ...there, foundBytes: 0 }, text: `${flags.out} holds this child already` };
       await checkTarget(flags.out, parent.checkpoint.dir);
       let found = 0;

@@ -63,21 +63,32 @@ export const embeddings: readonly TensorRow[] = [
 /** The norms before attention and before the MLP, and what Megatron-Core calls them. */
 const NORMS = { input_layernorm: "input_layernorm", post_attention_layernorm: "pre_mlp_layernorm" };
 
-/** The norms of each layer, by default those before attention and before the MLP, and the one after the last layer. */
-export function norms(options: { bias: boolean; names?: Readonly<Record<string, string>> }): TensorRow[] {
-  const { names = NORMS } = options;
+/**
+ * The norms of each layer, by default those before attention and before the MLP, and the one after the last layer.
+ *
+ * @param options - `centre` is the number around which the weights are stored, by default one
+ */
+export function norms(options: { bias: boolean; centre?: 0 | 1; names?: Readonly<Record<string, string>> }): TensorRow[] {
+  const { centre = 1, names = NORMS } = options;
   const modules = [
     ...Object.entries(names).map(([name, megatron]) => [`${LAYER}.${name}`, `${MEGATRON_LAYER}.${megatron}`] as const),
     ["model.norm", "decoder.final_layernorm"] as const,
   ];
   const parts = options.bias ? ["weight", "bias"] : ["weight"];
   return modules.flatMap(([module, megatron]) =>
-    parts.map((part) => ({ name: `${module}.${part}`, axes: ["hidden"], megatron: `${megatron}.${part}` })),
+    parts.map((part) => ({
+      name: `${module}.${part}`,
+      axes: ["hidden"],
+      megatron: `${megatron}.${part}`,
+      ...(part === "weight" && { centre }),
+    })),
   );
 }
 
 /** Grouped-query attention with separate projections; biases exist where their flag is set. */
-export function attention(options: { qkvBias?: FlagName; outputBias?: FlagName; qkNorm?: boolean } = {}): TensorRow[] {
+export function attention(
+  options: { qkvBias?: FlagName; outputBias?: FlagName; qkNorm?: Required<Pick<TensorRow, "centre">> } = {},
+): TensorRow[] {
   const { qkvBias, outputBias, qkNorm } = options;
   const projections = [
     ["q_proj", QUERY],
@@ -100,6 +111,7 @@ export function attention(options: { qkvBias?: FlagName; outputBias?: FlagName; 
           name: `${module}.${which}_norm.weight`,
           axes: ["head_dim"],
           megatron: `${megatron}.${which}_layernorm.weight`,
+          ...qkNorm,
         }))
       : []),
   ];

@@ -20,8 +20,8 @@ export const gemma3: FamilyTable = {
   flags: { tied: flag("tie_word_embeddings", true), attention_bias: flag("attention_bias", false) },
   ...denseLayout([
     ...embeddings,
-    ...norms({ bias: false, names: NORMS }),
-    ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: true }),
+    ...norms({ bias: false, centre: 0, names: NORMS }),
+    ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: { centre: 0 } }),
     ...mlp({ gated: true }),
   ]),
   hooks: [mlpHook(), ...decoderLayerHooks({ preMlp: "pre_feedforward_layernorm" })],

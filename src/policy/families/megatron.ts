@@ -1,7 +1,17 @@
-import type { LayerKind, Layout, TensorRow } from "./table.js";
+import type { LayerKind, LayerList, Layout, TensorRow } from "./table.js";
 
 /** Tensor parallelism wants a vocabulary that divides: rows that no token has lie below. */
 export const PADDED_VOCABULARY = "vocab + vocab_padding";
+
+/**
+ * What Megatron-Core's configs say of single layers, in the words of its TransformerConfig: a child that has fewer must not count anew which of
+ * them have experts, a window or no rotary embedding. They may stand beside the config of any family.
+ */
+export const MEGATRON_LISTS: readonly LayerList[] = [
+  { key: "moe_layer_freq", frequency: { values: [0, 1], at: "first" } },
+  { key: "window_attn_skip_freq", frequency: { values: [1, 0], at: "last" } },
+  { key: "no_rope_freq", frequency: { values: [0, 1], at: "last" } },
+];
 
 const BY_GROUP = "group * ";
 

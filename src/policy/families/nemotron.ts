@@ -10,14 +10,9 @@ import {
   storedRotaryFrequencies,
   tied,
 } from "./blocks.js";
-import type { FamilyTable, TensorRow } from "./table.js";
+import type { FamilyTable } from "./table.js";
 
-/** Hugging Face stores weights of norms around zero (LayerNorm1P), Megatron-Core around one unless layernorm_zero_centered_gamma is set. */
-function aroundZero(row: TensorRow): TensorRow {
-  return row.name.endsWith(".weight") ? { ...row, megatronOffset: { by: 1, unless: "zero_centered_norms" } } : row;
-}
-
-/** Nemotron-4 and Minitron: LayerNorm with bias, squared ReLU without a gate. */
+/** Nemotron-4 and Minitron: LayerNorm with bias and weights around zero (LayerNorm1P), squared ReLU without a gate. */
 export const nemotron: FamilyTable = {
   family: "nemotron",
   architectures: ["NemotronForCausalLM"],
@@ -26,11 +21,10 @@ export const nemotron: FamilyTable = {
     tied,
     attention_bias: flag("attention_bias", false),
     mlp_bias: flag("mlp_bias", false),
-    zero_centered_norms: flag("layernorm_zero_centered_gamma", false),
   },
   ...denseLayout([
     ...embeddings,
-    ...norms({ bias: true }).map(aroundZero),
+    ...norms({ bias: true, centre: 0 }),
     ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias" }),
     ...mlp({ gated: false, bias: "mlp_bias" }),
   ]),

@@ -104,8 +104,8 @@ function rows(base: "backbone" | "model", expertRows: (mixer: Namer) => TensorRo
       ...(base === "backbone" && { aliases: ["backbone.embedding.weight"] }),
     },
     { name: "lm_head.weight", axes: ["vocab", "hidden"], megatron: "output_layer.weight" },
-    { name: `${base}.norm_f.weight`, axes: ["hidden"], megatron: "decoder.final_norm.weight" },
-    { name: `${layer}.norm.weight`, axes: ["hidden"], megatron: MEGATRON_NORMS },
+    { name: `${base}.norm_f.weight`, axes: ["hidden"], megatron: "decoder.final_norm.weight", centre: 1 },
+    { name: `${layer}.norm.weight`, axes: ["hidden"], megatron: MEGATRON_NORMS, centre: 1 },
     ...onlyOn(["mamba"], mambaRows(mixer)),
     ...onlyOn(["attention"], attentionRows(mixer)),
     ...onlyOn(

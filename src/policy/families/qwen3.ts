@@ -14,7 +14,7 @@ export const qwen3: FamilyTable = {
   ...denseLayout([
     ...embeddings,
     ...norms({ bias: false }),
-    ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: true }),
+    ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: { centre: 1 } }),
     ...mlp({ gated: true }),
   ]),
   hooks: decoderHooks,

@@ -6,7 +6,7 @@ import type { FamilyTable, Layout, TensorRow } from "./table.js";
 const everywhere: readonly TensorRow[] = [
   ...embeddings,
   ...norms({ bias: false }),
-  ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: true }),
+  ...attention({ qkvBias: "attention_bias", outputBias: "attention_bias", qkNorm: { centre: 1 } }),
   ...onlyOn(["dense"], mlp({ gated: true })),
 ];
 const separate = separateExperts("mlp", { gate: "gate_proj", up: "up_proj", down: "down_proj" });

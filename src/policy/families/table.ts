@@ -107,6 +107,14 @@ export type LayerRule =
 export interface LayerList {
   readonly key: string;
   readonly absent?: ImpliedList;
+  /** What a number may stand in the list's place for. */
+  readonly frequency?: Frequency;
+}
+
+/** Of every so many layers, as a number says, the first or the last one is of the second of two values. */
+export interface Frequency {
+  readonly values: readonly [number, number];
+  readonly at: "first" | "last";
 }
 
 /** Every `period`-th layer is of the second of two values, and so are those from the threshold on. */
@@ -129,8 +137,11 @@ export interface TensorRow {
   readonly megatron?: string | Readonly<Partial<Record<LayerKind, string>>>;
   /** In Megatron-Core's layout: the rows of the layout that it was made from. */
   readonly of?: readonly string[];
-  /** What Megatron-Core has added to every element, but for checkpoints under a flag. */
-  readonly megatronOffset?: MegatronOffset;
+  /**
+   * The number around which Hugging Face's layouts hold the weights of a norm. Megatron-Core's holds them around one, and around zero where
+   * layernorm_zero_centered_gamma is set.
+   */
+  readonly centre?: 0 | 1;
   /** One axis expression for each axis. */
   readonly axes: readonly string[];
   /** The kinds of layer that have it. Default: all. */
@@ -145,12 +156,6 @@ export interface TensorRow {
   readonly use?: "lookup" | "bias" | "buffer";
   /** Belongs to experts, of which a token passes only the top k. */
   readonly routed?: boolean;
-}
-
-/** A constant that Megatron-Core's elements have on top of Hugging Face's, unless a flag is set. */
-export interface MegatronOffset {
-  readonly by: number;
-  readonly unless: FlagName;
 }
 
 /** Which importance a hook point measures. */

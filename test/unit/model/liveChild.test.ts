@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { type JobModel, readJobNetwork } from "../../../src/model/jobNetwork.js";
-import { layOutLiveChild } from "../../../src/model/liveChild.js";
+import { checkLiveChild, layOutLiveChild } from "../../../src/model/liveChild.js";
 import { plan } from "../../../src/plan.js";
 import { GOLDENS } from "../../fixtures/megatronFolders.js";
 
@@ -57,6 +57,27 @@ it("leaves the padding out, and states the plan by its family, where the child i
   expect(files.carried).toMatchObject([{ from: LIKE }]);
 });
 
+it("moves weights of norms that the job holds around zero to where the family has them, or says that they are there", async () => {
+  const job = jobOf({}, { layernorm_zero_centered_gamma: true });
+  const shiftsOf = ({ shards }: Awaited<ReturnType<typeof layOut>>) =>
+    new Set(
+      shards.flatMap(({ tensors }) => tensors.flatMap(({ name, parts }) => (/norm/.test(name) ? parts.map(({ shift }) => shift) : []))),
+    );
+  expect(shiftsOf(await layOut(jobOf(), { like: LIKE }))).toEqual(new Set([undefined]));
+  expect(shiftsOf(await layOut(job, { like: LIKE }))).toEqual(new Set([1]));
+  const kept = await layOut(job, { like: LIKE, layout: "megatron" });
+  expect(shiftsOf(kept)).toEqual(new Set([undefined]));
+  expect(JSON.parse(kept.files.written.get("config.json") ?? "")).toMatchObject({
+    model_type: "llama",
+    layernorm_zero_centered_gamma: true,
+  });
+});
+
+it("keeps what the job's config says of each layer", async () => {
+  const { files } = await layOut(jobOf({}, { window_size: [4, 0], window_attn_skip_freq: 2, no_rope_freq: [1, 0, 0, 1] }));
+  expect(JSON.parse(files.written.get("config.json") ?? "")).toMatchObject({ window_attn_skip_freq: [1, 0, 1], no_rope_freq: [1, 0, 0] });
+});
+
 it.each([
   ["has more weights than its config makes", jobOf({ parameters: PARAMETERS + 64 }), {}, "UNKNOWN_TENSOR", /would be lost/],
   [
@@ -67,8 +88,15 @@ it.each([
     /parameters, and its config, by/,
   ],
   ["is in a type that is none of weights", jobOf({ dtype: "float8_e4m3fn" }), {}, "BAD_OPTION", /cannot be saved/],
-])("refuses a model that %s", async (_what, job, options, code, why) => {
-  await expect(layOut(job, options)).rejects.toMatchObject({ code, detail: expect.stringMatching(why) });
+])("refuses a model that %s, before there is a plan too", async (_what, job, options, code, why) => {
+  const refusal = { code, detail: expect.stringMatching(why) };
+  await expect(layOut(job, options)).rejects.toMatchObject(refusal);
+  await expect(checkLiveChild(job, await readJobNetwork(job, "boot", undefined), options)).rejects.toMatchObject(refusal);
+});
+
+it("finds nothing to refuse, before there is a plan, in what can be laid out", async () => {
+  const network = await readJobNetwork(jobOf(), "boot", undefined);
+  for (const options of [{}, { like: LIKE }, { like: LIKE, layout: "megatron" as const }]) await checkLiveChild(jobOf(), network, options);
 });
 
 it("takes heads for several tokens ahead for what they are", async () => {

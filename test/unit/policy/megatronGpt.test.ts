@@ -118,6 +118,21 @@ describe("the layers that have experts", () => {
   });
 });
 
+it.each([
+  ["window_attn_skip_freq", 2, [1, 0, 1]],
+  ["window_attn_skip_freq", [0, 0, 1, 1], [0, 0, 1]],
+  ["window_attn_skip_freq", 1, undefined],
+  ["no_rope_freq", 2, [0, 1, 0]],
+  ["no_rope_freq", [1, 0, 0, 1], [1, 0, 0]],
+  ["no_rope_freq", 0, undefined],
+])("keeps what %s %j says of each layer", (field, frequency, expected) => {
+  const config = { ...MEGATRON.megatronDense, num_layers: 4, [field]: frequency };
+  const architecture = readArchitecture(config);
+  const drop = (layers: number) => makePlan(architecture, config, { num_layers: layers }, rankByPosition(architecture)).config[field];
+  expect(drop(3)).toEqual(expected);
+  expect(drop(4)).toBeUndefined();
+});
+
 it("measures shared experts where there are some", () => {
   const measured = (config: Config): boolean => hookPoints(readArchitecture(config)).some(({ key }) => key.includes("shared_experts"));
   expect(measured(MIXTRAL)).toBe(false);

@@ -78,21 +78,6 @@ describe.each(["llama-gqa", "nemotron-mha", "mixtral-small"])("%s", (golden) => 
     );
   });
 
-  it("shifts what is stored around another number, unless the config says that it is not", async () => {
-    const { config, architecture, megatron } = await read();
-    const stored = megatron.matched.tensors.map((tensor) => tensor.stored);
-    const shifts = (of: Architecture, into: LayoutName) =>
-      rearrangeTensors(of, {}, matchTensors(of, stored), into).tensors.flatMap(({ name, parts }) =>
-        parts.flatMap(({ shift }) => (shift === undefined ? [] : [`${name} ${shift}`])),
-      );
-    const norms = expectedTensors(architecture, "huggingface").flatMap(({ stored: { name } }) =>
-      /norm\.weight$/.test(name) ? [name] : [],
-    );
-    expect(shifts(architecture, "huggingface").sort()).toEqual(golden === "nemotron-mha" ? norms.map((name) => `${name} -1`).sort() : []);
-    expect(shifts(readArchitecture({ ...config, layernorm_zero_centered_gamma: true }), "huggingface")).toEqual([]);
-    expect(shifts(architecture, "megatron")).toEqual([]);
-  });
-
   it("gives one child from either layout, into either", async () => {
     const { config, architecture, huggingface, megatron } = await read();
     const kept = irregularCut(config, architecture);
@@ -109,7 +94,7 @@ describe.each(["llama-gqa", "nemotron-mha", "mixtral-small"])("%s", (golden) => 
 
 describe.each(Object.entries(TINY).filter(([, config]) => readArchitecture(config).table.layouts.some(({ name }) => name === "megatron")))(
   "%s",
-  (_name, config) => {
+  (family, config) => {
     const architecture = readArchitecture(config);
 
     it("has in Megatron-Core's layout what it has in its own, once", () => {
@@ -117,6 +102,26 @@ describe.each(Object.entries(TINY).filter(([, config]) => readArchitecture(confi
       const back = rearrangeTensors(architecture, {}, matchTensors(architecture, stored), "huggingface");
       const shapes = back.tensors.map(({ name, shape }) => [name, shape]);
       expect(shapes).toEqual(expectedTensors(architecture, "huggingface").map(({ stored: { name, shape } }) => [name, shape]));
+    });
+
+    it("has the weights of norms around one or zero, as either layout has them", () => {
+      const shifts = (of: Architecture, from: LayoutName, into: LayoutName) => {
+        const stored = expectedTensors(of, from).map((tensor) => tensor.stored);
+        return rearrangeTensors(of, {}, matchTensors(of, stored), into).tensors.flatMap(({ name, parts }) =>
+          parts.flatMap(({ shift }) => (shift === undefined ? [] : [`${name} ${shift}`])),
+        );
+      };
+      const norms = expectedTensors(architecture, "huggingface")
+        .map(({ stored: { name } }) => name)
+        .filter((name) => /norm(_f)?\.weight$/.test(name) && !name.endsWith("mixer.norm.weight"));
+      const shifted = (by: number) => norms.map((name) => `${name} ${by}`);
+      const isAroundZero = ["nemotron", "gemma3"].includes(family);
+      const centered = readArchitecture({ ...config, layernorm_zero_centered_gamma: true });
+      expect(shifts(architecture, "megatron", "huggingface")).toEqual(isAroundZero ? shifted(-1) : []);
+      expect(shifts(centered, "megatron", "huggingface")).toEqual(isAroundZero ? [] : shifted(1));
+      expect(shifts(architecture, "huggingface", "megatron")).toHaveLength(isAroundZero ? norms.length : 0);
+      expect(shifts(centered, "huggingface", "megatron")).toHaveLength(isAroundZero ? 0 : norms.length);
+      expect(shifts(centered, "megatron", "megatron")).toEqual([]);
     });
 
     it("is known by Transformer Engine's names, and with wrappers' prefixes", () => {

@@ -328,6 +328,8 @@ export interface Sliced {
   shards: ShardWritten[];
   /** Bytes of tensors that were found written, by an earlier run or by others at work on the same job, and not written by this one. */
   foundBytes: number;
+  /** Tells the job's folder from every other that is ever made under its path: what its job.json has as `folder`. */
+  folderId: string;
 }
 
 export interface ShardWritten {
@@ -2326,7 +2328,7 @@ export const SaveModel: MessageFns<SaveModel> = {
 };
 
 function createBaseSliced(): Sliced {
-  return { shards: [], foundBytes: 0 };
+  return { shards: [], foundBytes: 0, folderId: "" };
 }
 
 export const Sliced: MessageFns<Sliced> = {
@@ -2336,6 +2338,9 @@ export const Sliced: MessageFns<Sliced> = {
     }
     if (message.foundBytes !== 0) {
       writer.uint32(16).uint64(message.foundBytes);
+    }
+    if (message.folderId !== "") {
+      writer.uint32(26).string(message.folderId);
     }
     return writer;
   },
@@ -2367,6 +2372,14 @@ export const Sliced: MessageFns<Sliced> = {
             }
 
             message.foundBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.folderId = reader.string();
             continue;
           }
         }

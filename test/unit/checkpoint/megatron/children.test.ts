@@ -108,8 +108,17 @@ optim: {lr: 3.0e-04}
   });
 
   it("become arguments, with what only these spell otherwise", () => {
-    const sizes = childArguments(planOf({ num_moe_experts: 6, num_layers: 2 }, { moe_layer_freq: [1, 0], mtp_num_layers: 0 }));
-    expect(sizes).toMatchObject({ num_experts: 6, num_moe_experts: 6, num_layers: 2, encoder_num_layers: 2, moe_layer_freq: [1, 0] });
+    const sizes = childArguments(
+      planOf({ num_moe_experts: 6, num_layers: 2 }, { moe_layer_freq: [1, 0], no_rope_freq: [0, 1], mtp_num_layers: 0 }),
+    );
+    expect(sizes).toMatchObject({
+      num_experts: 6,
+      num_moe_experts: 6,
+      num_layers: 2,
+      encoder_num_layers: 2,
+      moe_layer_freq: [1, 0],
+      no_rope_freq: [0, 1],
+    });
     expect(sizes).toMatchObject({ mtp_num_layers: null, kv_channels: 8 });
     expect(sizes).not.toHaveProperty("vocab_size");
   });

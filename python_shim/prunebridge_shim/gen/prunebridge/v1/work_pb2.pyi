@@ -315,12 +315,14 @@ class SaveModel(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., job_dir: _Optional[str] = ..., feed_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[OutputShard, _Mapping]]] = ..., skip_flush: bool = ..., sha256: bool = ...) -> None: ...
 
 class Sliced(_message.Message):
-    __slots__ = ("shards", "found_bytes")
+    __slots__ = ("shards", "found_bytes", "folder_id")
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     FOUND_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_ID_FIELD_NUMBER: _ClassVar[int]
     shards: _containers.RepeatedCompositeFieldContainer[ShardWritten]
     found_bytes: int
-    def __init__(self, shards: _Optional[_Iterable[_Union[ShardWritten, _Mapping]]] = ..., found_bytes: _Optional[int] = ...) -> None: ...
+    folder_id: str
+    def __init__(self, shards: _Optional[_Iterable[_Union[ShardWritten, _Mapping]]] = ..., found_bytes: _Optional[int] = ..., folder_id: _Optional[str] = ...) -> None: ...
 
 class ShardWritten(_message.Message):
     __slots__ = ("file", "bytes", "crc32", "sha256")
