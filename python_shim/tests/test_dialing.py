@@ -135,13 +135,13 @@ def test_a_closed_dialer_hangs_up(dial, orchestrator):
     dialer = dial(f"127.0.0.1:{orchestrator.port}")
     connection, address = orchestrator.take()
     handshake(address)
-    waiting = orchestrator._accept()
-    dialer.close()
-    while connection.fileno() != -1:
-        time.sleep(0.01)
-    waiting.settimeout(10)
-    while waiting.recv(1 << 16):
-        pass
+    with orchestrator._accept() as waiting:
+        dialer.close()
+        while connection.fileno() != -1:
+            time.sleep(0.01)
+        waiting.settimeout(10)
+        while waiting.recv(1 << 16):
+            pass
     orchestrator._listening.settimeout(1.5)
     with pytest.raises(TimeoutError):
         orchestrator.take()

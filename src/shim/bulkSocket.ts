@@ -100,9 +100,11 @@ export class BulkSocket extends Duplex {
   }
 
   #onSent({ type, streamId }: FrameHeader): void {
-    if (type !== FRAME.headers) return;
+    const stream = this.#streams.get(streamId);
+    // One that was cancelled in the meantime sends nothing any more.
+    if (type !== FRAME.headers || !stream) return;
     this.#outgoing.begin(streamId);
-    this.#streams.get(streamId)?.onBegun();
+    stream.onBegun();
   }
 
   #onRead(piece: Buffer): boolean {
