@@ -23,6 +23,9 @@ CONNECT_SECONDS = 10.0
 ANSWER_BYTES = 4096
 PIECE_BYTES = 256 << 10
 
+PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Seconds of silence before a connection is probed, seconds between probes, and unanswered ones that end it."""
+
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two attempts: twice as long after each that fails. The first also when a connection ends."""
@@ -143,8 +146,7 @@ class Dialer:
         address = self._dialing.address
         opening = asyncio.open_connection(address.host, address.port, ssl=self._context, limit=ANSWER_BYTES)
         reader, writer = await asyncio.wait_for(opening, CONNECT_SECONDS)
-        # A job may wait for days until it is taken, and is to know that the other end is still there.
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _probe(writer.get_extra_info("socket"))
         return reader, writer
 
     async def _introduce(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,6 +166,14 @@ class Dialer:
             raise ShimError(
                 Reason.UNAUTHENTICATED, f"it refused: {str(said)[:200]}" if said else "it is no orchestrator"
             )
+
+
+def _probe(connection: socket.socket) -> None:
+    """A job may wait for days until it is taken, and is to know within a minute that the other end is gone."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBES.items():
+        if hasattr(socket, name):  # not everywhere under this name
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _carry(one: Stream, other: Stream) -> None:
