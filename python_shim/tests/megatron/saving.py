@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from children import PARENT, child_of
 from golden import GOLDEN
 from points import cancel_after, no_tick
+from sliced_children import PARENT, child_of
 
 from prunebridge_shim.cluster import save_rounds, save_strips, saving
 from prunebridge_shim.cluster.save_plan import SaveJob

@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 import grpc
 import numpy as np
 import pytest
-from children import PARENT, child_of
 from client import Client, FeedCall, Valve, detail_of, feed_messages, reason_of
 from golden import GOLDEN, case_of
 from launch import end_jobs, read, start_jobs, wait_for
@@ -19,6 +18,7 @@ from listeners import Authority, channel_credentials, write_token
 from orchestrators import Orchestrator
 from points import points_of
 from safetensors.numpy import load_file
+from sliced_children import PARENT, child_of
 from test_layouts import as_golden
 
 from prunebridge_shim.gen.prunebridge.v1 import session_pb2, work_pb2

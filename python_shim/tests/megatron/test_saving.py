@@ -4,9 +4,9 @@ import hashlib
 import zlib
 
 import pytest
-from children import PARENT, child_of
 from golden import GOLDEN
 from launch import read, run_jobs
+from sliced_children import PARENT, child_of
 
 from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.run import slice_shards

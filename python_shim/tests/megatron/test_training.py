@@ -1,9 +1,9 @@
 """A job that is measured and saved in the middle goes on as one that was left alone, bit for bit."""
 
 import pytest
-from children import PARENT, as_checkpointed, child_of
 from golden import GOLDEN
 from launch import read, run_jobs
+from sliced_children import PARENT, as_checkpointed, child_of
 
 from prunebridge_shim.slicing.request import SliceJob
 from prunebridge_shim.slicing.run import slice_shards
