@@ -1,4 +1,5 @@
-// npm test [-- <vitest arguments>]: sets up what it needs, then runs the tests of both languages.
+// npm test [-- <arguments>]: sets up what it needs, then runs the tests of both languages, or those that arguments choose: paths that begin
+// with tests/ are Python's, all else is vitest's.
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { setUpNode, setUpPython } from "./lib/setup.mjs";
@@ -9,9 +10,12 @@ await main(async () => {
   const python = setUpPython("dev");
   const args = process.argv.slice(2);
   const env = { ...process.env, PRUNEBRIDGE_PYTHON: python, HF_HUB_OFFLINE: "1" };
-  const suites = [{ name: "TypeScript", command: join(ROOT, "node_modules", ".bin", "vitest"), args: ["run", ...args], cwd: ROOT }];
-  // Arguments choose among the TypeScript tests.
-  if (args.length === 0) suites.push({ name: "Python", command: python, args: ["-m", "pytest"], cwd: join(ROOT, "python_shim") });
+  const ofPython = args.filter((arg) => arg.startsWith("tests/"));
+  const ofVitest = args.filter((arg) => !ofPython.includes(arg));
+  const vitest = { name: "TypeScript", command: join(ROOT, "node_modules", ".bin", "vitest"), args: ["run", ...ofVitest], cwd: ROOT };
+  const pytest = { name: "Python", command: python, args: ["-m", "pytest", ...ofPython], cwd: join(ROOT, "python_shim") };
+  const chosen = [...(ofVitest.length > 0 ? [vitest] : []), ...(ofPython.length > 0 ? [pytest] : [])];
+  const suites = args.length === 0 ? [vitest, pytest] : chosen;
 
   const totals = { passed: 0, failed: 0 };
   for (const suite of suites) {

@@ -10,6 +10,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LONGEST_S = 100
+SOAK = os.environ.get("PRUNEBRIDGE_SOAK") == "1"
+
+
+def scaled(cases, names):
+    """The cases that are always run, or all of them in a soak."""
+    return cases if SOAK else {name: cases[name] for name in names}
 
 
 def run_jobs(scenario, folder, jobs, under_torchrun=False):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import read, run_jobs
+from launch import read, run_jobs, scaled
 from safetensors.numpy import load_file
 
 GOLDEN = Path(__file__).resolve().parents[3] / "test" / "golden"
@@ -17,7 +17,7 @@ def case(name, parent, **layout):
 
 
 ONE = dict([case("llama", LLAMA), case("nemotron", NEMOTRON), case("mixtral", MIXTRAL)])
-TWO = dict(
+EVERY_TWO = dict(
     [
         case("tp2", LLAMA, tp=2),
         case("tp2-sp", LLAMA, tp=2, config=SP),
@@ -41,7 +41,10 @@ TWO = dict(
         case("experts-grouped", MIXTRAL, ep=2, spec={"grouped_experts": True, "fused_norms": True}),
     ]
 )
-FOUR = dict(
+TWO = scaled(
+    EVERY_TWO, ["tp2", "tp2-sp", "tp2-sp-bias", "pp2", "dp2", "cp2", "fused", "experts-ep2", "experts-tp2-ep2"]
+)
+EVERY_FOUR = dict(
     [
         case("tp2-pp2", LLAMA, tp=2, pp=2, config=SP),
         case("tp2-dp2", LLAMA, tp=2),
@@ -55,6 +58,7 @@ FOUR = dict(
         case("experts-tp2-cp2-ep2", MIXTRAL, tp=2, cp=2, ep=2, etp=1, config=SP),
     ]
 )
+FOUR = scaled(EVERY_FOUR, ["tp2-pp2", "pp2-dp2", "experts-tp2-cp2-ep2"])
 
 
 @pytest.fixture(scope="module")

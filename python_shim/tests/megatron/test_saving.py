@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 from golden import GOLDEN
-from launch import read, run_jobs
+from launch import read, run_jobs, scaled
 from sliced_children import PARENT, child_of
 
 from prunebridge_shim.slicing.request import SliceJob
@@ -20,7 +20,7 @@ def case(name, parent, **layout):
 
 
 ONE = dict([case("one", LLAMA), case("one-experts", MIXTRAL)])
-TWO = dict(
+EVERY_TWO = dict(
     [
         case("tp2", LLAMA, tp=2, config=SP),
         case("pp2-virtual", LLAMA, pp=2, vpp=2),
@@ -38,7 +38,8 @@ TWO = dict(
         case("ep2-grouped", MIXTRAL, ep=2, spec={"grouped_experts": True, "fused_norms": True}),
     ]
 )
-FOUR = dict(
+TWO = scaled(EVERY_TWO, ["tp2", "pp2-tied", "pp2-uneven", "fused", "ep2-grouped"])
+EVERY_FOUR = dict(
     [
         case("tp2-pp2", LLAMA, tp=2, pp=2, config=SP),
         case("tp4", LLAMA, tp=4, config=SP),
@@ -51,6 +52,7 @@ FOUR = dict(
         case("experts-ep2-dp4", MIXTRAL, ep=2),
     ]
 )
+FOUR = scaled(EVERY_FOUR, ["tp2-pp2", "experts-tp2-ep2-etp1", "experts-pp2-ep2"])
 CASES = {**ONE, **TWO, **FOUR}
 
 
