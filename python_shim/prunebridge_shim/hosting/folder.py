@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.hosting.common_names import COMMON_CLASSES
+from prunebridge_shim.slicing.torch_dist_names import COMMON_CLASSES
 from prunebridge_shim.slicing.torch_dist_pickle import Record, read_pickle
 
 TRACKER = "latest_checkpointed_iteration.txt"
