@@ -46,7 +46,8 @@ TWO = scaled(
 )
 EVERY_FOUR = dict(
     [
-        case("tp2-pp2", LLAMA, tp=2, pp=2, config=SP),
+        case("tp2-pp2", LLAMA, tp=2, pp=2),
+        case("tp2-pp2-sp", LLAMA, tp=2, pp=2, config=SP),
         case("tp2-dp2", LLAMA, tp=2),
         case("pp2-dp2", LLAMA, pp=2, vpp=2),
         case("tp2-cp2", LLAMA, tp=2, cp=2, config=SP),
@@ -58,7 +59,7 @@ EVERY_FOUR = dict(
         case("experts-tp2-cp2-ep2", MIXTRAL, tp=2, cp=2, ep=2, etp=1, config=SP),
     ]
 )
-FOUR = scaled(EVERY_FOUR, ["tp2-pp2", "pp2-dp2", "experts-tp2-cp2-ep2"])
+FOUR = scaled(EVERY_FOUR, ["tp2-pp2", "tp2-pp2-sp", "pp2-dp2", "experts-tp2-cp2-ep2"])
 
 
 @pytest.fixture(scope="module")
