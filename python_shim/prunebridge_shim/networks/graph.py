@@ -1,5 +1,6 @@
 """Follows a network's graph: which channels of its layers are one."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -86,13 +87,26 @@ def _reached(graph: Any, module: nn.Module, size: int, names: Mapping[int, str])
         yield ("", "lost"), range(size), range(size)  # what becomes of its output cannot be followed
         return
     cut = graph.get_pruner_of_module(module).prune_out_channels
-    for item in graph.get_pruning_group(module, cut, list(range(size))):
-        target = item.dep.target.module
-        name = names.get(id(target))
-        if name is not None:
-            yield (name, _side_of(graph, item.dep.handler, target)), item.idxs, item.root_idxs
-        elif isinstance(target, _OutputOp):
-            yield ("", "output"), item.idxs, item.root_idxs
+    for some in _telling_apart(size):
+        for item in graph.get_pruning_group(module, cut, some):
+            target = item.dep.target.module
+            name = names.get(id(target))
+            if name is not None:
+                yield (name, _side_of(graph, item.dep.handler, target)), item.idxs, item.root_idxs
+            elif isinstance(target, _OutputOp):
+                yield ("", "output"), item.idxs, item.root_idxs
+
+
+def _telling_apart(size: int) -> Iterator[list[int]]:
+    """Sets of channels, such that of any two one set has the one without the other.
+
+    Asked for all channels at once, the graph does not say which of a root's own are one: both are asked for already.
+    """
+    yield from ([channel for channel in range(size) if channel >> bit & 1 == value] for bit, value in _bits(size))
+
+
+def _bits(size: int) -> Iterator[tuple[int, int]]:
+    return itertools.product(range(max(1, (size - 1).bit_length())), (0, 1))
 
 
 def _side_of(graph: Any, handler: Any, target: Any) -> Side:

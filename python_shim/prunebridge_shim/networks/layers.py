@@ -79,8 +79,9 @@ def _convolution(module: Any) -> Layer:
 
 
 def multiply_accumulates(module: Any, given: torch.Tensor, returned: torch.Tensor) -> float:
-    """What a layer multiplies and adds for each pair of an input and an output channel, or for each channel that it passes
-    on; norms and the like nothing.
+    """What a layer multiplies and adds for each pair of an input and an output channel.
+
+    For each channel where it passes them on one by one, and nothing where it only scales them.
     """
     if isinstance(module, nn.Linear):
         return returned.numel() / module.out_features

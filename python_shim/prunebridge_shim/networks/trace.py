@@ -21,6 +21,7 @@ from prunebridge_shim.networks.layers import (
     describe_parameter,
     input_norms,
 )
+from prunebridge_shim.networks.trial import keep_what_fails
 
 CUTTABLE = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 """The kinds of layer whose outputs are hyperparameters."""
@@ -28,6 +29,8 @@ CUTTABLE = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NetworkFacts:
     """Finds what can be cut of a network, which is left as it is.
+
+    Every group is tried: one without which the network does not compute what it should has to stay.
 
     Args:
         network: Any module.
@@ -48,7 +51,7 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         bound = couple(network, roots, channels, lambda: network(*args, **kwargs))
     groups = [group for group in find_groups(channels, nodes) if not set(group.nodes).isdisjoint(roots)]
     traced = _Traced(modules, layers, {node: describe_axis(channels.of(node), groups) for node in nodes}, bound)
-    return NetworkFacts(
+    facts = NetworkFacts(
         [traced.describe_group(number, group) for number, group in enumerate(groups)],
         [traced.describe_tensor(*tensor) for tensor in _tensors(network)],
         [
@@ -57,6 +60,8 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
             if factor > 0
         ],
     )
+    with _in_eval_mode(network):
+        return keep_what_fails(facts, network, lambda one: one(*args, **kwargs))
 
 
 @dataclass(frozen=True)
