@@ -1,0 +1,1 @@
+"""Any PyTorch network, traced into channels that can be cut."""

@@ -1,0 +1,84 @@
+"""Tries what tracing found: a network that is cut has to be the whole one with channels of zero."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from prunebridge_shim.networks.child import build_child
+from prunebridge_shim.networks.cut import Kept, cut, positions
+from prunebridge_shim.networks.facts import NetworkFacts
+
+Run = Callable[[nn.Module], Any]
+
+MIXING_NORMS = (nn.LayerNorm, nn.GroupNorm)
+"""Norms over channels, through which what is zero makes itself felt in the others."""
+
+
+def keep_what_fails(facts: NetworkFacts, network: nn.Module, run: Run) -> NetworkFacts:
+    """Facts in which each group is fixed that cannot be cut after all, since its layers mix channels in another way.
+
+    Args:
+        facts: What tracing found.
+        network: In eval mode; left as it is.
+        run: Runs a network on the dummy input.
+    """
+    whole: list[range] = [range(group.channels) for group in facts.groups]
+    groups = list(facts.groups)
+    with _norms_apart(network), torch.no_grad():
+        for number, group in enumerate(groups):
+            every_second = range(0, group.channels, 2) if group.sections == 1 else _first_of_each(group)
+            kept = [*whole[:number], every_second, *whole[number + 1 :]]
+            if not group.fixed and not _computes_alike(facts, network, kept, run):
+                groups[number] = replace(group, fixed=True)
+    return replace(facts, groups=groups)
+
+
+def zero(network: nn.Module, facts: NetworkFacts, kept: Kept) -> nn.Module:
+    """A copy of a network in which the channels that do not stay are zero wherever a layer gives them."""
+    child = build_child(network, {name: tensor.clone() for name, tensor in network.state_dict().items()})
+    stored = child.state_dict()
+    for one in facts.tensors:
+        if one.axes and not one.name.endswith("running_var"):
+            gone = set(range(stored[one.name].shape[0])).difference(positions(one.axes[0], kept))
+            stored[one.name][sorted(gone)] = 0
+    return child
+
+
+def _first_of_each(group: Any) -> range:
+    return range(0, group.channels, group.channels // group.sections)
+
+
+def _computes_alike(facts: NetworkFacts, network: nn.Module, kept: Kept, run: Run) -> bool:
+    try:
+        outputs = tree_leaves(run(cut(network, facts, kept)))
+    except Exception:  # noqa: BLE001 whatever a network raises over sizes that do not fit
+        return False
+    expected = tree_leaves(run(zero(network, facts, kept)))
+    pairs = zip(outputs, expected, strict=True)
+    return all(_are_close(ours, theirs) for ours, theirs in pairs if isinstance(ours, torch.Tensor))
+
+
+def _are_close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3 * float(theirs.abs().max()))
+
+
+@contextmanager
+def _norms_apart(network: nn.Module) -> Iterator[None]:
+    """Has norms over channels pass them on as they are."""
+    norms = [module for module in network.modules() if isinstance(module, MIXING_NORMS)]
+    try:
+        for norm in norms:
+            norm.forward = _pass_on  # type: ignore[method-assign]
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _pass_on(x: torch.Tensor) -> torch.Tensor:
+    return x

@@ -1,0 +1,99 @@
+import { PruneError } from "../../errors.js";
+
+/** One hyperparameter as sensitivity sees it: a name and its choices, ascending; the last is the original. */
+export interface Choosable {
+  readonly name: string;
+  readonly choices: readonly number[];
+}
+
+/** A size for each hyperparameter, by name. */
+export type Selection = Readonly<Record<string, number>>;
+
+/** What each choice of a hyperparameter costs of the score, in the order of its choices. */
+export type Degradations = readonly number[];
+
+/** What was measured: kept after each hyperparameter, so that a search can go on from it. */
+export interface Sensitivity {
+  readonly originalScore: number;
+  /** By name, as measured and not yet monotonic. */
+  readonly degradations: Readonly<Record<string, Degradations>>;
+}
+
+/** How good a selection is, higher = better. */
+export type Judge = (selection: Selection) => Promise<number>;
+
+/** Told as measuring goes on. */
+export interface SensitivityListener {
+  readonly onScored?: ((name: string, size: number, score: number) => void) | undefined;
+  /** Has to have stored what it is told when it returns. */
+  readonly onMeasured?: ((sensitivity: Sensitivity) => Promise<void>) | undefined;
+}
+
+/** Below this a choice costs nothing, and larger ones are not scored. */
+const NEGLIGIBLE = 1e-5;
+
+/** Every hyperparameter at its original size. */
+export function largest(hyperparameters: readonly Choosable[]): Selection {
+  return selectBy(hyperparameters, ({ choices }) => choices.at(-1) ?? 0);
+}
+
+/** A selection from what is chosen of each hyperparameter. */
+export function selectBy(hyperparameters: readonly Choosable[], choose: (hyperparameter: Choosable) => number): Selection {
+  return Object.fromEntries(hyperparameters.map((hyperparameter) => [hyperparameter.name, choose(hyperparameter)]));
+}
+
+/**
+ * Measures what each choice of each hyperparameter costs while all others are at their original size (FastNAS, as NVIDIA ModelOpt does it).
+ *
+ * @param known - what was measured before; a hyperparameter in it is not measured again
+ * @throws PruneError BAD_SCORES that names the choice whose score is not finite; and what judging throws
+ */
+export async function measureSensitivity(
+  hyperparameters: readonly Choosable[],
+  judge: Judge,
+  known: Sensitivity | undefined,
+  { onScored, onMeasured }: SensitivityListener = {},
+): Promise<Sensitivity> {
+  const whole = largest(hyperparameters);
+  let sensitivity = known ?? { originalScore: finite(await judge(whole), "the whole network"), degradations: {} };
+  for (const hyperparameter of hyperparameters) {
+    const { name } = hyperparameter;
+    if (Object.hasOwn(sensitivity.degradations, name)) continue;
+    const degradations = await measureOne(hyperparameter, async (size) => {
+      const score = finite(await judge({ ...whole, [name]: size }), `${name} ${size}`);
+      onScored?.(name, size, score);
+      return sensitivity.originalScore - score;
+    });
+    sensitivity = { ...sensitivity, degradations: { ...sensitivity.degradations, [name]: degradations } };
+    await onMeasured?.(sensitivity);
+  }
+  return sensitivity;
+}
+
+async function measureOne({ choices }: Choosable, measure: (size: number) => Promise<number>): Promise<number[]> {
+  const degradations: number[] = [];
+  for (const size of choices.slice(0, -1)) {
+    const isFree = (degradations.at(-1) ?? Number.POSITIVE_INFINITY) < NEGLIGIBLE;
+    degradations.push(isFree ? 0 : await measure(size));
+  }
+  return [...degradations, 0];
+}
+
+function finite(score: number, what: string): number {
+  if (Number.isFinite(score)) return score;
+  throw new PruneError("BAD_SCORES", `the score of ${what} is ${score}`, {
+    hint: "scoreFunc has to give a finite number for every network it is given, higher = better",
+  });
+}
+
+/** Degradations that never rise with the size: from large to small, the running maximum. */
+export function monotonic(degradations: Degradations): number[] {
+  let most = Number.NEGATIVE_INFINITY;
+  return degradations
+    .toReversed()
+    .map((degradation) => {
+      most = Math.max(most, degradation);
+      return most;
+    })
+    .reverse();
+}

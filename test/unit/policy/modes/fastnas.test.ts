@@ -1,0 +1,108 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import {
+  checkConstraint,
+  chooseNetwork,
+  type NetworkConstraint,
+  networkSpace,
+  profileSpace,
+  searchFastnas,
+} from "../../../../src/policy/modes/fastnas.js";
+import { choiceRule, networkOptions } from "../../../../src/policy/modes/fastnasOptions.js";
+import { networkCosts } from "../../../../src/policy/network/costs.js";
+import { parseBounds } from "../../../../src/policy/search/bounds.js";
+import type { Selection } from "../../../../src/policy/sensitivity/sensitivity.js";
+import { residualNetwork } from "../../../fixtures/residualNetwork.js";
+
+interface GoldenCase {
+  readonly constraint: Readonly<Partial<Record<"flops" | "params", string>>>;
+  readonly best_config: Selection;
+  readonly best_constraints: { readonly params: number; readonly flops: number };
+  readonly original_score: number;
+  readonly sensitivity_map: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly params: number;
+}
+
+const CASES = JSON.parse(readFileSync(new URL("../../../golden/fastnas-resnet/case.json", import.meta.url), "utf8")) as Record<
+  string,
+  GoldenCase
+>;
+// The reference keeps "down" at its size.
+const OPTIONS = networkOptions.parse({
+  "nn.Conv2d": { "*": { channel_divisor: 8 }, down: null },
+  "nn.Linear": { "*": { feature_divisor: 8 } },
+});
+const space = networkSpace(residualNetwork(), choiceRule(OPTIONS));
+
+function constraintOf(given: Readonly<Record<string, unknown>>): NetworkConstraint {
+  const [[metric, bound] = []] = Object.entries(parseBounds(given));
+  if (!bound || (metric !== "params" && metric !== "flops")) throw new Error("no constraint");
+  return { metric, bound };
+}
+
+describe.each(Object.entries(CASES))("the golden %s", (_, golden) => {
+  const constraint = constraintOf(golden.constraint);
+
+  it("has the reference's choices and costs", () => {
+    const choices = Object.fromEntries(space.hyperparameters.map(({ name, choices: sizes }) => [name, sizes.map(String)]));
+    expect(choices).toEqual(Object.fromEntries(Object.entries(golden.sensitivity_map).map(([name, map]) => [name, Object.keys(map)])));
+    const { params, flops } = space.costsOf(golden.best_config);
+    expect({ params, flops }).toEqual({ params: golden.params, flops: golden.best_constraints.flops });
+  });
+
+  it("is chosen from the reference's sensitivities", () => {
+    const degradations = Object.fromEntries(Object.entries(golden.sensitivity_map).map(([name, map]) => [name, Object.values(map)]));
+    const found = chooseNetwork(space, constraint, { originalScore: golden.original_score, degradations });
+    expect(found.selection).toEqual(Object.fromEntries(space.hyperparameters.map(({ name }) => [name, golden.best_config[name]])));
+    expect(found.sensitivityMap).toEqual(golden.sensitivity_map);
+  });
+});
+
+describe("fastnas", () => {
+  const flops40 = constraintOf({ flops: "40%" });
+
+  it("profiles the smallest, the middle and the original network", () => {
+    const rows = profileSpace(space);
+    expect(rows.map(({ name, selection }) => [name, Object.values(selection)])).toEqual([
+      ["min", [8, 8, 8, 8]],
+      ["centroid", [16, 24, 32, 48]],
+      ["max", [32, 48, 64, 96]],
+    ]);
+    expect(rows.map(({ costs }) => costs)).toEqual(rows.map(({ selection }) => networkCosts(residualNetwork(), space.keptBy(selection))));
+  });
+
+  it("refuses a constraint that nothing meets, before anything is scored", async () => {
+    const judge = (): never => {
+      throw new Error("scored");
+    };
+    await expect(searchFastnas(space, constraintOf({ flops: "1%" }), judge)).rejects.toThrow(
+      /flops .* cannot be met.*smallest network has/,
+    );
+    expect(() => checkConstraint(space, constraintOf({ params: 100 }))).toThrow(/params 100 cannot be met/);
+  });
+
+  it("cuts what is useless first and keeps what is planted", async () => {
+    // Only block1.conv1 matters: every channel of it that is lost costs one.
+    const judge = async (kept: readonly (readonly number[] | undefined)[]): Promise<number> => -(48 - (kept[1]?.length ?? 48));
+    const { selection, costs } = await searchFastnas(space, flops40, judge);
+    expect(selection).toEqual({
+      "stem.out_channels": 8,
+      "block1.conv1.out_channels": 48,
+      "block2.conv1.out_channels": 8,
+      "head1.out_features": 8,
+    });
+    expect(costs.flops).toBeLessThanOrEqual(0.4 * space.costsOf({}).flops);
+  });
+
+  it("refuses a network of which nothing can be cut", () => {
+    expect(() =>
+      networkSpace(residualNetwork(), choiceRule(networkOptions.parse({ "nn.Conv2d": { "*": null }, "nn.Linear": { "*": null } }))),
+    ).toThrow(/no layer of this network can be cut/);
+  });
+
+  it("takes no option that it does not know", () => {
+    expect(networkOptions.safeParse({ "nn.Conv2d": { "*": { chanel_divisor: 8 } } }).success).toBe(false);
+    expect(networkOptions.safeParse({ "nn.Conv9d": {} }).success).toBe(false);
+    expect(networkOptions.safeParse({ "nn.Linear": { "*": { feature_divisor: 0 } } }).success).toBe(false);
+  });
+});
