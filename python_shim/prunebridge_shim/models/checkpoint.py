@@ -1,5 +1,7 @@
 """Loads a Hugging Face checkpoint folder."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,9 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def load_model(path: str, device: torch.device, dtype: str) -> Any:
-    """Loads a causal language model in eval mode, without gradients, from safetensors only and without remote code.
+    """Loads a model in eval mode, without gradients, from safetensors only and without remote code.
+
+    Its class is the one that the config names, and a causal language model where it names none of transformers.
 
     Args:
         path: The checkpoint folder.
@@ -32,15 +36,25 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
     Raises:
         ShimError: PATH_NOT_FOUND, BAD_CHECKPOINT, or INVALID_REQUEST for an unknown dtype.
     """
-    if dtype not in DTYPES:
-        raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    folder = existing_folder(path)
-    if not (folder / "config.json").is_file():
-        raise ShimError(Reason.BAD_CHECKPOINT, f"{path} has no config.json", "name a Hugging Face checkpoint folder")
+    config = existing_config(path)
     allow_explicit_head_dim()
+    return load_pretrained(_class_named_by(config), path, device, dtype)
+
+
+def existing_config(path: str) -> Path:
+    """The config.json of a checkpoint folder; raises PATH_NOT_FOUND or BAD_CHECKPOINT."""
+    config = existing_folder(path) / "config.json"
+    if not config.is_file():
+        raise ShimError(Reason.BAD_CHECKPOINT, f"{path} has no config.json", "name a Hugging Face checkpoint folder")
+    return config
+
+
+def load_pretrained(kind: Any, path: str, device: torch.device, dtype: str) -> Any:
+    """Loads a checkpoint folder by a class of transformers; arguments and all else as `load_model`."""
+    check_dtype(dtype)
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
+        model, info = kind.from_pretrained(
+            path,
             **{_dtype_argument(): DTYPES[dtype]},
             local_files_only=True,
             trust_remote_code=False,
@@ -55,6 +69,23 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
         raise bad_checkpoint(path, error) from error
     _check_keys(path, info)
     return model.eval().requires_grad_(False).to(device)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises INVALID_REQUEST for what is no key of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+
+
+def _class_named_by(config: Path) -> Any:
+    try:
+        named = json.loads(config.read_bytes()).get("architectures")
+    except (ValueError, AttributeError):
+        named = None  # whoever loads it says what is wrong with it
+    names = named if isinstance(named, list) else []
+    found = [getattr(transformers, name, None) for name in names[:1] if isinstance(name, str)]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    return kinds[0] if kinds else transformers.AutoModelForCausalLM
 
 
 def _dtype_argument() -> str:
