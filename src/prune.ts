@@ -31,7 +31,8 @@ export async function prune<Item = ForwardArgs>(
   dummyInput: DummyInput | null,
   config: PruneConfig<Item> = {},
 ): Promise<PruneResult> {
-  const { options } = onlyMode(parseModes(mode));
+  const { name, options } = onlyMode(parseModes(mode));
+  if (name !== "mcore_gpt_minitron") throw new PruneError("BAD_MODE", `mode ${name} is not implemented in this version`);
   return pruneMinitron(model, options, constraints, dummyInput, config);
 }
 

@@ -68,7 +68,7 @@ export interface PruneInputs {
 /** Reads and checks everything that the flags name. Throws PruneError before any work is done. */
 export async function checkInputs(parent: Network, flags: PruneFlags): Promise<PruneInputs> {
   const modeOptions = divisorsOf(flags);
-  parseModes([[flags.mode, modeOptions]]);
+  checkMode(flags.mode, modeOptions);
   const exportConfig = flags.exportConfig === undefined ? undefined : await readExportConfig(flags.exportConfig);
   const bounds = boundsOf(flags);
   const constraints = { ...(exportConfig !== undefined && { export_config: exportConfig }), ...bounds };
@@ -87,6 +87,14 @@ export async function checkInputs(parent: Network, flags: PruneFlags): Promise<P
   const allowPython = [scoreFunc, forwardLoop, dataLoader, collectFunc].filter((name) => name !== undefined);
   allowPython.forEach(python);
   return { constraints, modeOptions, target, allowPython, configFor: await readData(parent, flags) };
+}
+
+function checkMode(name: string, options: Record<string, unknown>): void {
+  const [mode] = parseModes([[name, options]]);
+  if (mode?.name === "mcore_gpt_minitron") return;
+  throw new PruneError("BAD_MODE", `mode ${name} is for networks that a script loads, and this command prunes checkpoints of decoders`, {
+    hint: 'decoders are pruned by "mcore_gpt_minitron"; for others see prune() in the README',
+  });
 }
 
 function aimAt(

@@ -3,12 +3,7 @@ import { PruneError } from "../../errors.js";
 import { suggestName } from "../nearest.js";
 import { divisors } from "../search/options.js";
 import { shown } from "../shown.js";
-
-/** One mode to run, with its own options checked. */
-export interface ParsedMode {
-  readonly name: "mcore_gpt_minitron";
-  readonly options: MinitronOptions;
-}
+import { type NetworkOptions, networkOptions } from "./fastnasOptions.js";
 
 const minitronOptions = z.strictObject({
   /** Keep the first positions of each dimension instead of the most important: for parents that are sorted already. Default false. */
@@ -19,8 +14,40 @@ const minitronOptions = z.strictObject({
 /** Per-mode options of `mcore_gpt_minitron`, under the reference's names. */
 export type MinitronOptions = z.infer<typeof minitronOptions>;
 
-const MINITRON = ["mcore_gpt_minitron", "mcore_minitron"];
-const TO_COME = ["fastnas", "gradnas"];
+/** One mode to run, with its own options checked. */
+export type ParsedMode =
+  | { readonly name: "mcore_gpt_minitron"; readonly options: MinitronOptions }
+  | { readonly name: "fastnas"; readonly options: NetworkOptions };
+
+/** The names that each mode goes by, and its options. */
+const MODES: readonly Row[] = [
+  row("mcore_gpt_minitron", ["mcore_gpt_minitron", "mcore_minitron"], minitronOptions),
+  row("fastnas", ["fastnas"], networkOptions),
+];
+const TO_COME = ["gradnas"];
+
+interface Row {
+  readonly names: readonly string[];
+  readonly parse: (options: unknown, given: string) => ParsedMode;
+}
+
+function row<Name extends ParsedMode["name"], Options extends Extract<ParsedMode, { name: Name }>["options"]>(
+  name: Name,
+  names: readonly string[],
+  schema: z.ZodObject & z.ZodType<Options>,
+): Row {
+  return {
+    names,
+    parse: (options, given) => {
+      const parsed = schema.safeParse(options);
+      if (parsed.success) return { name, options: parsed.data } as ParsedMode; // the schema is that of the name
+      const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
+      throw new PruneError("BAD_MODE", `options of mode ${given}: ${issues.join("; ")}`, {
+        hint: `known options: ${Object.keys(schema.shape).join(", ")}`,
+      });
+    },
+  };
+}
 
 /**
  * Reads the `mode` argument of prune(): a name, a list of names or of [name, options] pairs, or an object of options by name.
@@ -42,14 +69,11 @@ function modePairs(given: unknown): [unknown, unknown][] {
   throw new PruneError("BAD_MODE", `mode must be a name, a list, or an object of options by name, not ${shown(given)}`);
 }
 
-function parseMode(name: unknown, options: unknown): ParsedMode {
-  if (typeof name !== "string" || !MINITRON.includes(name)) throw unusableMode(typeof name === "string" ? name : shown(name));
-  const parsed = minitronOptions.safeParse(options);
-  if (parsed.success) return { name: "mcore_gpt_minitron", options: parsed.data };
-  const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
-  throw new PruneError("BAD_MODE", `options of mode ${name}: ${issues.join("; ")}`, {
-    hint: `known options: ${Object.keys(minitronOptions.shape).join(", ")}`,
-  });
+function parseMode(given: unknown, options: unknown): ParsedMode {
+  const name = typeof given === "string" ? given : shown(given);
+  const found = MODES.find(({ names }) => names.includes(name));
+  if (found && typeof given === "string") return found.parse(options, name);
+  throw unusableMode(name);
 }
 
 function unusableMode(name: string): PruneError {
@@ -58,5 +82,7 @@ function unusableMode(name: string): PruneError {
       hint: 'decoders are pruned by "mcore_gpt_minitron"',
     });
   }
-  return new PruneError("BAD_MODE", `unknown mode ${name}`, { hint: suggestName(name, [...MINITRON, ...TO_COME]) });
+  return new PruneError("BAD_MODE", `unknown mode ${name}`, {
+    hint: suggestName(name, [...MODES.flatMap(({ names }) => names), ...TO_COME]),
+  });
 }

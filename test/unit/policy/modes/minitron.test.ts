@@ -30,8 +30,10 @@ function model(
   return { scorable, asked };
 }
 
+type MinitronMode = Extract<ParsedMode, { name: "mcore_gpt_minitron" }>;
+
 function search(scorable: ScorableModel, bounds: object, options: object = {}, modeOptions: object = {}, listener?: SearchListener) {
-  const [mode] = parseModes({ mcore_gpt_minitron: { ...STEPS, ...modeOptions } }) as [ParsedMode]; // as many as are given
+  const [mode] = parseModes({ mcore_gpt_minitron: { ...STEPS, ...modeOptions } }) as [MinitronMode]; // as many as are given
   return searchMinitron(scorable, parseBounds({ ...bounds }), { ...parseConfig(options), ...mode.options }, listener);
 }
 

@@ -14,4 +14,21 @@ describe("parseModes", () => {
       expect.objectContaining({ code: "BAD_MODE", detail: expect.stringMatching(says), hint: expect.stringMatching(/known options: /) }),
     );
   });
+
+  it.each<[object, RegExp]>([
+    [{ "nn.Conv2d": { "*": { channel_divisor: 0 } } }, /nn.Conv2d.\*.channel_divisor .*>0/],
+    [{ "nn.Conv2d": { "*": { feature_divisor: 8 } } }, /feature_divisor/],
+    [{ "nn.Linear": { "*": { features_ratio: [1.5] } } }, /features_ratio.0 .*<=1/],
+    [{ "nn.Conv4d": {} }, /nn.Conv4d/],
+  ])("refuses options %j of fastnas by their name", (options, says) => {
+    expect(() => parseModes([["fastnas", options]])).toThrow(
+      expect.objectContaining({ code: "BAD_MODE", detail: expect.stringMatching(says), hint: expect.stringMatching(/nn.ConvTranspose2d/) }),
+    );
+  });
+
+  it("lets a module of fastnas be left as it is", () => {
+    expect(parseModes({ fastnas: { "nn.Conv2d": { down: null } } })).toEqual([
+      { name: "fastnas", options: { "nn.Conv2d": { down: null } } },
+    ]);
+  });
 });
