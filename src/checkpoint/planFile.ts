@@ -47,6 +47,8 @@ const hyperparameters = z.strictObject({
   kv_channels: size,
   vocab_size: size,
   max_position_embeddings: z.exactOptional(size),
+  type_vocab_size: z.exactOptional(size),
+  num_labels: z.exactOptional(size),
   num_moe_experts: z.exactOptional(size),
   moe_ffn_hidden_size: z.exactOptional(size),
   moe_shared_expert_intermediate_size: z.exactOptional(size),

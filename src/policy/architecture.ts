@@ -125,6 +125,8 @@ function usedHyperparameters(
   const optional: Readonly<Partial<Record<HyperparameterName, string>>> = {
     ...PRUNABLE,
     max_position_embeddings: "position",
+    type_vocab_size: "token_type",
+    num_labels: "label",
     moe_router_topk: "expert",
     moe_router_num_groups: "expert",
     moe_router_group_topk: "expert",
@@ -196,11 +198,16 @@ function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none"
   if (typeof fallback === "number") return fallback;
   if ("sameAs" in fallback) return sofar[fallback.sameAs];
   if ("lengthOf" in fallback) {
-    const sequence = fallback.lengthOf.map((key) => config[key]).find((value) => Array.isArray(value) || typeof value === "string");
-    return sequence?.length;
+    const stated = fallback.lengthOf.map((key) => config[key]).find((value) => typeof value === "string" || isFilled(value));
+    return stated === undefined ? fallback.otherwise : Object.keys(stated).length;
   }
+  if ("multiple" in fallback) return fallback.multiple * (sofar[fallback.of] ?? Number.NaN);
   const [over, under] = fallback.quotient;
   return Math.floor((sofar[over] ?? Number.NaN) / (sofar[under] ?? Number.NaN));
+}
+
+function isFilled(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
 }
 
 function readFlags(config: ModelConfig, table: FamilyTable, where: string): Record<FlagName, boolean> {

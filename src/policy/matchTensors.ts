@@ -97,7 +97,8 @@ function isLeftOut({ table }: Architecture, template: string): boolean {
 }
 
 const NUMBER = "(0|[1-9]\\d*)";
-const LAYER_NUMBER = new RegExp(`(?<=\\.layers\\.)${NUMBER}(?=\\.)`);
+/** What families call the list of their layers. */
+const LAYER_NUMBER = new RegExp(`(?<=\\.(?:layers|layer|h)\\.)${NUMBER}(?=\\.)`);
 /** `experts.3.`, `local_experts.3.`, and `experts.linear_fc1.weight3` of experts that are computed as one. */
 const EXPERT_NUMBER = new RegExp(`(?<=experts\\.)${NUMBER}(?=\\.)|(?<=\\.experts\\.linear_fc[12]\\.(?:weight|bias))${NUMBER}$`);
 /** What wrappers of a Megatron model put before its names. */

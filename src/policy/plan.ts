@@ -1,8 +1,10 @@
+import { PruneError } from "../errors.js";
 import { type Architecture, type ModelConfig, withHyperparameters } from "./architecture.js";
 import { type ConfigPatch, headsAhead, patchConfig } from "./childConfig.js";
 import { chooseKept } from "./chooseKept.js";
 import { countActiveParams, countParams } from "./cost.js";
 import { type ExportConfig, resolveExportConfig } from "./exportConfig.js";
+import type { FamilyTable } from "./families/table.js";
 import type { Hyperparameters } from "./hyperparameters.js";
 import { isPositions, type Kept } from "./kept.js";
 import type { Ranking } from "./rank.js";
@@ -33,6 +35,7 @@ export type PlanOutline = Pick<Plan, "exportConfig" | "parent" | "child" | "warn
 export function outlinePlan(architecture: Architecture, config: ModelConfig, target: unknown, kept?: Kept): PlanOutline {
   const { exportConfig, hyperparameters, warnings } = resolveExportConfig(target, architecture.hyperparameters);
   const { table, layers } = architecture;
+  checkHeadDim(table, hyperparameters);
   const guessed = kept === undefined && hyperparameters.num_layers < layers.length && new Set(layers).size > 1;
   const staying = kept && keptLayers(kept, layers.length).flatMap((layer) => layers[layer] ?? []);
   return {
@@ -87,6 +90,14 @@ function describeSide(architecture: Architecture): PlanSide {
     params: countParams(architecture),
     activeParams: countActiveParams(architecture),
   };
+}
+
+function checkHeadDim({ family, impliedHeadDim }: FamilyTable, child: Hyperparameters): void {
+  const { hidden_size: hidden, num_attention_heads: heads, kv_channels: channels } = child;
+  if (!impliedHeadDim || hidden === heads * channels) return;
+  throw new PruneError("BAD_EXPORT_CONFIG", `${heads} heads of ${channels} channels do not make the hidden_size ${hidden}`, {
+    hint: `${family} has no field for the channels of a head, which are hidden_size / heads: prune num_query_groups to n and hidden_size to ${channels} n`,
+  });
 }
 
 // https://github.com/huggingface/transformers/pull/46211

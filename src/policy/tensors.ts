@@ -28,6 +28,8 @@ export interface ArchitectureRow {
   readonly multiplies: boolean;
   readonly buffer: boolean;
   readonly routed: boolean;
+  /** Of each sequence, only one token passes it. */
+  readonly oncePerSequence: boolean;
   /** What its elements have on top of the same ones in the Hugging Face layout. */
   readonly offset: number;
 }
@@ -70,6 +72,7 @@ export function architectureRows({ table, flags, layers }: Architecture, layout:
       multiplies: row.use === undefined && row.axes.length > 1,
       buffer: row.use === "buffer",
       routed: row.routed ?? false,
+      oncePerSequence: row.oncePerSequence ?? false,
       offset: layout === "megatron" && row.centre !== undefined ? Number(!flags.zero_centered_norms) - row.centre : 0,
     }));
 }
