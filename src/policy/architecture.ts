@@ -17,6 +17,8 @@ import {
   HYPERPARAMETERS,
   type HyperparameterName,
   type Hyperparameters,
+  LAYER_SIZES,
+  type LayerSizes,
   PRUNABLE,
   type PrunableDimension,
 } from "./hyperparameters.js";
@@ -34,6 +36,8 @@ export interface Architecture {
   /** The kind of each layer, in order. */
   readonly layers: readonly LayerKind[];
   readonly sizes: DimensionSizes;
+  /** The sizes of each layer, where these differ; `sizes` then has the largest. */
+  readonly layerSizes?: readonly LayerSizes[];
   /** How its config says that its checkpoint is quantised. */
   readonly quantization: Quantization | undefined;
 }
@@ -86,6 +90,19 @@ export function withHyperparameters(
   layers: readonly LayerKind[] = from.layers.slice(0, hyperparameters.num_layers),
 ): Architecture {
   return { ...from, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
+}
+
+/** The same network with layers of sizes of their own. */
+export function withLayerSizes(from: Architecture, layerSizes: readonly LayerSizes[]): Architecture {
+  const widest = (name: keyof LayerSizes): number => layerSizes.reduce((most, sizes) => Math.max(most, sizes[name]), 0);
+  const hyperparameters = { ...from.hyperparameters, ...Object.fromEntries(LAYER_SIZES.map((name) => [name, widest(name)])) };
+  return { ...from, hyperparameters, sizes: dimensionSizes(hyperparameters), layerSizes };
+}
+
+/** The sizes of dimensions within a layer, or outside of all. */
+export function sizesAt({ hyperparameters, sizes, layerSizes }: Architecture, layer: number | undefined): DimensionSizes {
+  const own = layer === undefined ? undefined : layerSizes?.[layer];
+  return own ? { ...sizes, ...dimensionSizes({ ...hyperparameters, ...own }) } : sizes;
 }
 
 /** The layers that have a dimension, by their index. */

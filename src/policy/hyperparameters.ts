@@ -89,6 +89,12 @@ export function prunableNames(sizes: Hyperparameters): PrunableName[] {
   return PRUNABLE_NAMES.filter((name) => sizes[name] !== undefined);
 }
 
+/** What layers may each have a size of their own in. */
+export const LAYER_SIZES = ["ffn_hidden_size", "num_attention_heads", "num_query_groups"] as const satisfies readonly PrunableName[];
+
+/** Sizes of one layer. */
+export type LayerSizes = Readonly<Record<(typeof LAYER_SIZES)[number], number>>;
+
 /** The dimensions within which each prunable dimension keeps a set of its own: every layer ranks its own FFN channels, for one. */
 export const DIMENSION_SCOPES = {
   layer: [],
