@@ -6,7 +6,8 @@ export { readScoreFile, type ScoreFile, writeScoreFile } from "./checkpoint/scor
 export type { HistoryEntry } from "./checkpoint/searchState.js";
 export { checkTarget, checkWritable } from "./checkpoint/staging.js";
 export { FORMATS, type Format } from "./childLayout.js";
-export type { ArgValue, DummyInput, ForwardArgs, NamedArgs, NestedNumbers, TypedArray } from "./data/args.js";
+export type { DummyInput, ForwardArgs, NamedArgs } from "./data/args.js";
+export type { ArgValue, NestedNumbers, TypedArray } from "./data/argTensors.js";
 export { BATCH_DEFAULTS, batchesOf, type CalibrationData, readCalibrationData, textBatches } from "./data/batches.js";
 export { type BatchShape, packTokens, tokenBatch } from "./data/pack.js";
 export type { CollectFunc, DataSource } from "./data/toBatches.js";

@@ -1,3 +1,5 @@
+import { PruneError } from "./errors.js";
+
 /** Bits of one element, by the dtype names of safetensors headers. Those under eight are packed. */
 export const DTYPE_BITS = {
   BOOL: 8,
@@ -46,6 +48,30 @@ export type Batches = (AsyncIterable<Batch> | Iterable<Batch>) & { readonly size
  */
 export type Returns = "loss" | "last_logits" | "logits";
 
+const TYPED = [
+  ["F32", Float32Array],
+  ["F64", Float64Array],
+  ["I64", BigInt64Array],
+  ["I32", Int32Array],
+  ["I16", Int16Array],
+  ["I8", Int8Array],
+  ["U8", Uint8Array],
+] as const;
+
+/**
+ * A tensor of the values of a typed array, which it shares: a Float32Array makes F32, a BigInt64Array I64.
+ *
+ * @param shape - sizes of its axes, `[batch, 3, 32, 32]` for images
+ * @throws PruneError BAD_DATA where the shape has another number of elements, or torch has no such type
+ */
+export function tensor(values: ArrayBufferView & { readonly length: number }, shape: readonly number[]): Tensor {
+  const [dtype] = TYPED.find(([, kind]) => values instanceof kind) ?? [];
+  if (!dtype) throw new PruneError("BAD_DATA", `a ${values.constructor.name} makes no tensor`, { hint: "give a Float32Array for one" });
+  const elements = shape.reduce((product, size) => product * size, 1);
+  if (elements === values.length) return { dtype, shape: [...shape], data: bytesOf(values) };
+  throw new PruneError("BAD_DATA", `${values.length} values do not make a tensor [${shape.join(", ")}], which has ${elements}`);
+}
+
 /** How many batches there will be, if that is known. */
 export function countOf(batches: Batches): number | undefined {
   return Array.isArray(batches) ? batches.length : batches.size;
@@ -60,6 +86,12 @@ export function byteLength({ dtype, shape }: Pick<Tensor, "dtype" | "shape">): n
 export function asFloat32({ data }: Pick<Tensor, "data">): Float32Array {
   const aligned = data.byteOffset % 4 === 0 ? data : data.slice();
   return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
+}
+
+/** A view of a tensor's bytes as 64-bit floats; copies where they are not aligned. */
+export function asFloat64({ data }: Pick<Tensor, "data">): Float64Array {
+  const aligned = data.byteOffset % 8 === 0 ? data : data.slice();
+  return new Float64Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 8);
 }
 
 /** A view of a tensor's bytes as 64-bit integers; copies where they are not aligned. */

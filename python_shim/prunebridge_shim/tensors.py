@@ -93,7 +93,7 @@ class HostTensor:
 Batch = Mapping[str, HostTensor]
 """What a feed brings at a time: tensors by name."""
 
-Returns = Literal["nothing", "loss", "last_logits", "logits"]
+Returns = Literal["nothing", "loss", "last_logits", "logits", "output"]
 """What a batch gives back."""
 
 

@@ -36,7 +36,7 @@ def shim(tmp_path_factory):
     """A client of a spawned shim that all tests of a session share."""
     folder = tmp_path_factory.mktemp("shim", numbered=True)
     folder.chmod(0o700)
-    process, ready = spawn(folder, allow=["user_functions", "user_imports:score"])
+    process, ready = spawn(folder, allow=["user_functions", "user_networks", "user_imports:score"])
     yield Client(ready["address"])
     process.terminate()
     log = process.stderr.read()

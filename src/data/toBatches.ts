@@ -14,6 +14,8 @@ export interface BatchOptions<Item> {
   readonly collectFunc?: CollectFunc<Item> | undefined;
   /** At most this many are drawn. Default: all. */
   readonly maxBatches?: number | undefined;
+  /** Makes a batch of arguments of forward. Default: as a causal language model has them. */
+  readonly toBatch?: ((args: ForwardArgs, where: string) => Batch) | undefined;
 }
 
 /**
@@ -23,8 +25,8 @@ export interface BatchOptions<Item> {
  * @throws PruneError BAD_DATA while drawing, which names the batch
  */
 export function toBatches<Item>(source: DataSource<Item>, options: BatchOptions<Item> = {}): Batches {
-  const { maxBatches = Number.POSITIVE_INFINITY } = options;
-  const collectFunc = options.collectFunc ?? ((item: Item) => item as ForwardArgs); // whatever it is, toBatch looks
+  const { maxBatches = Number.POSITIVE_INFINITY, toBatch: batchOf = toBatch } = options;
+  const collectFunc = options.collectFunc ?? ((item: Item) => item as ForwardArgs); // whatever it is, batchOf looks
   checkIterable(source);
   return {
     get size() {
@@ -34,7 +36,7 @@ export function toBatches<Item>(source: DataSource<Item>, options: BatchOptions<
     async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
       let drawn = 0;
       for await (const item of source) {
-        yield toBatch(await collectFunc(item), `batch ${drawn}`);
+        yield batchOf(await collectFunc(item), `batch ${drawn}`);
         drawn += 1;
         if (drawn >= maxBatches) return;
       }

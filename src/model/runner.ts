@@ -1,42 +1,34 @@
-import { throwIfCancelled, unlessCancelled } from "../cancel.js";
 import { type ForwardArgs, toBatch } from "../data/args.js";
 import { type DataSource, toBatches } from "../data/toBatches.js";
-import { PruneError } from "../errors.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { RunOptions } from "../progress.js";
 import type { PythonRef } from "../pythonRef.js";
 import type { Collection } from "../score.js";
 import type { Asks } from "../shim/feed.js";
-import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured, scoreByPython } from "../shim/runWork.js";
+import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured } from "../shim/runWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { asksOfBatches } from "../shim/wire.js";
 import { asFloat32, type Returns, type Tensor } from "../tensor.js";
 import { RunningLoop } from "./loop.js";
+import { OpenHandle } from "./openHandle.js";
 import type { CollectSource, ForwardLoop, RunnableModel, ScoreFunc } from "./runnable.js";
 
 /** What can be done with a model that a shim has open, whatever it was opened from. */
-export abstract class Runner implements RunnableModel {
+export abstract class Runner extends OpenHandle implements RunnableModel {
   readonly #session: ShimSession;
 
   constructor(session: ShimSession) {
+    super(session);
     this.#session = session;
   }
 
   /** The sizes that the model has now, under Megatron's names. */
   abstract get hyperparameters(): Hyperparameters;
 
-  /** The shim's id of the model, which is opened for it where it is not. */
-  protected abstract modelId(options: RunOptions): Promise<string>;
-
   /** What a loop asks for, as far as the model gives it. */
   protected asked(asks: Asks): Asks {
     return asks;
-  }
-
-  /** The options of a call, with whatever else ends it. */
-  protected within(options: RunOptions): RunOptions {
-    return options;
   }
 
   /**
@@ -65,29 +57,15 @@ export abstract class Runner implements RunnableModel {
     return forward(this.#session, await this.modelId(options), ask, this.within(options));
   }
 
-  /** Throws PYTHON_DENIED where the shim may not call a function, before there is work for it. */
-  checkAllowed(refs: readonly PythonRef[]): void {
-    for (const ref of refs) checkPython(this.#session, ref);
-  }
-
   /**
    * Has a function judge the model: higher is better.
    *
    * @param scoreFunc - called with this model, or a Python function that is called with the shim's
    * @throws PruneError BAD_OPTION or PYTHON_FAILED where it gives no finite number; what it throws, as it is
    */
-  async score(scoreFunc: ScoreFunc | PythonRef, options: RunOptions = {}): Promise<number> {
-    if (typeof scoreFunc !== "function") {
-      checkPython(this.#session, scoreFunc);
-      return scoreByPython(this.#session, await this.modelId(options), scoreFunc, this.within(options));
-    }
-    throwIfCancelled(options.signal);
-    const score: unknown = await unlessCancelled(Promise.resolve(scoreFunc(this)), options.signal);
-    throwIfCancelled(options.signal);
-    if (typeof score === "number" && Number.isFinite(score)) return score;
-    throw new PruneError("BAD_OPTION", `scoreFunc gave ${String(score)} where a finite number belongs`, {
-      hint: "higher is better: -(await model.loss(batches)) for one",
-    });
+  score(scoreFunc: ScoreFunc | PythonRef, options: RunOptions = {}): Promise<number> {
+    const call = typeof scoreFunc === "function" ? () => scoreFunc(this) : scoreFunc;
+    return this.judge(call, "-(await model.loss(batches))", options);
   }
 
   async #measure(hooks: readonly HookPoint[], source: CollectSource, options: RunOptions): Promise<Measured> {

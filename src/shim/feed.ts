@@ -1,18 +1,18 @@
 import { onAbort } from "../cancel.js";
 import { PruneError } from "../errors.js";
 import { type FeedRequest, FeedServiceService } from "../gen/prunebridge/v1/operation.js";
-import type { Batch, Returns, Tensor } from "../tensor.js";
+import type { Batch, Tensor } from "../tensor.js";
 import type { BulkCall } from "./bulkCall.js";
 import type { BulkConnection } from "./bulkConnection.js";
 import { readFeedResponse, writeRequest } from "./chunks.js";
 import type { Drawing } from "./drawing.js";
-import { batchMessages, TensorAssembler } from "./tensors.js";
+import { type Asked, batchMessages, TensorAssembler } from "./tensors.js";
 import { fromCallError, isUnavailable } from "./translate.js";
 
 /** A batch to run, and what it gives back to whom. */
 export interface Ask {
   readonly batch: Batch;
-  readonly returns?: Returns;
+  readonly returns?: Asked;
   /** Called with what the batch gives back, where it asks for something. */
   readonly answer?: (tensors: ReadonlyMap<string, Tensor>) => void;
 }

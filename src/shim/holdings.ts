@@ -6,6 +6,8 @@ type Work = NonNullable<StartRequest["work"]>;
 /** The last event of an operation. */
 export type Outcome = Exclude<NonNullable<WatchResponse["event"]>, { $case: "progress" }>;
 
+const OPENING: readonly Work["$case"][] = ["openModel", "openNetwork"];
+
 /** What a session has in its shim: the operations that run for it, and the models that it opened. */
 export class Holdings {
   readonly #cancels = new Set<() => void>();
@@ -25,7 +27,7 @@ export class Holdings {
 
   /** Notes an operation that runs, and what cancels it; gives what has to be called when it is watched no more. */
   begin(operationId: string, work: Work, cancel: () => void): () => void {
-    if (work.$case === "openModel") this.#openings.set(operationId, work);
+    if (OPENING.includes(work.$case)) this.#openings.set(operationId, work);
     this.#cancels.add(cancel);
     return () => {
       this.#cancels.delete(cancel);

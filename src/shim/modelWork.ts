@@ -1,4 +1,5 @@
 import type { CutModel, Sliced } from "../gen/prunebridge/v1/work.js";
+import type { ModuleSizes } from "../policy/network/child.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
 import { type ShardWork, toWireShards } from "./storageWork.js";
@@ -28,13 +29,6 @@ export type Child = { readonly indexSets: IndexSets; readonly tensors: readonly 
   | { readonly configJson: string; readonly modules?: never }
   | { readonly modules: readonly ModuleSizes[]; readonly configJson?: never }
 );
-
-/** Attributes of a module of a child, which count what was cut. */
-export interface ModuleSizes {
-  /** Dotted module path. */
-  readonly module: string;
-  readonly attributes: Readonly<Record<string, number>>;
-}
 
 /** Opens a view of a loaded model as its child, which leaves it as it is; gives the view's id. `units` are modules made as a whole. */
 export async function openSubnet(

@@ -37,14 +37,17 @@ export async function collect(
   source: Asks | PythonSource,
   options: RunOptions,
 ): Promise<Measured> {
-  const work: Collect = { modelId, feedId: "", hooks: hooks.map(toWireHook) };
-  let feed: FeedSource | undefined;
-  if (Symbol.asyncIterator in source) {
-    feed = { id: randomUUID(), asks: source };
-    work.feedId = feed.id;
-  } else work.python = toWirePython(source);
+  const { feed, ...brought } = bringing(source);
+  const work: Collect = { modelId, hooks: hooks.map(toWireHook), ...brought };
   const { done, tensors } = await session.runForTensors({ $case: "collect", value: work }, options, feed);
   return { tensors, collected: resultOf(done, "collected") };
+}
+
+/** How work gets its batches: by a feed from here, or from Python functions. */
+export function bringing(source: Asks | PythonSource): Pick<Collect, "feedId" | "python"> & { readonly feed?: FeedSource } {
+  if (!(Symbol.asyncIterator in source)) return { feedId: "", python: toWirePython(source) };
+  const feed = { id: randomUUID(), asks: source };
+  return { feedId: feed.id, python: undefined, feed };
 }
 
 /** Throws PYTHON_DENIED where the shim may not call a function. What an attached shim may call, it alone knows. */
@@ -68,11 +71,21 @@ export async function forward(
   { batch, returns }: { batch: Batch; returns: Returns },
   options: RunOptions,
 ): Promise<Answer> {
-  let given: Answer | undefined;
+  return answerOf(returns, await runBatch(session, modelId, { batch, returns }, options));
+}
+
+/** The tensors that one batch gives back. */
+export async function runBatch(
+  session: ShimSession,
+  modelId: string,
+  ask: Required<Pick<Ask, "batch" | "returns">>,
+  options: RunOptions,
+): Promise<ReadonlyMap<string, Tensor>> {
+  let given: ReadonlyMap<string, Tensor> | undefined;
   const answer = (tensors: ReadonlyMap<string, Tensor>): void => {
-    given = answerOf(returns, tensors);
+    given = tensors;
   };
-  const feed = { id: randomUUID(), asks: only({ batch, returns, answer }) };
+  const feed = { id: randomUUID(), asks: only({ ...ask, answer }) };
   await session.run({ $case: "forward", value: { modelId, feedId: feed.id } }, options, feed);
   if (given !== undefined) return given;
   throw new PruneError("INTERNAL", "the shim did not answer the batch");

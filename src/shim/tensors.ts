@@ -30,10 +30,14 @@ const TO_WIRE: Readonly<Record<Dtype, WireDtype>> = {
 };
 const FROM_WIRE = new Map(Object.entries(TO_WIRE).map(([name, wire]) => [wire, name as Dtype]));
 
-const RETURNS_TO_WIRE: Readonly<Record<Returns, WireReturns>> = {
+/** What a batch may ask for: what a language model's batch gives back, or every tensor that forward returns. */
+export type Asked = Returns | "output";
+
+const RETURNS_TO_WIRE: Readonly<Record<Asked, WireReturns>> = {
   loss: WireReturns.RETURNS_LOSS,
   last_logits: WireReturns.RETURNS_LAST_LOGITS,
   logits: WireReturns.RETURNS_LOGITS,
+  output: WireReturns.RETURNS_OUTPUT,
 };
 
 /** A tensor's description for the wire. */
@@ -42,7 +46,7 @@ export function toTensorInfo(name: string, { dtype, shape }: Pick<Tensor, "dtype
 }
 
 /** The messages of one batch: its tensors in chunks, then the batch's end, which says what it gives back. */
-export function* batchMessages(batch: Batch, returns?: Returns): Generator<FeedRequest> {
+export function* batchMessages(batch: Batch, returns?: Asked): Generator<FeedRequest> {
   for (const [name, tensor] of Object.entries(batch)) {
     let offset = 0;
     do {

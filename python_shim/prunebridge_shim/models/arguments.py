@@ -22,7 +22,7 @@ def bind_arguments(model: Any, value: Any, index: int) -> dict[str, Any]:
     Raises:
         ShimError: BAD_DATA for what forward does not take, and for token ids outside of the vocabulary.
     """
-    positional, named = _split(value)
+    positional, named = split_arguments(value)
     try:
         bound = inspect.signature(model.forward).bind(*positional, **named).arguments
     except TypeError as error:
@@ -40,7 +40,8 @@ def bind_arguments(model: Any, value: Any, index: int) -> dict[str, Any]:
     return {name: _moved(argument, model.device) for name, argument in arguments.items()}
 
 
-def _split(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def split_arguments(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments of forward, from any of the forms of `bind_arguments`."""
     # transformers' own batches are mappings and no dicts.
     if isinstance(value, Mapping):
         return (), dict(value)

@@ -33,7 +33,7 @@ def model_inputs(feed: Iterable[Ask], model: Any) -> Iterator[tuple[Ask, Inputs]
         _check_names(ask.batch, index, known)
         ids = _checked(ask.batch[INPUT_IDS], index, embedding.shape[0])
         _check_shapes(ask.batch, index)
-        inputs = {name: _to_torch(tensor) for name, tensor in ask.batch.items()}
+        inputs = {name: to_torch(tensor) for name, tensor in ask.batch.items()}
         inputs[INPUT_IDS] = torch.from_numpy(ids.array.astype("int64", copy=True))
         yield ask, {name: tensor.to(model.device) for name, tensor in inputs.items()}
     if index < 0:
@@ -84,7 +84,8 @@ def _check_shapes(batch: Batch, index: int) -> None:
             raise _bad(f"{name} of batch {index} is {tensor} where {INPUT_IDS} is [{rows}, {length}]")
 
 
-def _to_torch(tensor: HostTensor) -> torch.Tensor:
+def to_torch(tensor: HostTensor) -> torch.Tensor:
+    """A tensor that shares its memory."""
     if tensor.dtype in TORCH_DTYPES:
         return torch.from_numpy(tensor.array.view(f"i{tensor.array.itemsize}")).view(TORCH_DTYPES[tensor.dtype])
     return torch.from_numpy(tensor.array)

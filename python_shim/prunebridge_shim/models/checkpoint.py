@@ -1,5 +1,6 @@
 """Loads a Hugging Face checkpoint folder."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,15 +33,25 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
     Raises:
         ShimError: PATH_NOT_FOUND, BAD_CHECKPOINT, or INVALID_REQUEST for an unknown dtype.
     """
-    if dtype not in DTYPES:
-        raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    folder = existing_folder(path)
-    if not (folder / "config.json").is_file():
-        raise ShimError(Reason.BAD_CHECKPOINT, f"{path} has no config.json", "name a Hugging Face checkpoint folder")
+    existing_config(path)
     allow_explicit_head_dim()
+    return load_pretrained(transformers.AutoModelForCausalLM, path, device, dtype)
+
+
+def existing_config(path: str) -> Path:
+    """The config.json of a checkpoint folder; raises PATH_NOT_FOUND or BAD_CHECKPOINT."""
+    config = existing_folder(path) / "config.json"
+    if not config.is_file():
+        raise ShimError(Reason.BAD_CHECKPOINT, f"{path} has no config.json", "name a Hugging Face checkpoint folder")
+    return config
+
+
+def load_pretrained(kind: Any, path: str, device: torch.device, dtype: str) -> Any:
+    """Loads a checkpoint folder by a class of transformers; arguments and all else as `load_model`."""
+    check_dtype(dtype)
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
+        model, info = kind.from_pretrained(
+            path,
             **{_dtype_argument(): DTYPES[dtype]},
             local_files_only=True,
             trust_remote_code=False,
@@ -55,6 +66,12 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
         raise bad_checkpoint(path, error) from error
     _check_keys(path, info)
     return model.eval().requires_grad_(False).to(device)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises INVALID_REQUEST for what is no key of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
 
 
 def _dtype_argument() -> str:

@@ -8,7 +8,8 @@ import torch
 from prunebridge_shim.models.batches import INPUT_IDS, Inputs, model_inputs
 from prunebridge_shim.models.calling import call
 from prunebridge_shim.models.loss import mean_cross_entropy
-from prunebridge_shim.tensors import Ask, Batch, HostTensor, Returns, Tick
+from prunebridge_shim.models.outputs import floating_tensors, to_host
+from prunebridge_shim.tensors import Ask, Batch, Returns, Tick
 
 
 @torch.no_grad()
@@ -29,19 +30,18 @@ def forward(model: Any, feed: Iterable[Ask], tick: Tick) -> int:
 
 
 def run(model: Any, inputs: Inputs, returns: Returns) -> Batch:
-    """Runs a model on a batch; gives F64 `loss` [], F32 `logits` [B, V] or [B, S, V], or nothing.
+    """Runs a model on a batch; gives F64 `loss` [], F32 `logits` [B, V] or [B, S, V], all that it returns, or nothing.
 
     Raises:
         ShimError: BAD_DATA for a batch that the model cannot run, or the loss of sequences without a second token.
     """
-    logits_BSV = call(model, inputs).logits
+    returned = call(model, inputs)
     if returns == "nothing":
         return {}
+    if returns == "output":
+        return floating_tensors(returned)
+    logits_BSV = returned.logits
     if returns == "loss":
-        return {"loss": _to_host("F64", mean_cross_entropy(logits_BSV, inputs[INPUT_IDS]))}
+        return {"loss": to_host("F64", mean_cross_entropy(logits_BSV, inputs[INPUT_IDS]))}
     picked = logits_BSV[:, -1] if returns == "last_logits" else logits_BSV
-    return {"logits": _to_host("F32", picked.float())}
-
-
-def _to_host(dtype: str, values: torch.Tensor) -> HostTensor:
-    return HostTensor(dtype, values.cpu().contiguous().numpy())
+    return {"logits": to_host("F32", picked.float())}

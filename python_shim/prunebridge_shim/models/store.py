@@ -1,6 +1,8 @@
 """The models that are open, by their ids."""
 
 import secrets
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,11 +11,12 @@ from prunebridge_shim.errors import Reason, ShimError
 
 
 class ModelStore:
-    """Models and views of models by id. Only the thread that runs operations touches it."""
+    """Models, networks of any kind and views of both by id. Only the thread that runs operations touches it."""
 
     def __init__(self) -> None:
         self._models: dict[str, Any] = {}
         self._parents: dict[str, str] = {}
+        self._networks: set[str] = set()
 
     def add(self, model: Any) -> str:
         """Keeps a model; gives its id, which nobody can guess: who was not told it cannot close the model."""
@@ -21,11 +24,32 @@ class ModelStore:
         self._models[model_id] = model
         return model_id
 
+    def add_network(self, network: Any) -> str:
+        """Keeps a network, of which nothing is known but that it is a module; gives its id."""
+        network_id = self.add(network)
+        self._networks.add(network_id)
+        return network_id
+
     def add_view(self, view: Any, parent_id: str) -> str:
         """Keeps a view for as long as its parent is kept; gives its id."""
-        view_id = self.add(view)
+        view_id = self.add_network(view) if self.is_network(parent_id) else self.add(view)
         self._parents[view_id] = parent_id
         return view_id
+
+    def is_network(self, model_id: str) -> bool:
+        """Whether it is a network of any kind, or a view of one."""
+        return model_id in self._networks
+
+    def get_language_model(self, model_id: str) -> Any:
+        """Looks up a causal language model or a view of one; raises UNKNOWN_MODEL, or INVALID_REQUEST for a network."""
+        model = self.get(model_id)
+        if self.is_network(model_id):
+            raise ShimError(
+                Reason.INVALID_REQUEST,
+                f"{model_id} was opened as a network, and this is work on causal language models",
+                "open it with OpenModel, or run it with Forward",
+            )
+        return model
 
     def get(self, model_id: str) -> Any:
         """Looks up a model or a view; raises UNKNOWN_MODEL."""
@@ -64,6 +88,7 @@ class ModelStore:
         for one in (*self._views_of(model_id), model_id):
             del self._models[one]
             self._parents.pop(one, None)
+            self._networks.discard(one)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
@@ -88,6 +113,20 @@ def pick_device(name: str) -> torch.device:
     if (name == "cuda" and cuda) or name in present:
         return torch.device(name)
     raise ShimError(Reason.INVALID_REQUEST, f"there is no device {name!r}", f"present are {', '.join(present)}")
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a module's parameters are, or its buffers where it has none."""
+    return next((tensor.device for tensor in _tensors_of(model)), torch.device("cpu"))
+
+
+def dtype_of(model: Any) -> torch.dtype:
+    """That of the first floating-point tensor of a module."""
+    return next((tensor.dtype for tensor in _tensors_of(model) if tensor.is_floating_point()), torch.float32)
+
+
+def _tensors_of(model: Any) -> Iterator[torch.Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
 def count_parameters(model: Any) -> int:

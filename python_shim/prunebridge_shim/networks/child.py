@@ -1,49 +1,33 @@
-"""Builds a child of a network: the same modules, of which each has the sizes that its tensors say."""
+"""Builds a child of a network: the same modules, of which some count other channels."""
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from prunebridge_shim.networks.layers import Layer, Side, describe_layer
+from prunebridge_shim.errors import Reason
+from prunebridge_shim.networks.sizes import Sizes, set_sizes
+from prunebridge_shim.subnet.child import stored_tensors
 
 
-def build_child(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+def build_child(network: Any, tensors: Mapping[str, torch.Tensor], sizes: Sizes) -> Any:
     """Copies a network with other tensors in the stead of its own.
 
     Args:
         network: Left as it is; what is neither a parameter nor a stored buffer is copied.
-        tensors: The child's parameters and stored buffers by name, all of them. They are not copied.
+        tensors: The child's parameters and stored buffers by name; of tied ones, one or each. They are not copied.
+        sizes: The attributes of its modules that count what was cut.
 
-    Returns:
-        The child, whose layers count the channels that their tensors have.
+    Raises:
+        ShimError: UNKNOWN_MODULE or BAD_TENSOR where it has no such module or attribute.
     """
-    stored = network.state_dict(keep_vars=True)
     replaced: dict[int, object] = {}
-    for name, tensor in stored.items():
-        is_parameter = isinstance(tensor, nn.Parameter)
-        replaced[id(tensor)] = nn.Parameter(tensors[name], tensor.requires_grad) if is_parameter else tensors[name]
+    for name, tensor in stored_tensors(network).items():
+        if name in tensors:
+            is_parameter = isinstance(tensor, nn.Parameter)
+            replaced[id(tensor)] = nn.Parameter(tensors[name], False) if is_parameter else tensors[name]
     child = copy.deepcopy(network, replaced)
-    for module in child.modules():
-        layer = describe_layer(module)
-        if layer:
-            _count_anew(module, layer)
+    set_sizes(child, sizes, Reason.BAD_TENSOR)
     return child
-
-
-def _count_anew(module: nn.Module, layer: Layer) -> None:
-    for attribute, side in layer.attributes.items():
-        size = _size_of(module, layer, side)
-        if size is not None:
-            setattr(module, attribute, (size,) if attribute == "normalized_shape" else size)
-
-
-def _size_of(module: nn.Module, layer: Layer, side: Side) -> int | None:
-    """The channels that a layer's tensors have on a side; None where no tensor says."""
-    for name, sides in layer.axes.items():
-        tensor = getattr(module, name, None)
-        if isinstance(tensor, torch.Tensor) and side in sides:
-            axis = sides.index(side)
-            return tensor.shape[axis] * (layer.sections if layer.filters and name == "weight" and axis == 1 else 1)
-    return None

@@ -15,7 +15,13 @@ Kept = Sequence[Sequence[int]]
 def cut(network: nn.Module, facts: NetworkFacts, kept: Kept) -> nn.Module:
     """The network with the channels that stay, in memory of its own; the network is left as it is."""
     stored = network.state_dict()
-    return build_child(network, {one.name: _cut_tensor(stored[one.name], one, kept) for one in facts.tensors})
+    tensors = {one.name: _cut_tensor(stored[one.name], one, kept) for one in facts.tensors}
+    sizes = {
+        one.module: {attribute: size_of(axis, kept) for attribute, axis in one.attributes.items()}
+        for one in facts.layers
+    }
+    child: nn.Module = build_child(network, tensors, sizes)
+    return child
 
 
 def positions(axis: Axis, kept: Kept) -> list[int]:

@@ -1,6 +1,6 @@
 """What tracing a network finds: facts, of which nothing is decided here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,15 @@ Axis = tuple[Stretch | Whole, ...]
 
 
 @dataclass(frozen=True)
+class OutputModule:
+    """A module that gives channels: its path, its kind such as `nn.Conv2d`, and the attribute that counts them."""
+
+    module: str
+    kind: str
+    attribute: str
+
+
+@dataclass(frozen=True)
 class ChannelGroup:
     """Channels that exist together in every tensor that has them.
 
@@ -39,7 +48,7 @@ class ChannelGroup:
         importance: Of each channel [channels]: the L2 norms of its consumers' weights, summed over the consumers.
     """
 
-    outputs: tuple[str, ...]
+    outputs: tuple[OutputModule, ...]
     channels: int
     fixed: bool
     sections: int
@@ -52,12 +61,14 @@ class NetworkTensor:
 
     Attributes:
         name: As in the state dict.
+        shape: Its own, where axes of blocks are counted over all of them.
         axes: What lies along each axis.
         blocks: Blocks of the first axis, of which each has the second axis' positions to itself, as the filters of a
             grouped convolution have; 1 where there are none.
     """
 
     name: str
+    shape: tuple[int, ...]
     axes: tuple[Axis, ...]
     is_buffer: bool
     blocks: int = 1
@@ -73,9 +84,18 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class CountedLayer:
+    """A module, and what its attributes count the positions of."""
+
+    module: str
+    attributes: Mapping[str, Axis]
+
+
+@dataclass(frozen=True)
 class NetworkFacts:
     """A traced network."""
 
     groups: Sequence[ChannelGroup]
     tensors: Sequence[NetworkTensor]
     operations: Sequence[Operation]
+    layers: Sequence[CountedLayer]

@@ -65,7 +65,7 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
     bound: list[tuple[Node, Sequence[int]]] = []
     with _autograd(network):
         try:
-            graph: Any = torch_pruning.DependencyGraph()  # type: ignore[no-untyped-call]
+            graph: Any = torch_pruning.DependencyGraph()
             graph.build_dependency(network, (), forward_fn=lambda *_: _leaving(call()), verbose=False)
             for root in roots:
                 for node, positions, at in _reached(graph, modules[root[0]], len(channels.of(root)), names):

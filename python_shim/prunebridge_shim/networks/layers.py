@@ -95,11 +95,12 @@ def multiply_accumulates(module: Any, given: torch.Tensor, returned: torch.Tenso
 
 def input_norms(module: Any, layer: Layer) -> torch.Tensor:
     """The squared L2 norm of a layer's weights on each of its input channels [in], in float64."""
-    squares = module.weight.detach().double().square()
+    squares: torch.Tensor = module.weight.detach().double().square()
     if not layer.filters:
         axis = layer.axes["weight"].index("in")
         return squares.movedim(axis, 0).flatten(1).sum(1)
     if module.transposed:  # each input channel has its own weights
         return squares.flatten(1).sum(1)
     # [section, out, in, ...]: the filters of a section are over its own channels.
-    return squares.unflatten(0, (layer.sections, -1)).movedim(2, 1).flatten(2).sum(2).flatten()
+    by_section = squares.reshape(layer.sections, -1, *squares.shape[1:])
+    return by_section.movedim(2, 1).flatten(2).sum(2).flatten()

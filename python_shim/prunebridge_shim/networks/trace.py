@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunebridge_shim.networks.coupling import Channels, Coupled, Node, describe_axis, find_groups
-from prunebridge_shim.networks.facts import Axis, ChannelGroup, NetworkFacts, NetworkTensor, Operation, Stretch, Whole
+from prunebridge_shim.networks.facts import (
+    Axis,
+    ChannelGroup,
+    CountedLayer,
+    NetworkFacts,
+    NetworkTensor,
+    Operation,
+    OutputModule,
+    Stretch,
+    Whole,
+)
 from prunebridge_shim.networks.graph import couple, run_layers
 from prunebridge_shim.networks.layers import (
     CONVOLUTIONS,
@@ -22,12 +32,13 @@ from prunebridge_shim.networks.layers import (
     input_norms,
 )
 from prunebridge_shim.networks.trial import keep_what_fails
+from prunebridge_shim.tensors import Tick
 
 CUTTABLE = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 """The kinds of layer whose outputs are hyperparameters."""
 
 
-def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NetworkFacts:
+def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], tick: Tick) -> NetworkFacts:
     """Finds what can be cut of a network, which is left as it is.
 
     Every group is tried: one without which the network does not compute what it should has to stay.
@@ -36,6 +47,7 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         network: Any module.
         args: Positional arguments of its forward.
         kwargs: The named ones.
+        tick: Hears of groups that were tried; may raise to end that.
 
     Raises:
         ShimError: INVALID_REQUEST where the network does not run on them, or its graph cannot be followed.
@@ -59,9 +71,10 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
             for name, factor in factors.items()
             if factor > 0
         ],
+        [traced.describe_layer(name) for name, layer in layers.items() if layer.attributes],
     )
     with _in_eval_mode(network):
-        return keep_what_fails(facts, network, lambda one: one(*args, **kwargs))
+        return keep_what_fails(facts, network, lambda one: one(*args, **kwargs), tick)
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,11 @@ class _Traced:
                 squares = input_norms(self.modules[name], self.layers[name]).cpu().numpy()
                 importance += np.sqrt(_sum_by_channel(squares, self.axes[name, side], number, channels))
         return ChannelGroup(
-            outputs=tuple(name for name, side in group.nodes if side != "in" and self._is_cuttable(name)),
+            outputs=tuple(
+                _output(name, self.modules[name])
+                for name, side in group.nodes
+                if side != "in" and name in self.modules and isinstance(self.modules[name], CUTTABLE)
+            ),
             channels=channels,
             fixed=uneven or not self.bound.isdisjoint(group.channels.tolist()),
             sections=lcm(*(self.layers[name].sections for name, _ in apart)),
@@ -99,10 +116,16 @@ class _Traced:
             if side is not None:
                 axes[at] = self.axes[owner, side]
         blocks = layer.sections if layer and layer.filters and leaf == "weight" else 1
-        return NetworkTensor(name, tuple(axes), is_buffer, blocks)
+        return NetworkTensor(name, tuple(shape), tuple(axes), is_buffer, blocks)
 
-    def _is_cuttable(self, name: str) -> bool:
-        return isinstance(self.modules.get(name), CUTTABLE)
+    def describe_layer(self, name: str) -> CountedLayer:
+        attributes = self.layers[name].attributes.items()
+        return CountedLayer(name, {attribute: self.axes[name, side] for attribute, side in attributes})
+
+
+def _output(name: str, module: nn.Module) -> OutputModule:
+    kind = next(kind for kind in CUTTABLE if isinstance(module, kind))
+    return OutputModule(name, f"nn.{kind.__name__}", "out_features" if kind is nn.Linear else "out_channels")
 
 
 def _sum_by_channel(values: NDArray[np.float64], axis: Axis, group: int, channels: int) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from prunebridge_shim.networks.child import build_child
 from prunebridge_shim.networks.cut import Kept, cut, positions
-from prunebridge_shim.networks.facts import NetworkFacts
+from prunebridge_shim.networks.facts import ChannelGroup, NetworkFacts
+from prunebridge_shim.tensors import Tick
 
 Run = Callable[[nn.Module], Any]
 
@@ -19,18 +20,20 @@ MIXING_NORMS = (nn.LayerNorm, nn.GroupNorm)
 """Norms over channels, through which what is zero makes itself felt in the others."""
 
 
-def keep_what_fails(facts: NetworkFacts, network: nn.Module, run: Run) -> NetworkFacts:
+def keep_what_fails(facts: NetworkFacts, network: nn.Module, run: Run, tick: Tick) -> NetworkFacts:
     """Facts in which each group is fixed that cannot be cut after all, since its layers mix channels in another way.
 
     Args:
         facts: What tracing found.
         network: In eval mode; left as it is.
         run: Runs a network on the dummy input.
+        tick: Hears of groups that were tried; may raise to end that.
     """
     whole: list[range] = [range(group.channels) for group in facts.groups]
     groups = list(facts.groups)
     with _norms_apart(network), torch.no_grad():
         for number, group in enumerate(groups):
+            tick(number, len(groups))
             every_second = range(0, group.channels, 2) if group.sections == 1 else _first_of_each(group)
             kept = [*whole[:number], every_second, *whole[number + 1 :]]
             if not group.fixed and not _computes_alike(facts, network, kept, run):
@@ -40,7 +43,7 @@ def keep_what_fails(facts: NetworkFacts, network: nn.Module, run: Run) -> Networ
 
 def zero(network: nn.Module, facts: NetworkFacts, kept: Kept) -> nn.Module:
     """A copy of a network in which the channels that do not stay are zero wherever a layer gives them."""
-    child = build_child(network, {name: tensor.clone() for name, tensor in network.state_dict().items()})
+    child: nn.Module = build_child(network, {name: tensor.clone() for name, tensor in network.state_dict().items()}, {})
     stored = child.state_dict()
     for one in facts.tensors:
         if one.axes and not one.name.endswith("running_var"):
@@ -49,7 +52,7 @@ def zero(network: nn.Module, facts: NetworkFacts, kept: Kept) -> nn.Module:
     return child
 
 
-def _first_of_each(group: Any) -> range:
+def _first_of_each(group: ChannelGroup) -> range:
     return range(0, group.channels, group.channels // group.sections)
 
 
@@ -73,7 +76,7 @@ def _norms_apart(network: nn.Module) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, MIXING_NORMS)]
     try:
         for norm in norms:
-            norm.forward = _pass_on  # type: ignore[method-assign]
+            norm.forward = _pass_on  # type: ignore[assignment,method-assign]
         yield
     finally:
         for norm in norms:

@@ -26,8 +26,13 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "evaluate_loss": ("torch", "transformers"),
     "forward": ("torch", "transformers"),
     "score_model": ("torch", "transformers"),
+    "open_network": ("torch", "transformers"),
+    "trace_network": ("torch", "transformers", "torch_pruning"),
 }
 """The packages that each kind of work needs."""
+
+EXTRAS: Mapping[str, str] = {"torch_pruning": "networks"}
+"""What pip calls the extra that brings a package, where that is not `standalone`."""
 
 
 def capabilities() -> list[str]:
@@ -45,10 +50,11 @@ def require(kind: str) -> None:
         )
     missing = [package for package in NEEDS[kind] if not _installed(package)]
     if missing:
+        extras = ",".join(dict.fromkeys(EXTRAS.get(package, "standalone") for package in missing))
         raise ShimError(
             Reason.MISSING_DEPENDENCY,
             f"{kind} needs {' and '.join(missing)}, which this interpreter lacks: {sys.executable}",
-            "pip install 'prunebridge-shim[standalone]', or name another interpreter with PRUNEBRIDGE_PYTHON",
+            f"pip install 'prunebridge-shim[{extras}]', or name another interpreter with PRUNEBRIDGE_PYTHON",
         )
 
 

@@ -21,6 +21,7 @@ RETURNS: Mapping[int, Returns] = {
     operation_pb2.RETURNS_LOSS: "loss",
     operation_pb2.RETURNS_LAST_LOGITS: "last_logits",
     operation_pb2.RETURNS_LOGITS: "logits",
+    operation_pb2.RETURNS_OUTPUT: "output",
 }
 
 

@@ -11,6 +11,8 @@ from prunebridge_shim.models.experts import run_experts_of_any_width
 from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
+from prunebridge_shim.networks.forward import forward_network
+from prunebridge_shim.rpc.network_work import NetworkWork
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.python_work import collect_by_python, score_by_python
 from prunebridge_shim.rpc.requests import brings_batches, measure_of, read_index_sets, tensor_slice
@@ -38,6 +40,7 @@ class ModelWork:
             "cut_model": self._cut,
             "open_subnet": self._open_subnet,
             "score_model": self._score,
+            **NetworkWork(self._models, entry_points).kinds,
         }
 
     def run(self, operation: Operation) -> Outcome:
@@ -64,7 +67,7 @@ class ModelWork:
 
     def _collect(self, work: work_pb2.Collect, operation: Operation) -> Outcome:
         points = [HookPoint(point.key, point.module, measure_of(point)) for point in work.hooks]
-        model = self._models.get(work.model_id)
+        model = self._models.get_language_model(work.model_id)
         tick = operation.ticker("collecting", "batches")
         if brings_batches(work):
             done = collect_by_python(model, points, work, self._entry_points, tick)
@@ -76,13 +79,14 @@ class ModelWork:
         return operation_pb2.Succeeded(collected=collected), done.sums
 
     def _evaluate_loss(self, work: work_pb2.EvaluateLoss, operation: Operation) -> Outcome:
-        model = self._models.get(work.model_id)
+        model = self._models.get_language_model(work.model_id)
         loss, tokens = evaluate_loss(model, operation.feed, operation.ticker("evaluating", "batches"))
         return operation_pb2.Succeeded(loss_evaluated=work_pb2.LossEvaluated(loss=loss, tokens=tokens)), {}
 
     def _forward(self, work: work_pb2.Forward, operation: Operation) -> Outcome:
+        run = forward_network if self._models.is_network(work.model_id) else forward
         model = self._models.get(work.model_id)
-        batches = forward(model, operation.feed, operation.ticker("running", "batches"))
+        batches = run(model, operation.feed, operation.ticker("running", "batches"))
         return operation_pb2.Succeeded(forwarded=work_pb2.Forwarded(batches=batches)), {}
 
     def _score(self, work: work_pb2.ScoreModel, operation: Operation) -> Outcome:

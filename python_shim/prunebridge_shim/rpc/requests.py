@@ -17,6 +17,7 @@ from prunebridge_shim.slicing.request import (
     index_sets_of,
 )
 from prunebridge_shim.slicing.strict_json import parse_strict_json
+from prunebridge_shim.tensors import Batch
 
 Measure = Literal[
     "mean_abs_square_in",
@@ -97,9 +98,12 @@ def output_shards(wire: Iterable[work_pb2.OutputShard]) -> list[OutputShard]:
 
 def read_index_sets(feed: Feed) -> dict[str, Indices]:
     """Takes a feed's only batch; raises INVALID_REQUEST where there is none or another."""
+    return index_sets_of(read_only_batch(feed, "index sets come in one"))
+
+
+def read_only_batch(feed: Feed, why: str) -> Batch:
+    """Takes a feed's only batch; raises INVALID_REQUEST, which says why, where there is none or another."""
     batches = list(feed.batches())
     if len(batches) != 1:
-        raise ShimError(
-            Reason.INVALID_REQUEST, f"feed {feed.id!r} brought {len(batches)} batches; index sets come in one"
-        )
-    return index_sets_of(batches[0])
+        raise ShimError(Reason.INVALID_REQUEST, f"feed {feed.id!r} brought {len(batches)} batches; {why}")
+    return batches[0]

@@ -15,8 +15,10 @@ PATHS: Mapping[str, tuple[str, ...]] = {
     "tokenize": ("path",),
     "slice": ("source_dir", "job_dir"),
     "save_model": ("job_dir",),
+    "open_network": ("built.weights_path", "checkpoint_dir", "pruned_dir"),
+    "save_network": ("job_dir",),
 }
-"""The fields of each kind of work that are paths."""
+"""The fields of each kind of work that are paths, within its messages too."""
 
 INDEX_SUFFIX = ".index.json"
 
@@ -41,12 +43,12 @@ class Roots:
         """
         if not self._folders:
             return
-        for field in PATHS.get(kind, ()):
-            folder = self._resolve(getattr(work, field))
-            setattr(work, field, str(folder))
+        for message, field in _given(kind, work):
+            folder = self._resolve(getattr(message, field))
+            setattr(message, field, str(folder))
             for file in _files_of(folder):
                 self._resolve(str(file))
-        if kind in {"slice", "save_model"}:
+        if kind in {"slice", "save_model", "save_network"}:
             self._resolve(str(Path(work.job_dir).parent))  # the folder is renamed before it is removed
         if kind == "slice":
             for file in _entries(Path(work.job_dir, CHILD, work.torch_dist.folder)):
@@ -68,6 +70,20 @@ class Roots:
                 "name a path within these roots, or start the shim with another --root; symlinks are followed",
             )
         return path
+
+
+def _given(kind: str, work: Any) -> Iterator[tuple[Any, str]]:
+    """The fields that are paths, with the messages that have them; what a request leaves out as it may is none."""
+    for path in PATHS.get(kind, ()):
+        *outer, field = path.split(".")
+        message = work
+        for name in outer:
+            message = getattr(message, name) if message.HasField(name) else None
+        if message is None:
+            continue
+        is_optional = bool(outer) or message.DESCRIPTOR.fields_by_name[field].has_presence
+        if getattr(message, field) or not is_optional:
+            yield message, field
 
 
 def _files_of(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """Builds a child's modules without memory."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ def build_child(model: Any, config_json: str) -> Any:
     """
     parent = model.config
     try:
-        values = json.loads(config_json, object_hook=_read_float)
+        values = json.loads(config_json, object_hook=read_float)
         if values["model_type"] != parent.model_type:
             raise ValueError(
                 f"its model_type is {values['model_type']!r} where the open model's is {parent.model_type!r}"
@@ -39,7 +39,7 @@ def build_child(model: Any, config_json: str) -> Any:
     return child.eval().requires_grad_(False)
 
 
-def _read_float(values: dict[str, Any]) -> Any:
+def read_float(values: dict[str, Any]) -> Any:
     """Turns what transformers writes for a float that JSON lacks, such as `{"__float__": "Infinity"}`, into it."""
     return float(values["__float__"]) if values.keys() == {"__float__"} else values
 
@@ -47,6 +47,14 @@ def _read_float(values: dict[str, Any]) -> Any:
 def stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """What a checkpoint holds of a model, by name: parameters and persistent buffers, tied ones under each name."""
     return dict(model.state_dict(keep_vars=True))
+
+
+def names_of_each(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """For each name all names of the same tensor."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return {name: group for group in groups.values() for name in group}
 
 
 def place(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

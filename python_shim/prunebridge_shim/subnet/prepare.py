@@ -9,7 +9,7 @@ import torch
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.slicing.kept import Kept, find_kept
 from prunebridge_shim.slicing.request import IndexSets, TensorPart, TensorSlice
-from prunebridge_shim.subnet.child import build_child, stored_tensors
+from prunebridge_shim.subnet.child import build_child, names_of_each, stored_tensors
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def prepare_child(model: Any, config_json: str, tensors: Sequence[TensorSlice], 
     """
     child = build_child(model, config_json)
     sources, expected = stored_tensors(model), stored_tensors(child)
-    names = _names_of_each(expected)
+    names = names_of_each(expected)
     slices: dict[str, LiveSlice] = {}
     for tensor in tensors:
         source = _find_source(tensor.only_part, sources)
@@ -93,10 +93,3 @@ def _check_place(tensor: TensorSlice, shape: tuple[int, ...], expected: Mapping[
             f"{tensor.name} is cut to {list(shape)} where the child's config makes it {list(place.shape)}",
             "the config and the slices are of different plans",
         )
-
-
-def _names_of_each(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
-    groups: dict[int, list[str]] = {}
-    for name, tensor in tensors.items():
-        groups.setdefault(id(tensor), []).append(name)
-    return {name: group for group in groups.values() for name in group}

@@ -3,7 +3,6 @@ import { type ChoiceRule, hyperparametersOf, type NetworkHyperparameter } from "
 import { type NetworkCosts, networkCosts } from "../network/costs.js";
 import type { NetworkFacts } from "../network/facts.js";
 import { type KeptChannels, keepChannels } from "../network/keptChannels.js";
-import type { Bound } from "../search/bounds.js";
 import { bisect } from "../sensitivity/bisection.js";
 import {
   measureSensitivity,
@@ -13,12 +12,7 @@ import {
   type SensitivityListener,
   selectBy,
 } from "../sensitivity/sensitivity.js";
-
-/** An upper bound on one metric of a network. */
-export interface NetworkConstraint {
-  readonly metric: keyof NetworkCosts;
-  readonly bound: Bound;
-}
+import type { NetworkConstraint } from "./networkConstraint.js";
 
 /** What a network can be cut to. */
 export interface NetworkSpace {

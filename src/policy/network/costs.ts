@@ -13,7 +13,7 @@ export interface NetworkCosts {
 export function networkCosts({ parameters, operations }: NetworkFacts, kept: KeptChannels): NetworkCosts {
   const size = (axes: readonly NetworkAxis[]): number => axes.reduce((product, axis) => product * keptLength(axis, kept), 1);
   return {
-    params: parameters.reduce((sum, { axes, isBuffer }) => (isBuffer ? sum : sum + size(axes)), 0),
+    params: parameters.reduce((sum, { axes, isBuffer, blocks }) => (isBuffer ? sum : sum + size(axes) / blocks), 0),
     flops: operations.reduce((sum, { factor, axes }) => sum + 2 * factor * size(axes), 0),
   };
 }

@@ -4,6 +4,7 @@ export interface NetworkFacts {
   /** Every parameter and persistent buffer. */
   readonly parameters: readonly NetworkParameter[];
   readonly operations: readonly Operation[];
+  readonly layers: readonly NetworkLayer[];
 }
 
 /** Channels that exist together in every tensor that has them: one hyperparameter, unless the network's inputs or outputs fix them. */
@@ -39,6 +40,17 @@ export interface NetworkParameter {
   readonly name: string;
   readonly axes: readonly NetworkAxis[];
   readonly isBuffer: boolean;
+  /**
+   * Blocks of the first axis, each of which has its own stretch of the second, as the filters of a grouped convolution have: that axis is
+   * stated over all blocks, and the tensor is as long as one's. 1 where there are none.
+   */
+  readonly blocks: number;
+}
+
+/** The attributes of a module that count channels, and what along. */
+export interface NetworkLayer {
+  readonly module: string;
+  readonly attributes: Readonly<Record<string, NetworkAxis>>;
 }
 
 /** A convolution, linear layer or matrix product: `factor` times the product of its axes' sizes is its multiply-accumulates. */

@@ -19,7 +19,7 @@ export function keptPositions(axis: NetworkAxis, kept: KeptChannels): number[] |
   const positions: number[] = [];
   let at = 0;
   for (const part of axis) {
-    const all = lengthOf(part);
+    const all = partLength(part);
     if ("fixed" in part) positions.push(...range(at, all));
     else {
       for (const channel of channelsWithin(part, kept)) positions.push(...range(at + (channel - part.begin) * part.repeat, part.repeat));
@@ -39,6 +39,11 @@ export function keptLength(axis: NetworkAxis, kept: KeptChannels): number {
   }, 0);
 }
 
+/** Positions of an axis of the whole network. */
+export function axisLength(axis: NetworkAxis): number {
+  return axis.reduce((sum, part) => sum + partLength(part), 0);
+}
+
 type GroupPart = Exclude<NetworkAxis[number], { fixed: number }>;
 
 function channelsWithin({ group, begin, end }: GroupPart, kept: KeptChannels): readonly number[] {
@@ -46,7 +51,7 @@ function channelsWithin({ group, begin, end }: GroupPart, kept: KeptChannels): r
   return channels ? channels.slice(lowerBound(channels, begin), lowerBound(channels, end)) : range(begin, end - begin);
 }
 
-function lengthOf(part: NetworkAxis[number]): number {
+function partLength(part: NetworkAxis[number]): number {
   return "fixed" in part ? part.fixed : (part.end - part.begin) * part.repeat;
 }
 

@@ -74,7 +74,7 @@ export enum Returns {
   RETURNS_LOGITS = 3,
   /**
    * RETURNS_OUTPUT - Every floating-point tensor of what forward returns, in F32 and its own shape: `output` where it returns a tensor; else under its names
-   * in a mapping, or under its positions (`0`, `1`) in a tuple.
+   * in a mapping, or under its positions (`0`, `1`) in a tuple; of what lies deeper, joined by dots.
    */
   RETURNS_OUTPUT = 4,
   UNRECOGNIZED = -1,

@@ -85,9 +85,9 @@ export interface OpenNetwork {
 export interface BuiltNetwork {
   /** Gives a torch.nn.Module: `package.module:function`. */
   entrypoint: string;
-  /** A JSON object: its named arguments. */
+  /** A JSON object: its named arguments. Empty for none. */
   kwargsJson: string;
-  /** A safetensors file with its state dict, every key of it and none else. Empty where the function gives the network with its weights. */
+  /** A safetensors file with its state dict, every key of it and none else; of tied ones one is enough. Empty where the function gives the network with its weights. */
   weightsPath: string;
 }
 
@@ -348,7 +348,11 @@ export interface LossEvaluated {
   tokens: number;
 }
 
-/** Runs the model on each batch of a feed; what a batch asks for in its BatchEnd comes back on the feed's own stream. */
+/**
+ * Runs the model on each batch of a feed; what a batch asks for in its BatchEnd comes back on the feed's own stream. A network's batch holds
+ * positional arguments of its forward under their positions (`0`, `1`) and others under their names; those of floating point are cast to the
+ * network's dtype. It gives RETURNS_OUTPUT alone.
+ */
 export interface Forward {
   modelId: string;
   feedId: string;

@@ -1,16 +1,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import {
-  checkConstraint,
-  chooseNetwork,
-  type NetworkConstraint,
-  networkSpace,
-  profileSpace,
-  searchFastnas,
-} from "../../../../src/policy/modes/fastnas.js";
+import { checkConstraint, chooseNetwork, networkSpace, profileSpace, searchFastnas } from "../../../../src/policy/modes/fastnas.js";
 import { choiceRule, networkOptions } from "../../../../src/policy/modes/fastnasOptions.js";
+import { type NetworkConstraint, parseNetworkConstraint } from "../../../../src/policy/modes/networkConstraint.js";
 import { networkCosts } from "../../../../src/policy/network/costs.js";
-import { parseBounds } from "../../../../src/policy/search/bounds.js";
 import type { Selection } from "../../../../src/policy/sensitivity/sensitivity.js";
 import { residualNetwork } from "../../../fixtures/residualNetwork.js";
 
@@ -34,11 +27,7 @@ const OPTIONS = networkOptions.parse({
 });
 const space = networkSpace(residualNetwork(), choiceRule(OPTIONS));
 
-function constraintOf(given: Readonly<Record<string, unknown>>): NetworkConstraint {
-  const [[metric, bound] = []] = Object.entries(parseBounds(given));
-  if (!bound || (metric !== "params" && metric !== "flops")) throw new Error("no constraint");
-  return { metric, bound };
-}
+const constraintOf = (given: unknown): NetworkConstraint => parseNetworkConstraint("fastnas", given);
 
 describe.each(Object.entries(CASES))("the golden %s", (_, golden) => {
   const constraint = constraintOf(golden.constraint);
@@ -104,5 +93,17 @@ describe("fastnas", () => {
     expect(networkOptions.safeParse({ "nn.Conv2d": { "*": { chanel_divisor: 8 } } }).success).toBe(false);
     expect(networkOptions.safeParse({ "nn.Conv9d": {} }).success).toBe(false);
     expect(networkOptions.safeParse({ "nn.Linear": { "*": { feature_divisor: 0 } } }).success).toBe(false);
+  });
+
+  it.each<[unknown, RegExp]>([
+    [{}, /exactly one constraint, and none is given/],
+    [{ flops: "50%", params: "50%" }, /exactly one constraint, and flops and params are given/],
+    [{ export_config: { hidden_size: 8 } }, /knows no constraint export_config: it takes flops or params/],
+    [{ flop: "50%" }, /no constraint flop/],
+    [{ flops: "150%" }, /flops "150%" is no upper bound/],
+    [{ params: 0 }, /params 0 is no upper bound/],
+    ["50%", /must be an object/],
+  ])("refuses the constraints %j", (given, says) => {
+    expect(() => constraintOf(given)).toThrow(expect.objectContaining({ code: "BAD_CONSTRAINTS", detail: expect.stringMatching(says) }));
   });
 });

@@ -1,0 +1,52 @@
+"""What a model returns, as tensors outside of torch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.tensors import Batch, HostTensor
+
+ONLY = "output"
+"""The name of what is returned as a tensor."""
+
+
+def floating_tensors(returned: Any) -> Batch:
+    """Gives every floating-point tensor of what forward returned, in F32 and its own shape.
+
+    Names are those in a mapping and positions in a tuple or a list; of what lies deeper, joined by dots. A tensor that
+    is returned by itself is `output`.
+
+    Raises:
+        ShimError: INVALID_REQUEST where there is none.
+    """
+    if isinstance(returned, torch.Tensor):
+        returned = {ONLY: returned}
+    found = {name: to_host("F32", tensor.float()) for name, tensor in _named_tensors("", returned)}
+    if not found:
+        raise ShimError(
+            Reason.INVALID_REQUEST,
+            f"forward returned {type(returned).__name__}, in which there is no floating-point tensor",
+            "run it without asking for its output",
+        )
+    return found
+
+
+def to_host(dtype: str, values: torch.Tensor) -> HostTensor:
+    """Brings a tensor home under the spelling of its type."""
+    return HostTensor(dtype, values.detach().cpu().contiguous().numpy())
+
+
+def _named_tensors(name: str, returned: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(returned, torch.Tensor):
+        if returned.is_floating_point():
+            yield name, returned
+        return
+    within: Any = ()
+    if isinstance(returned, Mapping):
+        within = returned.items()
+    elif isinstance(returned, (tuple, list)):
+        within = enumerate(returned)
+    for key, value in within:
+        yield from _named_tensors(f"{name}.{key}" if name else str(key), value)

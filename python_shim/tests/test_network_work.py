@@ -1,0 +1,178 @@
+"""Networks of any kind over the wire: opened, run and traced."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import user_networks
+from client import Asking
+from safetensors.torch import save_file
+from user_networks import build
+
+from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+
+IMAGES = np.random.default_rng(5).standard_normal((2, 3, 15, 15)).astype(np.float32)
+
+
+def open_network(shim, **source):
+    last, _ = shim.run(open_network=opening(**source))
+    assert last.HasField("succeeded"), last.failed
+    return last.succeeded.model_opened
+
+
+def opening(dtype="auto", **source):
+    return work_pb2.OpenNetwork(device="cpu", dtype=dtype, **source)
+
+
+def built(kind="Residual", weights="", entrypoint="user_networks:build", **kwargs):
+    kwargs = kwargs or {"kind": kind}
+    return work_pb2.BuiltNetwork(entrypoint=entrypoint, kwargs_json=json.dumps(kwargs), weights_path=str(weights))
+
+
+def run(shim, model_id, *images, **named):
+    """What a network gives for one batch."""
+    batch = Asking("OUTPUT", **{str(at): one for at, one in enumerate(images)}, **named)
+    feed_id = f"feed-{model_id}-{np.random.default_rng().integers(1 << 60)}"
+    operation = shim.start(forward=work_pb2.Forward(model_id=model_id, feed_id=feed_id))
+    call = shim.feed_in_background(feed_id, [batch])
+    last = shim.watch(operation)[-1]
+    assert last.HasField("succeeded"), last.failed
+    call.result(20)
+    return call.answers[0]
+
+
+def test_a_network_that_a_function_builds(shim):
+    opened = open_network(shim, built=built("Residual"))
+    assert (opened.device, opened.dtype) == ("cpu", "float32")
+    network = build("Residual")
+    assert opened.parameters == sum(one.numel() for one in network.parameters())
+    expected = network(torch.from_numpy(IMAGES)).detach().numpy()
+    np.testing.assert_allclose(run(shim, opened.model_id, IMAGES)["output"], expected, rtol=1e-5)
+    np.testing.assert_allclose(run(shim, opened.model_id, x=IMAGES)["output"], expected, rtol=1e-5)
+
+
+def test_weights_of_a_file_are_put_into_it(shim, tmp_path):
+    network = build("Depthwise", seed=9)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    model_id = open_network(shim, built=built("Depthwise", tmp_path / "w.safetensors")).model_id
+    expected = network(torch.from_numpy(IMAGES)).detach().numpy()
+    np.testing.assert_allclose(run(shim, model_id, IMAGES)["output"], expected, rtol=1e-5)
+
+
+def test_weights_are_kept_as_they_are_stored_or_cast(shim, tmp_path):
+    save_file(build("Residual").bfloat16().state_dict(), tmp_path / "w.safetensors")
+    assert open_network(shim, built=built("Residual", tmp_path / "w.safetensors")).dtype == "bfloat16"
+    assert open_network(shim, built=built("Residual", tmp_path / "w.safetensors"), dtype="float32").dtype == "float32"
+
+
+def test_tied_tensors_may_be_stored_once(shim, tmp_path):
+    network = user_networks.tied()
+    state = network.state_dict()
+    del state["2.weight"]
+    save_file(state, tmp_path / "w.safetensors")
+    entry = work_pb2.BuiltNetwork(entrypoint="user_networks:tied", weights_path=str(tmp_path / "w.safetensors"))
+    opened = open_network(shim, built=entry)
+    assert opened.parameters == 6 * 6 + 2 * 6
+    x = IMAGES[0, 0, :5, :6]
+    np.testing.assert_allclose(
+        run(shim, opened.model_id, x)["output"], network(torch.from_numpy(x)).detach(), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("head.bias"), "lacks head.bias"),
+        (lambda state: state.update(extra=torch.zeros(1)), "has no place for extra"),
+        (lambda state: state.update({"head.bias": torch.zeros(4)}), r"has head.bias as \[4\] and the network as \[5\]"),
+        (lambda state: state.update({"head.bias": torch.zeros(5, dtype=torch.int64)}), "has head.bias in torch.int64"),
+    ],
+)
+def test_weights_that_do_not_fit(shim, tmp_path, change, message):
+    state = build("Residual").state_dict()
+    change(state)
+    save_file(state, tmp_path / "w.safetensors")
+    reason, told = shim.fail(open_network=opening(built=built("Residual", tmp_path / "w.safetensors")))
+    assert reason == "BAD_CHECKPOINT"
+    assert re.search(message, told), told
+
+
+def test_what_is_no_safetensors_file_is_never_unpickled(shim, tmp_path):
+    torch.save(build("Residual").state_dict(), tmp_path / "w.pt")
+    reason, told = shim.fail(open_network=opening(built=built("Residual", tmp_path / "w.pt")))
+    assert (reason, "is no safetensors file" in told) == ("BAD_CHECKPOINT", True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"entrypoint": "os:getcwd"}, "PYTHON_DENIED"),
+        ({"entrypoint": "user_networks:no_module"}, "PYTHON_FAILED"),
+        ({"entrypoint": "user_networks:on_meta"}, "PYTHON_FAILED"),
+        ({"entrypoint": "user_networks:build", "kwargs_json": '{"kind": "Absent"}'}, "PYTHON_FAILED"),
+        ({"entrypoint": "user_networks:build", "kwargs_json": "[]"}, "INVALID_REQUEST"),
+        ({"entrypoint": "user_networks:tied", "weights_path": "/nowhere.safetensors"}, "PATH_NOT_FOUND"),
+    ],
+)
+def test_what_cannot_be_opened(shim, entry, reason):
+    assert shim.fail(open_network=opening(built=work_pb2.BuiltNetwork(**entry)))[0] == reason
+
+
+def test_a_source_is_needed(shim):
+    assert shim.fail(open_network=opening())[0] == "INVALID_REQUEST"
+
+
+def test_several_tensors_come_back_under_their_names(shim):
+    model_id = open_network(shim, built=built("Upsampling")).model_id
+    given = run(shim, model_id, IMAGES)
+    assert {name: tensor.shape for name, tensor in given.items()} == {"features": (2, 6, 16, 16), "scores": (2, 5)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"0": IMAGES, "2": IMAGES}, "positions 0, 2 of forward's arguments, and no 1"),
+        ({"y": IMAGES}, "is not what the network's forward takes"),
+        ({"0": IMAGES[:, :2]}, "cannot run batch 0, 0 float32 [2, 2, 15, 15]"),
+    ],
+)
+def test_batches_that_do_not_fit(shim, batch, message):
+    model_id = open_network(shim, built=built("Residual")).model_id
+    reason, told = shim.fail([batch], forward=work_pb2.Forward(model_id=model_id))
+    assert reason == "BAD_DATA"
+    assert message in told
+
+
+def test_a_network_has_no_logits(shim):
+    model_id = open_network(shim, built=built("Residual")).model_id
+    reason, told = shim.fail([Asking("LOGITS", **{"0": IMAGES})], forward=work_pb2.Forward(model_id=model_id))
+    assert (reason, "asks for logits" in told) == ("INVALID_REQUEST", True)
+    loss = work_pb2.EvaluateLoss(model_id=model_id)
+    assert shim.fail([{"input_ids": np.zeros((1, 2), np.int64)}], evaluate_loss=loss)[0] == "INVALID_REQUEST"
+
+
+def test_facts_come_over_the_wire(shim):
+    model_id = open_network(shim, built=built("Grouped")).model_id
+    last, tensors = shim.run([{"0": IMAGES}], trace_network=work_pb2.TraceNetwork(model_id=model_id))
+    traced = last.succeeded.network_traced
+    assert [([one.module for one in group.outputs], group.channels, group.sections) for group in traced.groups] == [
+        (["first"], 12, 4),
+        (["grouped"], 16, 4),
+        (["head"], 5, 1),
+    ]
+    assert [group.fixed for group in traced.groups] == [False, False, True]
+    assert (traced.groups[1].outputs[0].kind, traced.groups[1].outputs[0].attribute) == ("nn.Conv2d", "out_channels")
+    weight = next(one for one in traced.tensors if one.info.name == "grouped.weight")
+    assert (list(weight.info.shape), weight.blocks) == ([16, 3, 3, 3], 4)
+    layer = next(one for one in traced.layers if one.module == "grouped")
+    assert {name: axis.parts[0].group for name, axis in layer.attributes.items()} == {
+        "in_channels": 0,
+        "out_channels": 1,
+    }
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "importance.0": (12,),
+        "importance.1": (16,),
+        "importance.2": (5,),
+    }

@@ -1,0 +1,44 @@
+import type { Batch } from "../tensor.js";
+import type { ForwardArgs } from "./args.js";
+import { bad, type Place, splitArgs, toTensor, within } from "./argTensors.js";
+
+const FORM: Pick<Place, "hint" | "isValue"> = {
+  hint: "arguments are one value, an array of values by position, or an object of values by name",
+  isValue: isNumbers,
+};
+
+/**
+ * Makes a batch of the arguments of one forward pass of any network: those by position under their positions, `0` for the first. An array
+ * of nothing but numbers and arrays of them is one value.
+ *
+ * @param where - how errors name it, `batch 3` for one
+ * @throws PruneError BAD_DATA that names the argument
+ */
+export function toNetworkBatch(args: ForwardArgs, where = "the batch"): Batch {
+  return readArgs(args, { code: "BAD_DATA", where, ...FORM });
+}
+
+/**
+ * The dummy input that a network is traced with.
+ *
+ * @throws PruneError BAD_OPTION where there is none, or that names the argument
+ */
+export function toDummyBatch(dummyInput: ForwardArgs | null | undefined): Batch {
+  const place: Place = { code: "BAD_OPTION", where: "dummyInput", ...FORM };
+  if (dummyInput !== null && dummyInput !== undefined) return readArgs(dummyInput, place);
+  throw bad(place, "is missing: a network is traced by running it");
+}
+
+function readArgs(args: unknown, place: Place): Batch {
+  const { positional, named } = splitArgs(args, place);
+  const byPosition = positional.map((value, at) => [`${at}`, value] as const);
+  const clash = Object.keys(named).find((name) => /^\d+$/.test(name));
+  if (clash !== undefined) throw bad(place, `has an argument of the name ${clash}, which no forward can have`);
+  const values = [...byPosition, ...Object.entries(named)];
+  if (values.length === 0) throw bad(place, "holds nothing");
+  return Object.fromEntries(values.map(([name, value]) => [name, toTensor(value, within(place, name))]));
+}
+
+function isNumbers(array: readonly unknown[]): boolean {
+  return array.length > 0 && array.every((item) => typeof item === "number" || (Array.isArray(item) && isNumbers(item)));
+}
