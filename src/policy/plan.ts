@@ -1,11 +1,11 @@
 import { PruneError } from "../errors.js";
-import { type Architecture, type ModelConfig, withHyperparameters } from "./architecture.js";
+import { type Architecture, type ModelConfig, withHyperparameters, withLayerSizes } from "./architecture.js";
 import { type ConfigPatch, headsAhead, patchConfig } from "./childConfig.js";
 import { chooseKept } from "./chooseKept.js";
 import { countActiveParams, countParams } from "./cost.js";
 import { type ExportConfig, resolveExportConfig } from "./exportConfig.js";
 import type { FamilyTable } from "./families/table.js";
-import type { Hyperparameters } from "./hyperparameters.js";
+import type { Hyperparameters, LayerSizes } from "./hyperparameters.js";
 import { isPositions, type Kept } from "./kept.js";
 import type { Ranking } from "./rank.js";
 
@@ -16,13 +16,18 @@ export interface PlanSide {
   readonly activeParams: number;
 }
 
+/** The mode that made a plan. */
+export type PlanMode = "mcore_gpt_minitron" | "gradnas";
+
 /** Everything that is decided about a child, and nothing about how it is cut. Immutable; kept as plan.json. */
 export interface Plan {
-  readonly mode: "mcore_gpt_minitron";
+  readonly mode: PlanMode;
   readonly family: string;
   readonly exportConfig: ExportConfig;
   readonly parent: PlanSide;
   readonly child: PlanSide;
+  /** The sizes of the child's layers where these differ: no config states them, and `exportConfig` and `config` are empty. */
+  readonly layers?: readonly LayerSizes[];
   readonly kept: Kept;
   readonly config: ConfigPatch;
   readonly warnings: readonly string[];
@@ -56,14 +61,29 @@ export function outlinePlan(architecture: Architecture, config: ModelConfig, tar
 /** Decides what the child keeps. Throws BAD_EXPORT_CONFIG, and BAD_SCORES from the ranking. */
 export function makePlan(architecture: Architecture, config: ModelConfig, target: unknown, ranking: Ranking): Plan {
   const { hyperparameters } = resolveExportConfig(target, architecture.hyperparameters);
-  const kept = chooseKept(architecture, hyperparameters, ranking);
-  const patch = patchConfig(config, architecture, hyperparameters, keptLayers(kept, architecture.hyperparameters.num_layers));
+  return planOf("mcore_gpt_minitron", architecture, config, target, chooseKept(architecture, hyperparameters, ranking));
+}
+
+/** The plan of a target of which it is known what stays. Throws BAD_EXPORT_CONFIG. */
+export function planOf(mode: PlanMode, architecture: Architecture, config: ModelConfig, target: unknown, kept: Kept): Plan {
+  const outline = outlinePlan(architecture, config, target, kept);
+  const layers = keptLayers(kept, architecture.hyperparameters.num_layers);
+  const patch = patchConfig(config, architecture, outline.child.hyperparameters, layers);
+  return { mode, family: architecture.table.family, ...outline, kept, config: patch };
+}
+
+/** The plan of a child whose layers have sizes of their own. */
+export function planOfLayers(mode: PlanMode, architecture: Architecture, layers: readonly LayerSizes[], kept: Kept): Plan {
+  return { mode, family: architecture.table.family, ...outlineLayers(architecture, layers), layers, kept, config: {} };
+}
+
+/** What layers of sizes of their own come to. */
+export function outlineLayers(architecture: Architecture, layers: readonly LayerSizes[]): PlanOutline {
   return {
-    mode: "mcore_gpt_minitron",
-    family: architecture.table.family,
-    ...outlinePlan(architecture, config, target, kept),
-    kept,
-    config: patch,
+    exportConfig: {},
+    parent: describeSide(architecture),
+    child: describeSide(withLayerSizes(architecture, layers)),
+    warnings: ["layers differ in their sizes, which no config.json states: the child is opened by its architecture.json"],
   };
 }
 
@@ -73,10 +93,7 @@ export function makePlan(architecture: Architecture, config: ModelConfig, target
  * @throws PruneError BAD_EXPORT_CONFIG where that family has no such sizes
  */
 export function restatePlan({ mode, exportConfig: target, kept }: Plan, architecture: Architecture, config: ModelConfig): Plan {
-  const outline = outlinePlan(architecture, config, target, kept);
-  const layers = keptLayers(kept, architecture.hyperparameters.num_layers);
-  const patch = patchConfig(config, architecture, outline.child.hyperparameters, layers);
-  return { mode, family: architecture.table.family, ...outline, kept, config: patch };
+  return planOf(mode, architecture, config, target, kept);
 }
 
 /** The parent's layers that a child keeps, in order. */

@@ -84,7 +84,7 @@ function layoutOf(layouts: readonly Layout[], name: LayoutName): Layout {
 }
 
 /** The shape that a row's tensor has in a layer, or outside of all. */
-export function rowShape(row: Pick<StoredRow, "axes">, architecture: Architecture, layer: number | undefined): number[] {
+export function rowShape(row: Pick<StoredRow, "axes">, architecture: Architecture, layer?: number): number[] {
   const sizes = sizesAt(architecture, layer);
   return row.axes.map((axis) => axisSize(axis, sizes));
 }

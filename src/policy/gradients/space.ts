@@ -1,6 +1,5 @@
 import { PruneError } from "../../errors.js";
 import type { Architecture } from "../architecture.js";
-import type { LayerSizes } from "../hyperparameters.js";
 import type { UnitRules } from "../modes/gradnasOptions.js";
 import { choicesOf } from "../network/choices.js";
 import type { Choosable } from "../sensitivity/sensitivity.js";
@@ -37,9 +36,6 @@ export function gradientSpace(architecture: Architecture, rules: UnitRules, unif
     hint: 'smaller divisors give more choices: ["gradnas", { "nn.Linear": { "*": { "feature_divisor": 8 } } }] for one',
   });
 }
-
-/** The sizes of each layer that sizes of units make, where heads keep as few groups as they can. */
-export type ShapeOfHeads = (layer: number, count: number) => Pick<LayerSizes, "num_attention_heads" | "num_query_groups">;
 
 function nameOf(architecture: Architecture, dimension: MaskedDimension, [first = 0, ...others]: readonly number[]): string {
   const masks = masksOf(architecture);

@@ -5,6 +5,7 @@ import type { NetworkFacts } from "../network/facts.js";
 import { type KeptChannels, keepChannels } from "../network/keptChannels.js";
 import { bisect } from "../sensitivity/bisection.js";
 import {
+  type Choosable,
   measureSensitivity,
   monotonic,
   type Selection,
@@ -14,13 +15,18 @@ import {
 } from "../sensitivity/sensitivity.js";
 import type { NetworkConstraint } from "./networkConstraint.js";
 
+/** Choices, and what comes of them. */
+export interface CostedSpace {
+  readonly hyperparameters: readonly Choosable[];
+  costsOf(selection: Selection): NetworkCosts;
+}
+
 /** What a network can be cut to. */
-export interface NetworkSpace {
+export interface NetworkSpace extends CostedSpace {
   readonly facts: NetworkFacts;
   readonly hyperparameters: readonly NetworkHyperparameter[];
   /** The channels that a selection keeps: the most important ones. */
   keptBy(selection: Selection): KeptChannels;
-  costsOf(selection: Selection): NetworkCosts;
 }
 
 /** One line of the profile of a space. */
@@ -56,7 +62,7 @@ export function networkSpace(facts: NetworkFacts, rule: ChoiceRule): NetworkSpac
 }
 
 /** The smallest, the middle and the original network of a space. */
-export function profileSpace({ hyperparameters, costsOf }: NetworkSpace): ProfiledSubnet[] {
+export function profileSpace({ hyperparameters, costsOf }: CostedSpace): ProfiledSubnet[] {
   const row = (name: ProfiledSubnet["name"], choose: (choices: readonly number[]) => number): ProfiledSubnet => {
     const selection = selectBy(hyperparameters, ({ choices }) => choose(choices));
     return { name, selection, costs: costsOf(selection) };
@@ -69,7 +75,7 @@ export function profileSpace({ hyperparameters, costsOf }: NetworkSpace): Profil
  *
  * @throws PruneError BAD_CONSTRAINTS that says what the least is
  */
-export function checkConstraint(space: NetworkSpace, constraint: NetworkConstraint): void {
+export function checkConstraint(space: CostedSpace, constraint: NetworkConstraint): void {
   const [min, , max] = profileSpace(space);
   const [least = 0, whole = 0] = [min, max].map((row) => row?.costs[constraint.metric]);
   const most = limitOf(constraint, whole);
@@ -118,7 +124,8 @@ export function chooseNetwork(space: NetworkSpace, constraint: NetworkConstraint
   return { selection, costs: costsOf(selection), sensitivity, sensitivityMap };
 }
 
-function limitOf({ bound }: NetworkConstraint, whole: number): number {
+/** The most that a metric may be, given what the whole network has. */
+export function limitOf({ bound }: NetworkConstraint, whole: number): number {
   return bound.kind === "absolute" ? bound.most : bound.share * whole;
 }
 

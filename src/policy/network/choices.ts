@@ -40,7 +40,10 @@ export function nameOf({ outputs: [first] }: ChannelGroup): string {
 }
 
 /** The sizes that channels can be cut to, ascending; the last is the original one. */
-export function choicesOf({ channels, sections }: Pick<ChannelGroup, "channels" | "sections">, { ratios, divisor }: ChoiceOptions): number[] {
+export function choicesOf(
+  { channels, sections }: Pick<ChannelGroup, "channels" | "sections">,
+  { ratios, divisor }: ChoiceOptions,
+): number[] {
   const step = leastCommonMultiple(divisor, sections);
   const sizes = ratios.map((ratio) => makeDivisible(ratio * channels, step)).filter((size) => size < channels);
   return [...new Set([...sizes, channels])].sort((a, b) => a - b);
