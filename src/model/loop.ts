@@ -3,69 +3,55 @@ import { type ForwardArgs, toBatch } from "../data/args.js";
 import { type DataSource, toBatches } from "../data/toBatches.js";
 import { PruneError } from "../errors.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
-import { AskQueue } from "../shim/askQueue.js";
 import type { Asks } from "../shim/feed.js";
-import { type Answer, answerOf } from "../shim/runWork.js";
-import type { Returns, Tensor } from "../tensor.js";
-import type { ForwardLoop, LoopModel, LoopOptions } from "./runnable.js";
+import { answerOf } from "../shim/runWork.js";
+import type { Batch, Returns, Tensor } from "../tensor.js";
+import { handled, LoopCalls } from "./loopCalls.js";
+import type { LoopModel, LoopOptions } from "./runnable.js";
 
-/** A forward loop whose calls of the model are the batches of a running collection. It is called when the first batch is drawn. */
-export class RunningLoop {
-  readonly #queue = new AskQueue();
-  readonly #model: CollectedModel;
-  readonly #loop: ForwardLoop;
+/** A forward loop whose calls of the model are the batches of a running operation. It is called when the first batch is drawn. */
+export class RunningLoop<Model> {
+  readonly #calls = new LoopCalls();
+  readonly #model: Model;
+  readonly #loop: (model: Model) => unknown;
 
-  constructor(loop: ForwardLoop, hyperparameters: Hyperparameters) {
+  /** @param modelOf - the model that the loop is given, which makes the calls */
+  constructor(loop: (model: Model) => unknown, modelOf: (calls: LoopCalls) => Model) {
     this.#loop = loop;
-    this.#model = new CollectedModel(this.#queue, hyperparameters);
+    this.#model = modelOf(this.#calls);
   }
 
   /** What the loop runs; drawing fails as the loop does. */
   get asks(): Asks {
-    return {
-      [Symbol.asyncIterator]: () => {
-        void this.#run();
-        return this.#queue;
-      },
-    };
+    return this.#calls.asks(() => void this.#run());
   }
 
-  /** Says that the collection has ended: calls that wait, and later ones, fail. */
+  /** Says that the operation has ended: calls that wait, and later ones, fail. */
   close(cause?: unknown): void {
-    this.#model.close(cause);
+    this.#calls.close(cause);
   }
 
   async #run(): Promise<void> {
     try {
       await this.#loop(this.#model);
-      if (!this.#model.ran) throw new PruneError("BAD_DATA", "the forward loop ran no batch", { hint: "await model.forward(args) in it" });
-      this.#queue.end();
+      if (this.#calls.given === 0)
+        throw new PruneError("BAD_DATA", "the forward loop ran no batch", { hint: "await model.forward(args) in it" });
+      this.#calls.finish();
     } catch (error) {
-      this.#queue.fail(error);
+      this.#calls.finish({ error });
     } finally {
-      this.#model.end();
+      this.#calls.end();
     }
   }
 }
 
-/** A batch that was given to a collection. */
-interface Given {
-  /** Resolves once it was sent, and there is room for the next. */
-  readonly sent: Promise<void>;
-  /** What it gives back, where it asks for something; else `sent`. */
-  readonly answer: Promise<unknown>;
-}
-
-/** The model that a loop is given. */
-class CollectedModel implements LoopModel {
-  readonly #queue: AskQueue;
-  readonly #waiting = new Set<(error: unknown) => void>();
-  #refusal: unknown;
-  #batches = 0;
+/** The language model that a loop is given. */
+export class CollectedModel implements LoopModel {
+  readonly #calls: LoopCalls;
   readonly hyperparameters: Hyperparameters;
 
-  constructor(queue: AskQueue, hyperparameters: Hyperparameters) {
-    this.#queue = queue;
+  constructor(calls: LoopCalls, hyperparameters: Hyperparameters) {
+    this.#calls = calls;
     this.hyperparameters = hyperparameters;
   }
 
@@ -80,29 +66,11 @@ class CollectedModel implements LoopModel {
     return handled(unlessCancelled(this.#loss(batches, signal), signal));
   }
 
-  /** Whether a batch was run. */
-  get ran(): boolean {
-    return this.#batches > 0;
-  }
-
-  /** Refuses what is run after the loop. */
-  end(): void {
-    this.#refusal ??= new PruneError("BAD_OPTION", "the forward loop that was given this model has ended", {
-      hint: "wait for every forward() within the loop; outside of it run the model that was opened",
-    });
-  }
-
-  /** Ends what waits, and refuses what comes, with what ended the collection. */
-  close(cause: unknown): void {
-    this.end();
-    if (cause !== undefined) this.#refusal = cause;
-    for (const fail of this.#waiting) fail(this.#refusal);
-    this.#waiting.clear();
-  }
-
   async #forward(args: ForwardArgs, returns: Returns | undefined, signal: AbortSignal | undefined): Promise<unknown> {
     throwIfCancelled(signal);
-    return this.#give(args, returns).answer;
+    const makeBatch = (where: string): Batch => toBatch(args, where);
+    if (returns === undefined) return this.#calls.give(makeBatch);
+    return answerOf(returns, await this.#calls.ask(makeBatch, returns).answer);
   }
 
   async #loss(batches: DataSource, signal: AbortSignal | undefined): Promise<number> {
@@ -113,44 +81,11 @@ class CollectedModel implements LoopModel {
       const [rows = 0, length = 0] = batch["input_ids"]?.shape ?? [];
       const predicted = rows * (length - 1);
       tokens += predicted;
-      const { sent, answer } = this.#give(batch, "loss");
-      sum = handled(Promise.all([sum, answer]).then(([before, loss]) => before + Number(loss) * predicted));
+      const { sent, answer } = this.#calls.ask(() => batch, "loss");
+      sum = handled(Promise.all([sum, answer]).then(([before, tensors]) => before + Number(answerOf("loss", tensors)) * predicted));
       await sent;
     }
     if (tokens === 0) throw new PruneError("BAD_DATA", "there is no batch to take the loss of", { hint: "give at least one batch" });
     return (await sum) / tokens;
   }
-
-  #give(args: ForwardArgs, returns: Returns | undefined): Given {
-    if (this.#refusal !== undefined) throw this.#refusal;
-    const batch = toBatch(args, `batch ${this.#batches} of the forward loop`);
-    this.#batches += 1;
-    const [sent, onSent] = this.#wait<void>();
-    if (returns === undefined) {
-      this.#queue.push({ batch }, onSent);
-      return { sent, answer: sent };
-    }
-    const [answer, onAnswer] = this.#wait<Answer>();
-    this.#queue.push({ batch, returns, answer: (tensors) => onAnswer(answerOf(returns, tensors)) }, onSent);
-    return { sent, answer };
-  }
-
-  /** A promise that the end of the collection rejects, and what resolves it. */
-  #wait<T>(): [promise: Promise<T>, resolve: (value: T) => void] {
-    let settle: (value: T) => void = () => {};
-    const promise = new Promise<T>((resolve, reject) => {
-      this.#waiting.add(reject);
-      settle = (value) => {
-        this.#waiting.delete(reject);
-        resolve(value);
-      };
-    });
-    return [handled(promise), settle];
-  }
-}
-
-/** The same promise, whose failure may go unheard: a loop that does not wait learns of it by its collection. */
-function handled<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {});
-  return promise;
 }

@@ -10,7 +10,7 @@ import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured
 import type { ShimSession } from "../shim/session.js";
 import { asksOfBatches } from "../shim/wire.js";
 import { asFloat32, type Returns, type Tensor } from "../tensor.js";
-import { RunningLoop } from "./loop.js";
+import { CollectedModel, RunningLoop } from "./loop.js";
 import { OpenHandle } from "./openHandle.js";
 import type { CollectSource, ForwardLoop, RunnableModel, ScoreFunc } from "./runnable.js";
 
@@ -80,7 +80,7 @@ export abstract class Runner extends OpenHandle implements RunnableModel {
 
   async #measureLoop(hooks: readonly HookPoint[], source: ForwardLoop, options: RunOptions): Promise<Measured> {
     const modelId = await this.modelId(options);
-    const loop = new RunningLoop(source, this.hyperparameters);
+    const loop = new RunningLoop(source, (calls) => new CollectedModel(calls, this.hyperparameters));
     try {
       const measured = await collect(this.#session, modelId, hooks, this.asked(loop.asks), options);
       loop.close();

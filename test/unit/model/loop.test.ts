@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { LoopModel } from "../../../src/index.js";
-import { RunningLoop } from "../../../src/model/loop.js";
+import { CollectedModel, RunningLoop } from "../../../src/model/loop.js";
 import { readArchitecture } from "../../../src/policy/architecture.js";
 import type { Ask } from "../../../src/shim/feed.js";
 import { bytesOf } from "../../../src/tensor.js";
@@ -11,7 +11,7 @@ const { hyperparameters } = readArchitecture(TINY_LLAMA);
 
 /** Runs a loop, and draws what it runs. */
 function start(loop: (model: LoopModel) => unknown): AsyncIterator<Ask> {
-  return new RunningLoop(loop, hyperparameters).asks[Symbol.asyncIterator]();
+  return new RunningLoop(loop, (calls) => new CollectedModel(calls, hyperparameters)).asks[Symbol.asyncIterator]();
 }
 
 /** Batches of one sequence each, of the lengths given, that tell how many were drawn and whether that was the end. */
