@@ -28,6 +28,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "score_model": ("torch", "transformers"),
     "open_network": ("torch", "transformers"),
     "trace_network": ("torch", "transformers", "torch_pruning"),
+    "collect_gradients": ("torch", "transformers"),
 }
 """The packages that each kind of work needs."""
 
