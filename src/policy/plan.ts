@@ -39,6 +39,7 @@ export type PlanOutline = Pick<Plan, "exportConfig" | "parent" | "child" | "warn
 /** Checks a target and counts both sides; where layers are of several kinds, as if the first of them stayed. Throws BAD_EXPORT_CONFIG. */
 export function outlinePlan(architecture: Architecture, config: ModelConfig, target: unknown, kept?: Kept): PlanOutline {
   const { exportConfig, hyperparameters, warnings } = resolveExportConfig(target, architecture.hyperparameters);
+  refuseLayered(architecture);
   const { table, layers } = architecture;
   checkHeadDim(table, hyperparameters);
   const guessed = kept === undefined && hyperparameters.num_layers < layers.length && new Set(layers).size > 1;
@@ -79,6 +80,7 @@ export function planOfLayers(mode: PlanMode, architecture: Architecture, layers:
 
 /** What layers of sizes of their own come to. */
 export function outlineLayers(architecture: Architecture, layers: readonly LayerSizes[]): PlanOutline {
+  refuseLayered(architecture);
   return {
     exportConfig: {},
     parent: describeSide(architecture),
@@ -99,6 +101,14 @@ export function restatePlan({ mode, exportConfig: target, kept }: Plan, architec
 /** The parent's layers that a child keeps, in order. */
 export function keptLayers(kept: Kept, layers: number): readonly number[] {
   return kept.layer && isPositions(kept.layer) ? kept.layer : Array.from({ length: layers }, (_, layer) => layer);
+}
+
+/** Refuses a network whose layers differ: rankings and configs take them to be alike. Throws BAD_CONFIG. */
+export function refuseLayered({ layerSizes, table }: Architecture): void {
+  if (!layerSizes) return;
+  throw new PruneError("BAD_CONFIG", `the layers of this ${table.family} have sizes of their own: it was pruned already`, {
+    hint: "prune its parent further instead",
+  });
 }
 
 function describeSide(architecture: Architecture): PlanSide {

@@ -1,5 +1,5 @@
 import type { Architecture, ModelConfig } from "../architecture.js";
-import { makePlan, outlinePlan, type Plan } from "../plan.js";
+import { makePlan, outlinePlan, type Plan, refuseLayered } from "../plan.js";
 import { type Ranking, rankByActivation, rankByPosition, topPositions } from "../rank.js";
 import type { Accumulators } from "../scores.js";
 import type { Bounds } from "../search/bounds.js";
@@ -109,7 +109,9 @@ export function findCandidates(architecture: Architecture, bounds: Bounds, optio
 }
 
 /** The space around a parent. Where heads and hidden channels can only go together, both stay. */
-function spaceOf({ table, hyperparameters }: Architecture, options: FindOptions): SearchSpace {
+function spaceOf(architecture: Architecture, options: FindOptions): SearchSpace {
+  refuseLayered(architecture);
+  const { table, hyperparameters } = architecture;
   const held = table.impliedHeadDim ? ["hidden_size", "num_attention_heads"] : [];
   return searchSpace(hyperparameters, { ...options, hparamsToSkip: [...options.hparamsToSkip, ...held] });
 }
