@@ -26,9 +26,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "evaluate_loss": ("torch", "transformers"),
     "forward": ("torch", "transformers"),
     "score_model": ("torch", "transformers"),
+    "collect_gradients": ("torch", "transformers"),
     "open_network": ("torch", "transformers"),
     "trace_network": ("torch", "transformers", "torch_pruning"),
-    "collect_gradients": ("torch", "transformers"),
 }
 """The packages that each kind of work needs."""
 
