@@ -1,7 +1,7 @@
 import { patchConfigText } from "../checkpoint/json.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import type { Parent } from "../inspect.js";
-import { sliceTensors } from "../policy/slices.js";
+import { type Slices, sliceTensors } from "../policy/slices.js";
 import { expectedTensors, nameAt } from "../policy/tensors.js";
 import type { Child } from "../shim/modelWork.js";
 
@@ -15,12 +15,16 @@ export function liveCut({ checkpoint, architecture }: Parent, plan: PlanFile): L
   const layerModule = architecture.table.hooks.find(({ importance }) => importance === "layer")?.module ?? "";
   return {
     indexSets,
-    // A model may be open in another dtype than it is stored in: the shim looks at neither file nor dtype of a live tensor.
-    tensors: tensors.map(({ parts, ...slice }) => ({
-      ...slice,
-      parts: parts.map((part) => ({ ...part, source: { ...part.source, dtype: "F32", file: "" } })),
-    })),
+    tensors: liveSlices(tensors),
     configJson: patchConfigText(checkpoint.configText, plan.config),
     units: Array.from({ length: layers }, (_, layer) => nameAt(layerModule, { layer })),
   };
+}
+
+/** Slices of a live model's tensors. It may be open in another dtype than it is stored in: the shim looks at neither file nor dtype. */
+export function liveSlices(tensors: Slices["tensors"]): Child["tensors"] {
+  return tensors.map(({ parts, ...slice }) => ({
+    ...slice,
+    parts: parts.map((part) => ({ ...part, source: { ...part.source, dtype: "F32", file: "" } })),
+  }));
 }
