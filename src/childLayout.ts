@@ -57,7 +57,9 @@ export function layOutChild(parent: Parent, plan: PlanFile, options: LayoutOptio
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
   }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
-  const capacity = Math.max(...(torchDist?.files.map(({ bytes }) => bytes) ?? headers.map(({ fileBytes }) => fileBytes)));
+  const parentShards = torchDist?.files.map(({ bytes }) => bytes) ?? headers.map(({ fileBytes }) => fileBytes);
+  // Beside an architecture file lies one file of weights.
+  const capacity = plan.layers ? Number.MAX_VALUE : Math.max(...parentShards);
   if (!asSave || !torchDist || !megatron)
     return { ...common, shards: layOutShards(sized, capacity), save: undefined, torchDist: undefined };
   const save = saveFolder(dir);

@@ -4,7 +4,7 @@ import { type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { type ChildFiles, filesBesideSafetensors, filesBesideSave } from "./checkpoint/megatron/childFiles.js";
 import { hashPlan, type PlanFile } from "./checkpoint/planFile.js";
 import { checkTarget } from "./checkpoint/staging.js";
-import { type CutShards, makeChild } from "./childFolder.js";
+import { type CutShards, makeChild, recordOf } from "./childFolder.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
@@ -67,7 +67,7 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     if (written.foundBytes > 0) onFound?.(written.foundBytes);
     return written;
   };
-  return makeChild(target, { made, plan, files, origin, flush, resumes: true, signal: options.signal, cut, findTheirs });
+  return makeChild(target, { ...recordOf(made, plan, origin), files, flush, resumes: true, signal: options.signal, cut, findTheirs });
 }
 
 /**
