@@ -7,7 +7,7 @@ import type { NetworkCosts } from "../network/costs.js";
 import type { Accumulators } from "../scores.js";
 import { bisect } from "../sensitivity/bisection.js";
 import { type Degradations, monotonic, type Selection } from "../sensitivity/sensitivity.js";
-import { type CostedSpace, checkConstraint, limitOf } from "./fastnas.js";
+import { type CostedSpace, checkProfile, profileSpace } from "./fastnas.js";
 import type { NetworkConstraint } from "./networkConstraint.js";
 
 /** How gradients came to a network. */
@@ -44,19 +44,16 @@ export function chooseByGradients(
   constraint: NetworkConstraint,
   costs: LayerCosts,
 ): GradientSearch {
-  checkConstraint(unscoredSpace(space, costs), constraint);
+  const profile = profileSpace(unscoredSpace(space, costs), constraint);
+  checkProfile(profile);
+  const { metric, most } = profile;
   const { hyperparameters } = space;
   const cutter = cutterBy(space, scores);
   const layersOf = (selection: Selection): LayerSizes[] => layerSizes(space, selection, (one, count) => cutter(one, count).sizes);
   const degradations = Object.fromEntries(
     hyperparameters.map((one) => [one.name, monotonic(one.choices.map((count) => cutter(one, count).cost))]),
   );
-  const most = limitOf(constraint, costs(layersOf({}))[constraint.metric]);
-  const selection = bisect(
-    hyperparameters,
-    { degradations: ranked(degradations) },
-    (one) => costs(layersOf(one))[constraint.metric] <= most,
-  );
+  const selection = bisect(hyperparameters, { degradations: ranked(degradations) }, (one) => costs(layersOf(one))[metric] <= most);
   if (!selection) throw new PruneError("INTERNAL", "the smallest network meets the constraint, and was not found");
   const layers = layersOf(selection);
   return {
