@@ -42,6 +42,8 @@ export { type Mode, prune } from "./prune.js";
 export type { PruneConfig } from "./pruning/config.js";
 export type { FastnasResult, FastnasState } from "./pruning/fastnas.js";
 export type { FastnasConfig } from "./pruning/fastnasConfig.js";
+export type { GradnasResult, GradnasState } from "./pruning/gradnas.js";
+export type { GradnasConfig } from "./pruning/gradnasConfig.js";
 export type { PruneResult, StateDict } from "./pruning/minitron.js";
 export { type IdentifiedScoreFunc, negativeLoss } from "./pruning/negativeLoss.js";
 export { type PythonRef, python } from "./pythonRef.js";
@@ -54,8 +56,18 @@ export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";
 export { findChild, type SliceOptions, slice } from "./slice.js";
 export { formatCandidates, formatOutline, formatSpace, formatTable } from "./tables.js";
-export type { Batch, Batches, Drawn, DrawnBatches, Dtype, Returns, Tensor } from "./tensor.js";
-export { asBigInt64, asFloat32, type Batch, type Batches, type Dtype, type Returns, type Tensor, tensor } from "./tensor.js";
+export {
+  asBigInt64,
+  asFloat32,
+  type Batch,
+  type Batches,
+  type Drawn,
+  type DrawnBatches,
+  type Dtype,
+  type Returns,
+  type Tensor,
+  tensor,
+} from "./tensor.js";
 export { type Verification, type VerifyOptions, verify } from "./verify.js";
 export type { ComparedValues, ValueOptions } from "./verifyValues.js";
 export { VERSION } from "./version.js";
