@@ -6,7 +6,7 @@ import { discard, leaveStaging, openStaging, publish, type Staging, settleStagin
 import type { ChildLayout } from "./childLayout.js";
 import { type Claim, claimJob, settleClaims, unclaim } from "./claims.js";
 import { PruneError } from "./errors.js";
-import { formatJson, type SideContent, stageFiles } from "./sideContent.js";
+import { formatJson, type SideContent, type StagedShards, stageFiles } from "./sideContent.js";
 import { VERSION } from "./version.js";
 
 /** What came of a job. */
@@ -19,13 +19,18 @@ export interface CutShards {
   readonly folderId: string;
 }
 
+/** What a child's folder is made of, and says of itself. */
+export interface ChildRecord {
+  readonly made: StagedShards;
+  /** Files that say how it was made, beside the manifest: content by name. */
+  readonly own: ReadonlyMap<string, string>;
+  /** What the manifest says besides its shards. */
+  readonly says: Omit<Manifest, "format" | "version" | "shards" | "carried">;
+}
+
 /** A child to make in a folder of its own. */
-export interface ChildWork {
-  readonly made: ChildLayout;
-  readonly plan: PlanFile;
+export interface ChildWork extends ChildRecord {
   readonly files: SideContent;
-  /** What the manifest says of where it comes from. */
-  readonly origin: Pick<Manifest, "parent" | "leftOut">;
   readonly flush: boolean;
   /** Whether processes share the job, and the same call goes on with what is left of a failed one; else each call starts anew, and leaves nothing. */
   readonly resumes: boolean;
@@ -97,11 +102,7 @@ async function publishClaimed(claim: Claim, work: ChildWork, shards: CutShards["
 
 async function publishChild(staging: Staging, work: ChildWork, shards: CutShards["shards"]): Promise<Published> {
   const manifest = describeChild(work, shards);
-  const own = [
-    [PLAN_FILE, encodePlan(work.plan)],
-    [MANIFEST_FILE, formatJson(manifest)],
-  ] as const;
-  await stageFiles(staging, work.made, work.files, new Map(own));
+  await stageFiles(staging, work.made, work.files, new Map([...work.own, [MANIFEST_FILE, formatJson(manifest)]]));
   await publish(staging);
   return { manifest, left: staging };
 }
@@ -115,14 +116,27 @@ function sayWhatIsKept({ dir }: Staging, isKept: boolean, cause: unknown): unkno
   return new PruneError(error.code, error.detail, { hint: error.hint ? `${error.hint}; ${kept}` : kept, cause });
 }
 
-function describeChild({ made, plan, files, origin }: ChildWork, written: CutShards["shards"]): Manifest {
+/** The record of a child that is cut by a plan, which lies beside it. */
+export function recordOf(made: ChildLayout, plan: PlanFile, origin: Pick<Manifest, "parent" | "leftOut">): ChildRecord {
+  return {
+    made,
+    own: new Map([[PLAN_FILE, encodePlan(plan)]]),
+    says: {
+      planHash: hashPlan(plan),
+      parent: origin.parent,
+      params: { parent: plan.parent.params, child: plan.child.params },
+      laidOut: { layout: made.layout, format: made.format },
+      ...(origin.leftOut !== undefined && { leftOut: origin.leftOut }),
+    },
+  };
+}
+
+function describeChild({ says, files }: ChildWork, written: CutShards["shards"]): Manifest {
+  const { leftOut, ...described } = says;
   return {
     format: "prunebridge.manifest/1",
     version: VERSION,
-    planHash: hashPlan(plan),
-    parent: origin.parent,
-    params: { parent: plan.parent.params, child: plan.child.params },
-    laidOut: { layout: made.layout, format: made.format },
+    ...described,
     shards: written.map(({ file, bytes, crc32, sha256 }) => ({
       file,
       bytes,
@@ -130,6 +144,6 @@ function describeChild({ made, plan, files, origin }: ChildWork, written: CutSha
       ...(sha256.length > 0 && { sha256: Buffer.from(sha256).toString("hex") }),
     })),
     carried: files.carried.flatMap(({ into, files }) => files.files.map((name) => join(into, name))).sort(),
-    ...(origin.leftOut !== undefined && { leftOut: origin.leftOut }),
+    ...(leftOut !== undefined && { leftOut }),
   };
 }

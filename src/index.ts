@@ -4,6 +4,7 @@ export type { PlanFile } from "./checkpoint/planFile.js";
 export { readPlanFile, writePlanFile } from "./checkpoint/planFile.js";
 export { readScoreFile, type ScoreFile, writeScoreFile } from "./checkpoint/scoreFile.js";
 export type { HistoryEntry } from "./checkpoint/searchState.js";
+export type { NetworkHistoryEntry } from "./checkpoint/sensitivityState.js";
 export { checkTarget, checkWritable } from "./checkpoint/staging.js";
 export { FORMATS, type Format } from "./childLayout.js";
 export type { DummyInput, ForwardArgs, NamedArgs } from "./data/args.js";
@@ -19,10 +20,15 @@ export type { AttachedModel, AttachedModelOptions } from "./model/attachedModel.
 export { Bridge } from "./model/bridges.js";
 export type { LaunchOptions, Parallelism } from "./model/launch.js";
 export type { BridgeListener, ListenOptions } from "./model/listener.js";
+export type { BuiltOptions, FolderOptions, LoadOptions } from "./model/loadOptions.js";
 export type { Model, SaveOptions } from "./model/model.js";
+export type { NetworkModel, PrunedNetwork } from "./model/networkModel.js";
+export type { NetworkView } from "./model/networkView.js";
 export type { OpenedModel, OpenOptions } from "./model/openedModel.js";
 export type { LaunchedBridge, SpawnedBridge } from "./model/ownBridge.js";
 export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
+export type { LoopNetwork, NetworkLoop, NetworkScoreFunc, NormsSource, RunnableNetwork } from "./model/runnableNetwork.js";
+export type { NetworkSaveOptions } from "./model/saveNetworkChild.js";
 export type { ModelView } from "./model/view.js";
 export { outline, plan, type RankBy, readPlanFor } from "./plan.js";
 export { LAYOUT_NAMES, type LayoutName } from "./policy/families/table.js";
@@ -34,6 +40,10 @@ export type { Candidate, SearchOutline, SearchResult } from "./policy/search/sea
 export type { Progress, RunOptions } from "./progress.js";
 export { type Mode, prune } from "./prune.js";
 export type { PruneConfig } from "./pruning/config.js";
+export type { FastnasResult, FastnasState } from "./pruning/fastnas.js";
+export type { FastnasConfig } from "./pruning/fastnasConfig.js";
+export type { GradnasResult, GradnasState } from "./pruning/gradnas.js";
+export type { GradnasConfig } from "./pruning/gradnasConfig.js";
 export type { PruneResult, StateDict } from "./pruning/minitron.js";
 export { type IdentifiedScoreFunc, negativeLoss } from "./pruning/negativeLoss.js";
 export { type PythonRef, python } from "./pythonRef.js";
@@ -46,7 +56,18 @@ export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";
 export { findChild, type SliceOptions, slice } from "./slice.js";
 export { formatCandidates, formatOutline, formatSpace, formatTable } from "./tables.js";
-export type { Batch, Batches, Drawn, DrawnBatches, Dtype, Returns, Tensor } from "./tensor.js";
+export {
+  asBigInt64,
+  asFloat32,
+  type Batch,
+  type Batches,
+  type Drawn,
+  type DrawnBatches,
+  type Dtype,
+  type Returns,
+  type Tensor,
+  tensor,
+} from "./tensor.js";
 export { type Verification, type VerifyOptions, verify } from "./verify.js";
 export type { ComparedValues, ValueOptions } from "./verifyValues.js";
 export { VERSION } from "./version.js";

@@ -12,6 +12,11 @@ export interface SideContent extends Pick<ChildFiles, "written"> {
   readonly carried: readonly { readonly from: string; readonly into: string; readonly files: SideFiles }[];
 }
 
+/** The shards of a child, and the folder within it that they lie in where it is a torch_dist save. */
+export interface StagedShards extends Pick<ChildLayout, "save"> {
+  readonly shards: readonly { readonly file: string; readonly tensors: readonly { readonly name: string; readonly bytes: number }[] }[];
+}
+
 /** Finds all of that before anything is written. Throws PATH_DENIED for a file that cannot be read. */
 export async function gatherFiles({ carried, written }: ChildFiles): Promise<SideContent> {
   const found = carried.map(async ({ from, into, but, pickled }) => ({
@@ -25,7 +30,7 @@ export async function gatherFiles({ carried, written }: ChildFiles): Promise<Sid
 /** Puts everything but the weights into the child; last what tells loaders that it is one. */
 export async function stageFiles(
   staging: Staging,
-  made: ChildLayout,
+  made: StagedShards,
   { carried, written }: SideContent,
   own: ReadonlyMap<string, string>,
 ): Promise<void> {
@@ -38,7 +43,7 @@ export async function stageFiles(
   for (const changed of new Set([folder, ...[...written.keys()].map(dirname)])) await syncFolder(join(staging.child, changed));
 }
 
-function describeIndex({ shards }: ChildLayout): unknown {
+function describeIndex({ shards }: StagedShards): unknown {
   const places = shards.flatMap(({ file, tensors }) => tensors.map(({ name }): [string, string] => [name, file]));
   const bytes = shards.reduce((sum, { tensors }) => tensors.reduce((inner, tensor) => inner + tensor.bytes, sum), 0);
   return { metadata: { total_size: bytes }, weight_map: Object.fromEntries(places.sort(([a], [b]) => (a < b ? -1 : 1))) };

@@ -4,10 +4,11 @@ import { type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { type ChildFiles, filesBesideSafetensors, filesBesideSave } from "./checkpoint/megatron/childFiles.js";
 import { hashPlan, type PlanFile } from "./checkpoint/planFile.js";
 import { checkTarget } from "./checkpoint/staging.js";
-import { type CutShards, makeChild } from "./childFolder.js";
+import { type CutShards, makeChild, recordOf } from "./childFolder.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
+import { filesBesideLayers } from "./layeredChild.js";
 import type { RunOptions } from "./progress.js";
 import { gatherFiles } from "./sideContent.js";
 
@@ -66,7 +67,7 @@ export async function slice(cutter: Cutter, parent: Parent, plan: PlanFile, targ
     if (written.foundBytes > 0) onFound?.(written.foundBytes);
     return written;
   };
-  return makeChild(target, { made, plan, files, origin, flush, resumes: true, signal: options.signal, cut, findTheirs });
+  return makeChild(target, { ...recordOf(made, plan, origin), files, flush, resumes: true, signal: options.signal, cut, findTheirs });
 }
 
 /**
@@ -83,8 +84,10 @@ export async function findChild(
   return findPublished(target, parent, plan, layOutChild(parent, plan, options), options.sha256 ?? false);
 }
 
-function filesOf({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<ChildFiles> {
-  return save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan);
+async function filesOf(parent: Parent, plan: PlanFile, made: ChildLayout): Promise<ChildFiles> {
+  const { checkpoint } = parent;
+  if (plan.layers) return filesBesideLayers(parent, plan.layers, made);
+  return made.save ? filesBesideSave(checkpoint, made.save, plan) : filesBesideSafetensors(checkpoint, plan);
 }
 
 async function findPublished(

@@ -8,10 +8,18 @@ import pytest
 import torch
 import user_networks
 from client import Asking
+from networks import NETWORKS
 from safetensors.torch import save_file
+from tiny import no_tick
+from torch.utils.flop_counter import FlopCounterMode
 from user_networks import build
+from wire_slices import Plan, size
 
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+from prunebridge_shim.models.outputs import floating_tensors
+from prunebridge_shim.networks.cut import cut
+from prunebridge_shim.networks.trace import trace
+from prunebridge_shim.networks.trial import zero
 
 IMAGES = np.random.default_rng(5).standard_normal((2, 3, 15, 15)).astype(np.float32)
 
@@ -176,3 +184,129 @@ def test_facts_come_over_the_wire(shim):
         "importance.1": (16,),
         "importance.2": (5,),
     }
+
+
+def traced(shim, model_id, *images):
+    batch = {str(at): one for at, one in enumerate(images)}
+    last, tensors = shim.run([batch], trace_network=work_pb2.TraceNetwork(model_id=model_id))
+    assert last.HasField("succeeded"), last.failed
+    return last.succeeded.network_traced, tensors
+
+
+def halved(traced, tensors):
+    """The more important half of each group's channels, at least one of each section."""
+    kept = []
+    for number, group in enumerate(traced.groups):
+        if group.fixed:
+            kept.append(range(group.channels))
+            continue
+        by_section = tensors[f"importance.{number}"].reshape(group.sections, -1)
+        order = np.argsort(-by_section, axis=1, kind="stable")[:, : max(1, by_section.shape[1] // 2)]
+        kept.append(np.sort((np.arange(group.sections)[:, None] * by_section.shape[1] + order).flatten()).tolist())
+    return kept
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_view_computes_the_network_with_channels_of_zero(shim, kind):
+    """And the flops of its facts are those that torch counts, and the parent stays as it is."""
+    network = build(kind.__name__)
+    images = torch.from_numpy(IMAGES)
+    model_id = open_network(shim, built=built(kind.__name__)).model_id
+    before = run(shim, model_id, IMAGES)
+    found, tensors = traced(shim, model_id, IMAGES)
+    kept = halved(found, tensors)
+    plan = Plan(found, kept)
+    opening = work_pb2.OpenSubnet(model_id=model_id, tensors=plan.tensors, modules=plan.modules)
+    last, _ = shim.run([plan.sets], open_subnet=opening)
+    assert last.HasField("succeeded"), last.failed
+    view = last.succeeded.subnet_opened
+    facts = trace(network, (images,), {}, no_tick)
+    for name, expected in floating_tensors(zero(network, facts, kept)(images)).items():
+        np.testing.assert_allclose(run(shim, view.model_id, IMAGES)[name], expected.array, rtol=1e-4, atol=1e-5)
+    for name, expected in before.items():
+        np.testing.assert_array_equal(run(shim, model_id, IMAGES)[name], expected)
+    with FlopCounterMode(display=False) as counter:
+        cut(network, facts, kept)(images)
+    flops = sum(2 * one.factor * np.prod([size(axis, kept) for axis in one.axes]) for one in found.operations)
+    assert flops == pytest.approx(counter.get_total_flops())
+    parameters = [one for one in found.tensors if not one.is_buffer]
+    assert view.parameters == sum(np.prod([size(axis, kept) for axis in one.axes]) / one.blocks for one in parameters)
+
+
+def test_a_network_is_scored_and_cut_where_it_stands(shim):
+    model_id = open_network(shim, built=built("Concatenating")).model_id
+    found, tensors = traced(shim, model_id, IMAGES)
+    plan = Plan(found, halved(found, tensors))
+    work = work_pb2.OpenSubnet(model_id=model_id, tensors=plan.tensors, modules=plan.modules)
+    view_id = shim.run([plan.sets], open_subnet=work)[0].succeeded.subnet_opened.model_id
+    scores = [scored(shim, one) for one in (model_id, view_id)]
+    assert scores[0] != scores[1]
+    cut_work = work_pb2.CutModel(model_id=model_id, tensors=plan.tensors, modules=plan.modules)
+    assert shim.fail([plan.sets], cut_model=cut_work)[0] == "INVALID_REQUEST"  # its view is open
+    shim.run(close_model=work_pb2.CloseModel(model_id=view_id))
+    last, _ = shim.run([plan.sets], cut_model=cut_work)
+    assert last.succeeded.model_cut.parameters < sum(one.numel() for one in build("Concatenating").parameters())
+    assert scored(shim, model_id) == pytest.approx(scores[1])
+
+
+def scored(shim, model_id):
+    last, _ = shim.run(score_model=work_pb2.ScoreModel(model_id=model_id, score_func="user_networks:planted"))
+    assert last.HasField("succeeded"), last.failed
+    return last.succeeded.model_scored.score
+
+
+def out_of_range(plan):
+    plan.sets = {name: found + 100 for name, found in plan.sets.items()}
+
+
+def another_size(plan):
+    next(one for one in plan.modules if one.module == "both").attributes["out_channels"] = 3
+
+
+def no_attribute(plan):
+    plan.modules[0].attributes["channels"] = 3
+
+
+def no_size(plan):
+    plan.modules[0].attributes["out_channels"] = 0
+
+
+def no_module(plan):
+    plan.modules[0].module = "absent"
+
+
+def another_shape(plan):
+    plan.tensors[0].parts[0].source.shape[0] = 7
+
+
+def a_tensor_less(plan):
+    del plan.tensors[0]
+
+
+def twice(plan):
+    plan.modules.append(plan.modules[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (out_of_range, "BAD_TENSOR"),
+        (another_size, "BAD_TENSOR"),
+        (no_attribute, "BAD_TENSOR"),
+        (no_size, "BAD_TENSOR"),
+        (no_module, "UNKNOWN_MODULE"),
+        (another_shape, "BAD_TENSOR"),
+        (a_tensor_less, "INVALID_REQUEST"),
+        (twice, "INVALID_REQUEST"),
+    ],
+)
+def test_a_child_that_does_not_fit_changes_nothing(shim, spoil, reason):
+    model_id = open_network(shim, built=built("Concatenating")).model_id
+    before = run(shim, model_id, IMAGES)["output"]
+    found, tensors = traced(shim, model_id, IMAGES)
+    plan = Plan(found, halved(found, tensors))
+    spoil(plan)
+    for kind, work in (("open_subnet", work_pb2.OpenSubnet), ("cut_model", work_pb2.CutModel)):
+        request = work(model_id=model_id, tensors=plan.tensors, modules=plan.modules)
+        assert shim.fail([plan.sets], **{kind: request})[0] == reason
+    np.testing.assert_array_equal(run(shim, model_id, IMAGES)["output"], before)

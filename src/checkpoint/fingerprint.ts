@@ -13,7 +13,7 @@ const SAMPLE_BYTES = 1024;
  * SHA-256 of a checkpoint's config, of its weight files' names, sizes and headers (or .metadata), and of some bytes of some tensors of each:
  * cheap at any size, and blind to edits elsewhere.
  */
-export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
+export async function fingerprint(checkpoint: Pick<Checkpoint, "dir" | "configText" | "headers" | "torchDist">): Promise<string> {
   const hash = createHash("sha256");
   hash.update(checkpoint.configText);
   for (const header of checkpoint.headers) {

@@ -23,7 +23,10 @@ const shard = z.strictObject({
 const manifest = z.strictObject({
   format: z.literal("prunebridge.manifest/1"),
   version: z.string(),
-  planHash: z.string(),
+  /** Of the plan that lies beside it; a network of channels that were traced has none. */
+  planHash: z.exactOptional(z.string()),
+  /** How many channels each hyperparameter of a traced network keeps, and in which mode that was found. */
+  pruned: z.exactOptional(z.strictObject({ mode: z.string(), sizes: z.record(z.string(), z.number().int().positive()) })),
   parent: z.strictObject({ path: z.string(), fingerprint: z.string() }),
   params: z.strictObject({ parent: z.number(), child: z.number() }),
   /** By which names, and in which format of files. Older manifests do not say. */

@@ -31,10 +31,9 @@ export function toDummyBatch(dummyInput: ForwardArgs | null | undefined): Batch 
 
 function readArgs(args: unknown, place: Place): Batch {
   const { positional, named } = splitArgs(args, place);
-  const byPosition = positional.map((value, at) => [`${at}`, value] as const);
-  const clash = Object.keys(named).find((name) => /^\d+$/.test(name));
-  if (clash !== undefined) throw bad(place, `has an argument of the name ${clash}, which no forward can have`);
-  const values = [...byPosition, ...Object.entries(named)];
+  const values = [...positional.map((value, at) => [`${at}`, value] as const), ...Object.entries(named)];
+  const twice = values.find(([name], at) => values.findIndex(([other]) => other === name) < at);
+  if (twice) throw bad(place, `has the argument ${twice[0]} twice, by its position and by its name`);
   if (values.length === 0) throw bad(place, "holds nothing");
   return Object.fromEntries(values.map(([name, value]) => [name, toTensor(value, within(place, name))]));
 }

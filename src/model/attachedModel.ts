@@ -1,7 +1,7 @@
 import { LIVE_PARENT, type Manifest } from "../checkpoint/manifest.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import { checkTarget } from "../checkpoint/staging.js";
-import { makeChild } from "../childFolder.js";
+import { makeChild, recordOf } from "../childFolder.js";
 import type { ForwardArgs } from "../data/args.js";
 import { PruneError } from "../errors.js";
 import type { Network, Parent } from "../inspect.js";
@@ -101,11 +101,10 @@ export class AttachedModel extends Model {
     const { files: beside, ...child } = await layOutLiveChild(this.#job, this.parent, plan, options);
     await checkTarget(target);
     const { layout, indexSets, shards } = child;
+    const origin = { parent: { path: LIVE_PARENT, fingerprint: this.parent.fingerprint ?? "" } };
     return makeChild(target, {
-      made: { layout, format, indexSets, shards, save: undefined, torchDist: undefined },
-      plan: child.plan,
+      ...recordOf({ layout, format, indexSets, shards, save: undefined, torchDist: undefined }, child.plan, origin),
       files: await gatherFiles(beside),
-      origin: { parent: { path: LIVE_PARENT, fingerprint: this.parent.fingerprint ?? "" } },
       flush,
       resumes: false,
       cut: (jobDir) => saveModel(this.#session, this.#job.modelId, { jobDir, indexSets, shards, flush, sha256 }, options),

@@ -8,6 +8,8 @@ import { cutShards } from "../shim/storageWork.js";
 import type { CutJob, Cutter } from "../slice.js";
 import { VERSION } from "../version.js";
 import { AttachedModel, type AttachedModelOptions } from "./attachedModel.js";
+import type { LoadOptions } from "./loadOptions.js";
+import { NetworkModel } from "./networkModel.js";
 import { OpenedModel, type OpenOptions } from "./openedModel.js";
 
 /** What a shim is told of who connects. */
@@ -32,14 +34,21 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
    * @throws PruneError as {@link inspect} does; BAD_OPTION where the shim is a guest of a job
    */
   async open(checkpoint: string | Parent, options: OpenOptions = {}): Promise<OpenedModel> {
-    if (this.shim.attached.length > 0) {
-      throw new PruneError("BAD_OPTION", "this shim is a guest of a job, and opens no model beside the job's own", {
-        hint: "use bridge.attachedModel(); or slice the checkpoint on storage, by a plan",
-      });
-    }
+    this.#refuseGuest();
     const parent = typeof checkpoint === "string" ? await readRunnableParent(checkpoint) : checkpoint;
     requireRunnable(parent.checkpoint);
     return new OpenedModel(this.#session, this, parent, options);
+  }
+
+  /**
+   * Loads any PyTorch network: one that a Python function builds, a vision checkpoint of Hugging Face, or a pruned network that was saved.
+   *
+   * @throws PruneError BAD_OPTION, PYTHON_DENIED, PATH_NOT_FOUND, NOT_A_CHECKPOINT, BAD_CONFIG or BAD_SAFETENSORS before anything is loaded;
+   *   PYTHON_FAILED or SHIM_LOAD_FAILED then
+   */
+  async load(options: LoadOptions): Promise<NetworkModel> {
+    this.#refuseGuest();
+    return NetworkModel.load(this.#session, options);
   }
 
   /**
@@ -65,5 +74,12 @@ export abstract class Bridge implements Cutter, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #refuseGuest(): void {
+    if (this.shim.attached.length === 0) return;
+    throw new PruneError("BAD_OPTION", "this shim is a guest of a job, and opens no model beside the job's own", {
+      hint: "use bridge.attachedModel(); or slice the checkpoint on storage, by a plan",
+    });
   }
 }

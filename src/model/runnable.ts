@@ -5,6 +5,8 @@ import type { RunOptions } from "../progress.js";
 import type { PythonSource } from "../shim/runWork.js";
 import type { Tensor } from "../tensor.js";
 
+export type { PythonSource };
+
 /** A model that can be run: an opened one, a candidate of a search, or the one that a forward loop is given. */
 export interface RunnableModel {
   /** The sizes that it has now, under Megatron's names. */

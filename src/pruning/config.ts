@@ -1,13 +1,13 @@
 import { z } from "zod";
 import type { ForwardArgs } from "../data/args.js";
-import type { CollectFunc, DataSource } from "../data/toBatches.js";
 import { PruneError } from "../errors.js";
 import type { CollectSource, ForwardLoop, ScoreFunc } from "../model/runnable.js";
 import { searchConfig } from "../policy/search/options.js";
 import type { Candidate } from "../policy/search/search.js";
 import type { RunOptions } from "../progress.js";
-import { isPythonRef, type PythonRef } from "../pythonRef.js";
+import type { PythonRef } from "../pythonRef.js";
 import { type CalibrationOptions, calibrationSource } from "./calibration.js";
+import { badConfig, type CommonConfig, callable, commonConfig } from "./commonConfig.js";
 
 /**
  * Options of {@link prune}. What calibrates is a `dataLoader` or a `forwardLoop`; neither is needed where scores are stored.
@@ -49,41 +49,16 @@ export interface PruneConfig<Item = ForwardArgs> extends CalibrationOptions<Item
    * Tells of the search space, the constraints and each candidate, or, of given sizes, what they come to: on stderr, or to a function.
    * Default false.
    */
-  readonly verbose?: boolean | ((text: string) => void) | undefined;
-}
-
-const isFunction = (value: unknown): boolean => typeof value === "function";
-const isIterable = (value: unknown): boolean =>
-  typeof value === "object" && value !== null && (Symbol.asyncIterator in value || Symbol.iterator in value);
-
-/** A function, here or in Python. */
-function callable<T>(): z.ZodType<T | PythonRef> {
-  return z.custom<T | PythonRef>((value) => isFunction(value) || isPythonRef(value), "must be a function or python(...)");
+  readonly verbose?: CommonConfig["verbose"];
 }
 
 const pruneConfig = z.strictObject({
   ...searchConfig,
-  dataLoader: z
-    .custom<DataSource<never> | PythonRef>(
-      (value) => isIterable(value) || isPythonRef(value),
-      "must be an iterable or async iterable of batches, or python(...)",
-    )
-    .optional(),
-  collectFunc: callable<CollectFunc<never>>().optional(),
-  maxIterDataLoader: z.number().int().positive().optional(),
+  ...commonConfig,
   forwardLoop: callable<ForwardLoop>().optional(),
   scoreFunc: callable<ScoreFunc>().optional(),
-  checkpoint: z.string().min(1).optional(),
   checkpointEvery: z.number().int().positive().default(32),
   scores: z.string().min(1).optional(),
-  verbose: z
-    .custom<NonNullable<PruneConfig["verbose"]>>(
-      (value) => typeof value === "boolean" || isFunction(value),
-      "must be true, false or a function",
-    )
-    .default(false),
-  onProgress: z.custom<NonNullable<RunOptions["onProgress"]>>(isFunction, "must be a function").optional(),
-  signal: z.instanceof(AbortSignal).optional(),
 });
 
 /** The options with every default filled in, and what calibrates as one source: none where scores must be stored. */
@@ -95,14 +70,9 @@ const SEARCH_ONLY = ["scoreFunc", "candidateFilter", "topK", "hparamsToSkip", "m
 /** Checks the options of prune(). Throws BAD_OPTION on one that is unknown or malformed, that excludes another, or that needs another. */
 export function parseConfig(config: object): CheckedConfig {
   const parsed = pruneConfig.safeParse(config);
-  if (parsed.success) {
-    if (parsed.data.checkpoint === undefined) refuseStepsWithoutFolder(config);
-    return withSource(parsed.data);
-  }
-  const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
-  throw new PruneError("BAD_OPTION", `config: ${issues.join("; ")}`, {
-    hint: `known options: ${Object.keys(pruneConfig.shape).join(", ")}`,
-  });
+  if (!parsed.success) throw badConfig(parsed.error, pruneConfig);
+  if (parsed.data.checkpoint === undefined) refuseStepsWithoutFolder(config);
+  return withSource(parsed.data);
 }
 
 /** Refuses options, as they were given, that pruning to given sizes would ignore. Throws BAD_OPTION. */
@@ -118,18 +88,8 @@ export function refuseSearchOptions(config: Pick<PruneConfig, (typeof SEARCH_ONL
   );
 }
 
-/** Where `verbose` tells what it tells, if anywhere. */
-export function tellerOf(verbose: CheckedConfig["verbose"]): ((text: string) => unknown) | undefined {
-  return verbose === true ? (text) => process.stderr.write(`${text}\n`) : verbose || undefined;
-}
-
-/** The Python functions that the options name. */
-export function pythonOf({ forwardLoop, dataLoader, collectFunc, scoreFunc }: CheckedConfig): PythonRef[] {
-  return [forwardLoop, dataLoader, collectFunc, scoreFunc].filter(isPythonRef);
-}
-
-/** Takes the options as they were given: parsed, every run has steps. */
-function refuseStepsWithoutFolder({ checkpointEvery }: { readonly checkpointEvery?: unknown }): void {
+/** Refuses steps that nothing keeps. Takes the options as they were given: parsed, every run has steps. Throws BAD_OPTION. */
+export function refuseStepsWithoutFolder({ checkpointEvery }: { readonly checkpointEvery?: unknown }): void {
   if (checkpointEvery === undefined) return;
   throw new PruneError("BAD_OPTION", "config: checkpointEvery without a checkpoint", {
     hint: "name the folder that is written to as checkpoint",

@@ -15,7 +15,8 @@ import { keptLayers, outlinePlan } from "../policy/plan.js";
 import type { Costs, Workload } from "../policy/search/metrics.js";
 import { costsOf, type SearchResult } from "../policy/search/search.js";
 import { formatOutline } from "../tables.js";
-import { type CheckedConfig, type PruneConfig, parseConfig, pythonOf, refuseSearchOptions, tellerOf } from "./config.js";
+import { pythonOf, tellerOf } from "./commonConfig.js";
+import { type CheckedConfig, type PruneConfig, parseConfig, refuseSearchOptions } from "./config.js";
 import { PruningRun, planFileOf, secondsSince } from "./run.js";
 import { SearchMemory } from "./searchMemory.js";
 

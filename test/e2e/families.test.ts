@@ -5,10 +5,10 @@ import { readArchitecture } from "../../src/policy/architecture.js";
 import type { LayoutName } from "../../src/policy/families/table.js";
 import { type Config, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { eachAxis, everyAxis, randomScores, relativeDifference } from "../fixtures/cutting.js";
-import { NETWORKS } from "../fixtures/families.js";
+import { IMPLIED_HEADS, NETWORKS } from "../fixtures/families.js";
 import { type Reference, spelledOut, startReference } from "../fixtures/reference.js";
 
-const CASES = Object.entries(NETWORKS).flatMap(([family, config]) => {
+const CASES = Object.entries({ ...NETWORKS, ...IMPLIED_HEADS }).flatMap(([family, config]) => {
   const cuts = [
     ...eachAxis(config).map((exportConfig) => ({ cut: Object.keys(exportConfig)[0], exportConfig })),
     { cut: "every axis", exportConfig: everyAxis(config) },
@@ -49,8 +49,9 @@ async function cut(config: Config, layout: LayoutName, exportConfig: unknown): P
 }
 
 describe.each(CASES)("$family, $layout: a cut of $cut", ({ family, config, layout, exportConfig }) => {
-  // Nemotron's norms subtract the mean of all hidden channels, which zeros among them move.
-  const masked = !(family === "nemotron" && "hidden_size" in exportConfig);
+  // A LayerNorm subtracts the mean of all hidden channels, which zeros among them move; BERT's layers have theirs on the residual path.
+  const layerNorms = ["nemotron", ...Object.keys(IMPLIED_HEADS)].includes(family) && "hidden_size" in exportConfig;
+  const masked = !layerNorms && !(family.startsWith("bert") && "num_layers" in exportConfig);
 
   it("is the parent indexed, computes what the parent does without what goes, and is the same live", async () => {
     const { parent, child, plan: made } = await cut(config, layout, exportConfig);

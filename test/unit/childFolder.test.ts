@@ -7,7 +7,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { MACHINE } from "../../src/checkpoint/atomicFile.js";
 import { readManifest } from "../../src/checkpoint/manifest.js";
 import { openStaging, publish, settleStaging, stageFile } from "../../src/checkpoint/staging.js";
-import { type ChildWork, type CutShards, makeChild } from "../../src/childFolder.js";
+import { type ChildRecord, type ChildWork, type CutShards, makeChild, recordOf } from "../../src/childFolder.js";
 import { layOutChild } from "../../src/childLayout.js";
 import { claimJob, settleClaims } from "../../src/claims.js";
 import { type PlanFile, plan, readParent } from "../../src/index.js";
@@ -18,14 +18,14 @@ const SHARD = "model.safetensors";
 let dir: string;
 let target: string;
 let jobDir: string;
-let made: Pick<ChildWork, "made" | "plan">;
+let record: ChildRecord;
 beforeEach(async () => {
   dir = await temporaryFolder();
   target = join(dir, "child");
   jobDir = join(dir, ".child.prunebridge-partial");
   const parent = await readParent(await writeCheckpoint(await temporaryFolder(), TINY_LLAMA));
   const planned: PlanFile = plan(parent, { num_layers: 2 }, "position");
-  made = { made: layOutChild(parent, planned, {}), plan: planned };
+  record = recordOf(layOutChild(parent, planned, {}), planned, { parent: { path: "", fingerprint: "" } });
 });
 
 /** Cuts as a shim does: into a job's folder that is there, or a new one. */
@@ -38,9 +38,8 @@ async function cut(folder: string, job: string, weights = job): Promise<CutShard
 
 function workOf(resumes: boolean, over: Partial<ChildWork> = {}): ChildWork {
   return {
-    ...made,
+    ...record,
     files: { carried: [], written: new Map([["config.json", "{}"]]) },
-    origin: { parent: { path: "", fingerprint: "" } },
     flush: false,
     resumes,
     cut: (folder) => cut(folder, "mine"),

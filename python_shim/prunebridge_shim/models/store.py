@@ -78,9 +78,11 @@ class ModelStore:
             )
         return model
 
-    def put(self, model_id: str, model: Any) -> None:
-        """Keeps a model under an id that was given before."""
+    def put(self, model_id: str, model: Any, *, is_network: bool) -> None:
+        """Keeps a model or a network under an id that was given before."""
         self._models[model_id] = model
+        if is_network:
+            self._networks.add(model_id)
 
     def remove(self, model_id: str) -> None:
         """Forgets a model with its views and gives its memory back; raises UNKNOWN_MODEL."""

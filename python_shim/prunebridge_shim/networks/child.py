@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebridge_shim.errors import Reason
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 from prunebridge_shim.networks.sizes import Sizes, set_sizes
 from prunebridge_shim.subnet.child import stored_tensors
 
@@ -21,13 +21,23 @@ def build_child(network: Any, tensors: Mapping[str, torch.Tensor], sizes: Sizes)
         sizes: The attributes of its modules that count what was cut.
 
     Raises:
-        ShimError: UNKNOWN_MODULE or BAD_TENSOR where it has no such module or attribute.
+        ShimError: UNKNOWN_MODULE or BAD_TENSOR where it has no such module or attribute, INVALID_REQUEST where it
+            cannot be copied.
     """
     replaced: dict[int, object] = {}
     for name, tensor in stored_tensors(network).items():
         if name in tensors:
             is_parameter = isinstance(tensor, nn.Parameter)
             replaced[id(tensor)] = nn.Parameter(tensors[name], False) if is_parameter else tensors[name]
-    child = copy.deepcopy(network, replaced)
+    try:
+        child = copy.deepcopy(network, replaced)
+    except Exception as error:  # whatever a network's own attributes raise
+        if is_out_of_memory(error):
+            raise
+        raise ShimError(
+            Reason.INVALID_REQUEST,
+            f"the network cannot be copied: {type(error).__name__}: {error}",
+            "its modules may hold nothing that copy.deepcopy refuses, such as open files and results of operations",
+        ) from error
     set_sizes(child, sizes, Reason.BAD_TENSOR)
     return child

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.networks.layers import describe_layer
+from prunebridge_shim.networks.layers import Layer, describe_layer
 
 Sizes = Mapping[str, Mapping[str, int]]
 """Attributes by module."""
@@ -51,22 +51,30 @@ def check_sizes(network: nn.Module, reason: Reason) -> None:
     """Raises `reason` where a layer of a kind that is known counts other channels than its tensors have."""
     for path, module in network.named_modules():
         layer = describe_layer(module)
-        if layer is None:
+        if layer is not None:
+            _check_layer(module, path, layer, reason)
+
+
+def _check_layer(module: nn.Module, path: str, layer: Layer, reason: Reason) -> None:
+    attributes = {side: attribute for attribute, side in layer.attributes.items()}
+    for side, size in layer.sizes.items():
+        if size % layer.sections:
+            raise _differ(reason, f"{path}.{attributes[side]} is {size}, which no {layer.sections} groups share evenly")
+    for name, sides in layer.axes.items():
+        tensor = getattr(module, name, None)
+        if not isinstance(tensor, torch.Tensor):
             continue
-        attributes = {side: attribute for attribute, side in layer.attributes.items()}
-        for name, sides in layer.axes.items():
-            tensor = getattr(module, name, None)
-            if not isinstance(tensor, torch.Tensor):
+        for axis, along in enumerate(sides):
+            if along is None:
                 continue
-            for axis, side in enumerate(sides):
-                if side is None:
-                    continue
-                apart = layer.filters and name == "weight" and axis == 1
-                counted = layer.sizes[side] // (layer.sections if apart else 1)
-                if tensor.shape[axis] != counted:
-                    raise ShimError(
-                        reason,
-                        f"{path}.{name} has {tensor.shape[axis]} positions on axis {axis} where"
-                        f" {path}.{attributes[side]} {layer.sizes[side]} makes them {counted}",
-                        "the attributes and the tensors are of different plans",
-                    )
+            in_filter = layer.filters and name == "weight" and axis == 1
+            counted = layer.sizes[along] // (layer.sections if in_filter else 1)
+            if tensor.shape[axis] != counted:
+                where = f"{path}.{attributes[along]} {layer.sizes[along]}"
+                raise _differ(
+                    reason, f"{path}.{name} is {list(tensor.shape)}, where {where} makes axis {axis} one of {counted}"
+                )
+
+
+def _differ(reason: Reason, message: str) -> ShimError:
+    return ShimError(reason, message, "the attributes and the tensors are of different plans")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.run import collect
 from prunebridge_shim.entry_points import EntryPoints
+from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.models.checkpoint import load_model
 from prunebridge_shim.models.experts import run_experts_of_any_width
@@ -12,15 +13,16 @@ from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
 from prunebridge_shim.networks.forward import forward_network
+from prunebridge_shim.networks.prepare import prepare_resized
 from prunebridge_shim.rpc.gradient_work import collect_gradients_by
 from prunebridge_shim.rpc.network_work import NetworkWork
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.python_work import collect_by_python, score_by_python
-from prunebridge_shim.rpc.requests import brings_batches, measure_of, read_index_sets, tensor_slice
+from prunebridge_shim.rpc.requests import brings_batches, measure_of, read_index_sets, sizes_of, tensor_slice
 from prunebridge_shim.rpc.worker import Outcome
 from prunebridge_shim.subnet.cut import cut_model
 from prunebridge_shim.subnet.prepare import PreparedChild, prepare_child
-from prunebridge_shim.subnet.view import open_view
+from prunebridge_shim.subnet.view import make_view, open_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,16 +114,19 @@ class ModelWork:
 
     def _cut(self, work: work_pb2.CutModel, operation: Operation) -> Outcome:
         prepared = _prepare(self._models.get_unviewed(work.model_id), work, operation)
+        is_network = self._models.is_network(work.model_id)
         # From here on the model is no more, whatever happens.
         self._models.remove(work.model_id)
         child = cut_model(prepared)
         run_experts_of_any_width(child)
-        self._models.put(work.model_id, child)
+        self._models.put(work.model_id, child, is_network=is_network)
         return operation_pb2.Succeeded(model_cut=work_pb2.ModelCut(parameters=count_parameters(child))), {}
 
     def _open_subnet(self, work: work_pb2.OpenSubnet, operation: Operation) -> Outcome:
         prepared = _prepare(self._models.get_parent(work.model_id), work, operation)
-        view = open_view(prepared, list(work.units))
+        if work.units and not work.config_json:
+            raise ShimError(Reason.INVALID_REQUEST, "a child of changed modules is made at once", "name no units")
+        view = open_view(prepared, list(work.units)) if work.config_json else make_view(prepared)
         run_experts_of_any_width(view)
         view_id = self._models.add_view(view, work.model_id)
         opened = work_pb2.SubnetOpened(model_id=view_id, parameters=count_parameters(view))
@@ -130,6 +135,14 @@ class ModelWork:
 
 def _prepare(model: Any, work: work_pb2.CutModel | work_pb2.OpenSubnet, operation: Operation) -> PreparedChild:
     tensors = [tensor_slice(tensor) for tensor in work.tensors]
-    prepared = prepare_child(model, work.config_json, tensors, read_index_sets(operation.feed))
+    sets = read_index_sets(operation.feed)
+    if work.config_json:
+        if work.modules:
+            raise ShimError(
+                Reason.INVALID_REQUEST, "a child has a config or changed modules, not both", "leave one of them out"
+            )
+        prepared = prepare_child(model, work.config_json, tensors, sets)
+    else:
+        prepared = prepare_resized(model, sizes_of(work.modules), tensors, sets)
     operation.ticker("cutting", "tensors")(0, len(tensors))
     return prepared

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunebridge_shim.collect.hooks import HookPoint
-from prunebridge_shim.collect.loop import collect_loop, counted, run_batches
+from prunebridge_shim.collect.loop import collect_loop, run_batches
 from prunebridge_shim.collect.run import Collected
 from prunebridge_shim.entry_points import EntryPoints, blaming
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+from prunebridge_shim.models.ticking import ticking
 from prunebridge_shim.models.undisturbed import undisturbed
 from prunebridge_shim.rpc.python_batches import PythonBatches
 from prunebridge_shim.tensors import Tick
@@ -41,7 +42,7 @@ def score_by_python(model: Any, name: str, entry_points: EntryPoints, tick: Tick
         ShimError: PYTHON_DENIED, or PYTHON_FAILED where it raises or gives no finite number; CANCELLED.
     """
     function = entry_points.find(name)
-    with undisturbed(model), counted(model, Collected({}), tick), blaming(name):
+    with undisturbed(model), ticking(model, tick), blaming(name):
         value = function(model)
         # A tensor of one element is a number too.
         score = float("nan") if isinstance(value, str) else float(value)

@@ -76,6 +76,16 @@ def _tensor_part(wire: work_pb2.TensorPart) -> TensorPart:
     )
 
 
+def sizes_of(wire: Iterable[work_pb2.ModuleSizes]) -> dict[str, dict[str, int]]:
+    """The attributes of modules that count channels; raises INVALID_REQUEST for a module that is named twice."""
+    sizes: dict[str, dict[str, int]] = {}
+    for one in wire:
+        if one.module in sizes:
+            raise ShimError(Reason.INVALID_REQUEST, f"the sizes of module {one.module!r} are given twice")
+        sizes[one.module] = dict(one.attributes)
+    return sizes
+
+
 def torch_dist_save(work: work_pb2.Slice) -> TorchDistSave | None:
     """What a save has besides shards; None where they are in safetensors. Raises INVALID_REQUEST."""
     if not work.HasField("torch_dist"):

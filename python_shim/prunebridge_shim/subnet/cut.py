@@ -13,7 +13,7 @@ from prunebridge_shim.subnet.prepare import PreparedChild
 
 def cut_model(prepared: PreparedChild) -> Any:
     """Moves the parent's tensors into the child, which it gives back. The parent is empty afterwards."""
-    gather = Gather(prepared.parent.device)
+    gather = Gather()
     left = Counter(id(one.source) for one in prepared.slices.values())
     for tensor in stored_tensors(prepared.parent).values():
         if id(tensor) not in left:

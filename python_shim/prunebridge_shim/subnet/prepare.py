@@ -49,12 +49,16 @@ def prepare_child(model: Any, config_json: str, tensors: Sequence[TensorSlice], 
     Raises:
         ShimError: INVALID_REQUEST or BAD_TENSOR where they do not.
     """
-    child = build_child(model, config_json)
+    return assemble(model, build_child(model, config_json), tensors, sets)
+
+
+def assemble(model: Any, child: Any, tensors: Sequence[TensorSlice], sets: IndexSets) -> PreparedChild:
+    """Checks slices against a child that was built without memory; arguments and errors as `prepare_child`."""
     sources, expected = stored_tensors(model), stored_tensors(child)
     names = names_of_each(expected)
     slices: dict[str, LiveSlice] = {}
     for tensor in tensors:
-        source = _find_source(tensor.only_part, sources)
+        source = find_source(tensor.only_part, sources)
         kept = find_kept(tensor.name, tensor.only_part, sets)
         _check_place(tensor, kept.shape, expected)
         if not any(twin in slices and slices[twin].source is source for twin in names[tensor.name]):
@@ -67,7 +71,8 @@ def prepare_child(model: Any, config_json: str, tensors: Sequence[TensorSlice], 
     return PreparedChild(model, child, slices, names)
 
 
-def _find_source(part: TensorPart, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def find_source(part: TensorPart, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The tensor of the open model that a part is cut from; raises BAD_TENSOR where it is another."""
     source = sources.get(part.source_name)
     if source is None:
         raise ShimError(Reason.BAD_TENSOR, f"the open model has no parameter or stored buffer {part.source_name}")

@@ -26,7 +26,7 @@ def open_view(prepared: PreparedChild, units: Sequence[str]) -> Any:
     Raises:
         ShimError: UNKNOWN_MODULE for a unit that the child lacks, INVALID_REQUEST where one lies within another.
     """
-    view, gather = prepared.child, Gather(prepared.parent.device)
+    view, gather = prepared.child, Gather()
     modules = dict(view.named_modules())
     _check_units(units, modules)
     for path, slots in _slots_of_units(prepared, units).items():
@@ -35,6 +35,23 @@ def open_view(prepared: PreparedChild, units: Sequence[str]) -> Any:
         modules[path].register_forward_hook(unit.drop, always_call=True)
     _state_place(view, prepared.parent.device, prepared.parent.dtype)
     return view
+
+
+def make_view(prepared: PreparedChild) -> Any:
+    """Turns a prepared child into a view whose tensors are made at once.
+
+    Parameters of which nothing is cut are the parent's own; buffers, which a run may change, never are.
+    """
+    gather = Gather()
+    for name, one in prepared.slices.items():
+        made = gather(one.source, one.kept)
+        if isinstance(one.source, nn.Parameter):
+            made = nn.Parameter(made, requires_grad=False)
+        elif one.kept.whole:
+            made = made.clone()
+        for twin in prepared.names[name]:
+            place(prepared.child, twin, made)
+    return prepared.child
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import type { NetworkFacts } from "../network/facts.js";
 import { type KeptChannels, keepChannels } from "../network/keptChannels.js";
 import { bisect } from "../sensitivity/bisection.js";
 import {
+  type Choosable,
   measureSensitivity,
   monotonic,
   type Selection,
@@ -14,13 +15,18 @@ import {
 } from "../sensitivity/sensitivity.js";
 import type { NetworkConstraint } from "./networkConstraint.js";
 
+/** Choices, and what comes of them. */
+export interface CostedSpace {
+  readonly hyperparameters: readonly Choosable[];
+  costsOf(selection: Selection): NetworkCosts;
+}
+
 /** What a network can be cut to. */
-export interface NetworkSpace {
+export interface NetworkSpace extends CostedSpace {
   readonly facts: NetworkFacts;
   readonly hyperparameters: readonly NetworkHyperparameter[];
   /** The channels that a selection keeps: the most important ones. */
   keptBy(selection: Selection): KeptChannels;
-  costsOf(selection: Selection): NetworkCosts;
 }
 
 /** One line of the profile of a space. */
@@ -30,11 +36,23 @@ export interface ProfiledSubnet {
   readonly costs: NetworkCosts;
 }
 
+/** What can be had of a space, and what is asked of it. */
+export interface SpaceProfile {
+  readonly subnets: readonly ProfiledSubnet[];
+  readonly metric: NetworkConstraint["metric"];
+  /** The upper bound, as a number. */
+  readonly most: number;
+  /** Whether the smallest network meets it. */
+  readonly satisfiable: boolean;
+}
+
 /** How a search came to its selection. */
 export interface NetworkSearch {
   readonly selection: Selection;
   readonly costs: NetworkCosts;
   readonly sensitivity: Sensitivity;
+  /** The most that a choice of the selection costs of the score. */
+  readonly degradation: number;
   /** What each hyperparameter's choices cost, monotonic: by name and size. */
   readonly sensitivityMap: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
@@ -55,13 +73,16 @@ export function networkSpace(facts: NetworkFacts, rule: ChoiceRule): NetworkSpac
   return { facts, hyperparameters, keptBy: kept, costsOf: (selection) => networkCosts(facts, kept(selection)) };
 }
 
-/** The smallest, the middle and the original network of a space. */
-export function profileSpace({ hyperparameters, costsOf }: NetworkSpace): ProfiledSubnet[] {
+/** Profiles the smallest, the middle and the original network of a space against a constraint. */
+export function profileSpace({ hyperparameters, costsOf }: CostedSpace, { metric, bound }: NetworkConstraint): SpaceProfile {
   const row = (name: ProfiledSubnet["name"], choose: (choices: readonly number[]) => number): ProfiledSubnet => {
     const selection = selectBy(hyperparameters, ({ choices }) => choose(choices));
     return { name, selection, costs: costsOf(selection) };
   };
-  return [row("min", (choices) => choices[0] ?? 0), row("centroid", centroid), row("max", (choices) => choices.at(-1) ?? 0)];
+  const min = row("min", (choices) => choices[0] ?? 0);
+  const max = row("max", (choices) => choices.at(-1) ?? 0);
+  const most = bound.kind === "absolute" ? bound.most : bound.share * max.costs[metric];
+  return { subnets: [min, row("centroid", centroid), max], metric, most, satisfiable: min.costs[metric] <= most };
 }
 
 /**
@@ -69,44 +90,37 @@ export function profileSpace({ hyperparameters, costsOf }: NetworkSpace): Profil
  *
  * @throws PruneError BAD_CONSTRAINTS that says what the least is
  */
-export function checkConstraint(space: NetworkSpace, constraint: NetworkConstraint): void {
-  const [min, , max] = profileSpace(space);
-  const [least = 0, whole = 0] = [min, max].map((row) => row?.costs[constraint.metric]);
-  const most = limitOf(constraint, whole);
-  if (least <= most) return;
+export function checkProfile({ subnets, metric, most, satisfiable }: SpaceProfile): void {
+  if (satisfiable) return;
+  const [least = 0, , whole = 0] = subnets.map(({ costs }) => costs[metric]);
   const share = ((100 * least) / whole).toFixed(1);
-  throw new PruneError("BAD_CONSTRAINTS", `${constraint.metric} ${most} cannot be met: the smallest network has ${least}`, {
+  throw new PruneError("BAD_CONSTRAINTS", `${metric} ${most} cannot be met: the smallest network has ${least}`, {
     hint: `that is ${share}% of the whole; smaller ratios and divisors in the mode's options give smaller networks`,
   });
 }
 
 /**
- * Finds a network under a constraint as FastNAS does: measures what each choice of each hyperparameter costs of the score, then bisects on
- * what it may cost.
+ * Measures what each choice of each hyperparameter costs of the score, as FastNAS does.
  *
- * @param judge - how good a network that keeps these channels is, higher = better
+ * @param judge - how good a network that keeps these channels is, higher = better; `what` names it for errors
  * @param known - what was measured before
- * @throws PruneError BAD_CONSTRAINTS before anything is scored, BAD_SCORES for a score that is not finite; and what judging throws
+ * @throws PruneError BAD_SCORES for a score that is not finite; and what judging throws
  */
-export async function searchFastnas(
-  space: NetworkSpace,
-  constraint: NetworkConstraint,
-  judge: (kept: KeptChannels) => Promise<number>,
+export function measureSpace(
+  { hyperparameters, keptBy }: NetworkSpace,
+  judge: (kept: KeptChannels, what: string) => Promise<number>,
   known?: Sensitivity,
   listener: SensitivityListener = {},
-): Promise<NetworkSearch> {
-  checkConstraint(space, constraint);
-  const { hyperparameters } = space;
-  const sensitivity = await measureSensitivity(hyperparameters, (selection) => judge(space.keptBy(selection)), known, listener);
-  return chooseNetwork(space, constraint, sensitivity);
+): Promise<Sensitivity> {
+  return measureSensitivity(hyperparameters, (selection, what) => judge(keptBy(selection), what), known, listener);
 }
 
-/** Finds the network that a sensitivity gives under a constraint; nothing is scored. Throws BAD_CONSTRAINTS where none meets it. */
+/** Finds the network that a sensitivity gives under a constraint, by bisection on what it may cost. Throws BAD_CONSTRAINTS where none meets it. */
 export function chooseNetwork(space: NetworkSpace, constraint: NetworkConstraint, sensitivity: Sensitivity): NetworkSearch {
-  checkConstraint(space, constraint);
+  const profile = profileSpace(space, constraint);
+  checkProfile(profile);
   const { hyperparameters, costsOf } = space;
-  const { metric } = constraint;
-  const most = limitOf(constraint, costsOf({})[metric]);
+  const { metric, most } = profile;
   const selection = bisect(hyperparameters, sensitivity, (one) => costsOf(one)[metric] <= most);
   if (!selection) throw new PruneError("INTERNAL", "the smallest network meets the constraint, and was not found");
   const sensitivityMap = Object.fromEntries(
@@ -115,11 +129,8 @@ export function chooseNetwork(space: NetworkSpace, constraint: NetworkConstraint
       return [name, Object.fromEntries(choices.map((size, i) => [size, falling[i] ?? 0]))];
     }),
   );
-  return { selection, costs: costsOf(selection), sensitivity, sensitivityMap };
-}
-
-function limitOf({ bound }: NetworkConstraint, whole: number): number {
-  return bound.kind === "absolute" ? bound.most : bound.share * whole;
+  const degradation = Math.max(0, ...hyperparameters.map(({ name }) => sensitivityMap[name]?.[selection[name] ?? 0] ?? 0));
+  return { selection, costs: costsOf(selection), degradation, sensitivity, sensitivityMap };
 }
 
 /** The choice that is nearest to the choices' mean, the smaller one of two. */

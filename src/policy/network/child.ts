@@ -14,21 +14,24 @@ export interface ModuleSizes {
 /** How a network becomes its child: slices of its own tensors, and the modules whose attributes count something else then. */
 export interface NetworkChild extends Slices {
   readonly modules: readonly ModuleSizes[];
+  /** All that count channels, whether they change or not. */
+  readonly layers: readonly ModuleSizes[];
 }
 
 /** The child that keeps some channels. */
 export function networkChild({ parameters, layers }: NetworkFacts, kept: KeptChannels): NetworkChild {
   const sets = new AxisSets(kept);
+  const sizes = (which: (axis: NetworkAxis) => boolean): ModuleSizes[] =>
+    layers.flatMap(({ module, attributes }) => {
+      const found = Object.entries(attributes).filter(([, axis]) => which(axis));
+      const counted = found.map(([name, axis]) => [name, keptLength(axis, kept)]);
+      return found.length === 0 ? [] : [{ module, attributes: Object.fromEntries(counted) }];
+    });
   return {
     tensors: parameters.map((parameter) => sliceParameter(parameter, sets)),
     indexSets: sets.byId,
-    modules: layers.flatMap(({ module, attributes }) => {
-      const changed = Object.entries(attributes).flatMap(([name, axis]) => {
-        const size = keptLength(axis, kept);
-        return size === axisLength(axis) ? [] : [[name, size] as const];
-      });
-      return changed.length === 0 ? [] : [{ module, attributes: Object.fromEntries(changed) }];
-    }),
+    modules: sizes((axis) => keptLength(axis, kept) !== axisLength(axis)),
+    layers: sizes(() => true),
   };
 }
 

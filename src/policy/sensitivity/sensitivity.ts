@@ -19,14 +19,14 @@ export interface Sensitivity {
   readonly degradations: Readonly<Record<string, Degradations>>;
 }
 
-/** How good a selection is, higher = better. */
-export type Judge = (selection: Selection) => Promise<number>;
+/** How good a selection is, higher = better. `what` names it for errors: the one size that is not the original. */
+export type Judge = (selection: Selection, what: string) => Promise<number>;
 
 /** Told as measuring goes on. */
 export interface SensitivityListener {
   readonly onScored?: ((name: string, size: number, score: number) => void) | undefined;
   /** Has to have stored what it is told when it returns. */
-  readonly onMeasured?: ((sensitivity: Sensitivity) => Promise<void>) | undefined;
+  readonly onMeasured?: ((sensitivity: Sensitivity, measured: Choosable) => Promise<void>) | undefined;
 }
 
 /** Below this a choice costs nothing, and larger ones are not scored. */
@@ -55,17 +55,18 @@ export async function measureSensitivity(
   { onScored, onMeasured }: SensitivityListener = {},
 ): Promise<Sensitivity> {
   const whole = largest(hyperparameters);
-  let sensitivity = known ?? { originalScore: finite(await judge(whole), "the whole network"), degradations: {} };
+  const judgeFinite = async (selection: Selection, what: string): Promise<number> => finite(await judge(selection, what), what);
+  let sensitivity = known ?? { originalScore: await judgeFinite(whole, "the whole network"), degradations: {} };
   for (const hyperparameter of hyperparameters) {
     const { name } = hyperparameter;
     if (Object.hasOwn(sensitivity.degradations, name)) continue;
     const degradations = await measureOne(hyperparameter, async (size) => {
-      const score = finite(await judge({ ...whole, [name]: size }), `${name} ${size}`);
+      const score = await judgeFinite({ ...whole, [name]: size }, `${name} ${size}`);
       onScored?.(name, size, score);
       return sensitivity.originalScore - score;
     });
     sensitivity = { ...sensitivity, degradations: { ...sensitivity.degradations, [name]: degradations } };
-    await onMeasured?.(sensitivity);
+    await onMeasured?.(sensitivity, hyperparameter);
   }
   return sensitivity;
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { python } from "../../../src/index.js";
-import { parseConfig, refuseSearchOptions, tellerOf } from "../../../src/pruning/config.js";
+import { tellerOf } from "../../../src/pruning/commonConfig.js";
+import { parseConfig, refuseSearchOptions } from "../../../src/pruning/config.js";
 
 const here = (): number => 0;
 

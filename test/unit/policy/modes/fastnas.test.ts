@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { checkConstraint, chooseNetwork, networkSpace, profileSpace, searchFastnas } from "../../../../src/policy/modes/fastnas.js";
+import { checkProfile, chooseNetwork, measureSpace, networkSpace, profileSpace } from "../../../../src/policy/modes/fastnas.js";
 import { choiceRule, networkOptions } from "../../../../src/policy/modes/fastnasOptions.js";
 import { type NetworkConstraint, parseNetworkConstraint } from "../../../../src/policy/modes/networkConstraint.js";
 import { networkCosts } from "../../../../src/policy/network/costs.js";
@@ -11,6 +11,7 @@ interface GoldenCase {
   readonly constraint: Readonly<Partial<Record<"flops" | "params", string>>>;
   readonly best_config: Selection;
   readonly best_constraints: { readonly params: number; readonly flops: number };
+  readonly best_metric: number;
   readonly original_score: number;
   readonly sensitivity_map: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly params: number;
@@ -44,6 +45,7 @@ describe.each(Object.entries(CASES))("the golden %s", (_, golden) => {
     const found = chooseNetwork(space, constraint, { originalScore: golden.original_score, degradations });
     expect(found.selection).toEqual(Object.fromEntries(space.hyperparameters.map(({ name }) => [name, golden.best_config[name]])));
     expect(found.sensitivityMap).toEqual(golden.sensitivity_map);
+    expect(-found.degradation).toBe(golden.best_metric);
   });
 });
 
@@ -51,7 +53,8 @@ describe("fastnas", () => {
   const flops40 = constraintOf({ flops: "40%" });
 
   it("profiles the smallest, the middle and the original network", () => {
-    const rows = profileSpace(space);
+    const { subnets: rows, ...rest } = profileSpace(space, flops40);
+    expect(rest).toEqual({ metric: "flops", most: 0.4 * space.costsOf({}).flops, satisfiable: true });
     expect(rows.map(({ name, selection }) => [name, Object.values(selection)])).toEqual([
       ["min", [8, 8, 8, 8]],
       ["centroid", [16, 24, 32, 48]],
@@ -60,20 +63,21 @@ describe("fastnas", () => {
     expect(rows.map(({ costs }) => costs)).toEqual(rows.map(({ selection }) => networkCosts(residualNetwork(), space.keptBy(selection))));
   });
 
-  it("refuses a constraint that nothing meets, before anything is scored", async () => {
-    const judge = (): never => {
-      throw new Error("scored");
-    };
-    await expect(searchFastnas(space, constraintOf({ flops: "1%" }), judge)).rejects.toThrow(
-      /flops .* cannot be met.*smallest network has/,
-    );
-    expect(() => checkConstraint(space, constraintOf({ params: 100 }))).toThrow(/params 100 cannot be met/);
+  it("refuses a constraint that nothing meets", () => {
+    for (const [given, says] of [
+      [{ flops: "1%" }, /flops .* cannot be met.*smallest network has/],
+      [{ params: 100 }, /params 100 cannot be met/],
+    ] as const) {
+      const profile = profileSpace(space, constraintOf(given));
+      expect(profile.satisfiable).toBe(false);
+      expect(() => checkProfile(profile)).toThrow(says);
+    }
   });
 
   it("cuts what is useless first and keeps what is planted", async () => {
     // Only block1.conv1 matters: every channel of it that is lost costs one.
     const judge = async (kept: readonly (readonly number[] | undefined)[]): Promise<number> => -(48 - (kept[1]?.length ?? 48));
-    const { selection, costs } = await searchFastnas(space, flops40, judge);
+    const { selection, costs, degradation } = chooseNetwork(space, flops40, await measureSpace(space, judge));
     expect(selection).toEqual({
       "stem.out_channels": 8,
       "block1.conv1.out_channels": 48,
@@ -81,6 +85,7 @@ describe("fastnas", () => {
       "head1.out_features": 8,
     });
     expect(costs.flops).toBeLessThanOrEqual(0.4 * space.costsOf({}).flops);
+    expect(degradation).toBe(0);
   });
 
   it("refuses a network of which nothing can be cut", () => {
