@@ -130,6 +130,18 @@ def labelled_batches():
     return [{"input_ids": ids, "labels": ids} for ids in batches()]
 
 
+def as_listed_labels(ids):
+    return {"input_ids": ids, "labels": ids.tolist()}
+
+
+def batches_with_names():
+    return [(ids, {"labels": ids}) for ids in batches()]
+
+
+def loss_by_names(output, batch):
+    return mean_loss(output, batch[1]["labels"])
+
+
 def as_labelled(ids):
     return (ids, {"labels": ids, "attention_mask": torch.ones_like(ids)})
 
