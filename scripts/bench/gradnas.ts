@@ -15,8 +15,8 @@ import { bytesOf, type Tensor } from "../../src/tensor.js";
 const [folder = ".demo", device = "auto"] = process.argv.slice(2);
 const ROUNDS = 5;
 const SHAPES = [
-  { batchSize: 1, seqLength: 256 },
-  { batchSize: 4, seqLength: 32 },
+  { batchSize: 2, seqLength: 256 },
+  { batchSize: 8, seqLength: 64 },
 ];
 const MODELS = [
   { name: "SmolLM2-135M", dir: join(folder, "smollm2-135m"), loss: "causal_lm" },
