@@ -16,7 +16,8 @@ import {
   tensor,
   verify,
 } from "../../src/index.js";
-import { type Config, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
+import { type Config, temporaryFolder, writeCheckpoint, writeTokens } from "../fixtures/checkpoints.js";
+import { type CliResult, runCli } from "../fixtures/cli.js";
 import { relativeDifference } from "../fixtures/cutting.js";
 import { IMPLIED_HEADS, TINY } from "../fixtures/families.js";
 import { FINE } from "../fixtures/gradients.js";
@@ -266,5 +267,33 @@ describe("an error", () => {
     const child = join(await temporaryFolder(), "child");
     await expect(subnet.save(child, { layout: "megatron" })).rejects.toThrow(/BAD_OPTION.*cannot be laid out as megatron/);
     await expect(readdir(child)).rejects.toThrow();
+  });
+});
+
+describe("the command line", () => {
+  const prune = async (...flags: string[]): Promise<CliResult & { child: string }> => {
+    const dir = await temporaryFolder();
+    const parent = await writeCheckpoint(join(dir, "parent"), { ...TINY.llama, intermediate_size: 96 });
+    const data = await writeTokens(join(dir, "tokens.safetensors"), [2, 2, 8], (i) => (i * 7) % 40);
+    const child = join(dir, "child");
+    const result = await runCli(["prune", parent, "--out", child, "--mode", "gradnas", "--data", data, "--device", "cpu", ...flags]);
+    return { ...result, child };
+  };
+
+  it("prunes by a loss and a bound", async () => {
+    const { exitCode, json, child } = await prune("--loss", "causal_lm", "--params", "80%", "--uniform", "--json");
+    expect(exitCode).toBe(0);
+    expect((await inspect(child)).params).toBe((json as { costs: { child: { params: number } } }).costs.child.params);
+  });
+
+  it.each<[flags: string[], says: RegExp]>([
+    [["--params", "80%"], /needs a --loss/],
+    [["--loss", "causal_lm", "--params", "80%", "--top-k", "3"], /does not use --top-k/],
+    [["--loss", "causal_lm", "--params", "80%", "--mode", "mcore_minitron"], /mcore_minitron does not use --loss/],
+    [["--loss", "causal_lm", "--params", "80%", "--mode", "fastnas"], /fastnas prunes networks that Python code builds/],
+  ])("refuses %j before any work", async (flags, says) => {
+    const { exitCode, stderr } = await prune(...flags);
+    expect(stderr).toMatch(says);
+    expect(exitCode).toBe(2);
   });
 });
