@@ -1,6 +1,10 @@
 // What gradients of masks find: a sentence encoder (all-MiniLM-L6-v2) at 70% of its flops, by its embeddings of held-back sentences.
+
+import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { execa } from "execa";
 import { ProgressBar } from "../../src/cli/progressBar.js";
 import { asFloat32, Bridge, formatTable, type PlanFile, prune, readScoreFile, readWeightedParent, slice } from "../../src/index.js";
 import { planByGradients } from "../../src/policy/gradients/plan.js";
@@ -19,6 +23,12 @@ const child = join(folder, "minilm-child");
 const DUMMY = [Array.from({ length: 32 }, () => 100)];
 const OPTIONS = gradnasOptions.parse({});
 const BASELINES = { "largest weights": ["weight-norms"], "at random (mean of 3)": ["random-0", "random-1", "random-2"] };
+
+// Written last.
+if (!existsSync(join(dir, "random-2.safetensors"))) {
+  const script = join(dirname(fileURLToPath(import.meta.url)), "minilm_inputs.py");
+  await execa(process.env["PRUNEBRIDGE_PYTHON"] ?? "python3", [script, folder, dir], { env: { HF_HUB_OFFLINE: "1" } });
+}
 
 async function sentences(name: string, count: number): Promise<Sentences[]> {
   const all = JSON.parse(await readFile(join(dir, `${name}.json`), "utf8")) as number[][];
