@@ -32,7 +32,7 @@ FOREIGN = {
     "collect": {"numpy", "torch"},
     "subnet": {"torch"},
     "cluster": {"numpy", "torch", "megatron", "zlib_ng"},
-    "networks": {"numpy", "torch", "torch_pruning", "transformers", "safetensors"},
+    "networks": {"numpy", "torch", "torch_pruning", "transformers", "safetensors", "zlib_ng"},
     "errors": set(),
     "entry_points": set(),
     "tensors": {"numpy"},

@@ -27,6 +27,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "forward": ("torch", "transformers"),
     "score_model": ("torch", "transformers"),
     "open_network": ("torch", "transformers"),
+    "calibrate_norms": ("torch", "transformers"),
+    "save_network": ("torch", "transformers"),
+    "check_config": ("torch", "transformers"),
     "trace_network": ("torch", "transformers", "torch_pruning"),
 }
 """The packages that each kind of work needs."""

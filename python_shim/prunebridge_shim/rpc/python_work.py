@@ -53,6 +53,24 @@ def score_by_python(model: Any, name: str, entry_points: EntryPoints, tick: Tick
 def _collect_data(
     model: Any, points: Sequence[HookPoint], data: work_pb2.PythonData, entry_points: EntryPoints, tick: Tick
 ) -> Collected:
+    batches, total = python_batches(data, entry_points)
+
+    def loop(model: Any) -> None:
+        # Arguments that the model cannot run are of these functions' making.
+        with blaming(data.collect_func or data.data_loader):
+            run_batches(model, points, batches, data.max_batches)
+
+    return collect_loop(model, points, loop, lambda done, _total: tick(done, total))
+
+
+def python_batches(data: work_pb2.PythonData, entry_points: EntryPoints) -> tuple[Iterator[Any], int]:
+    """The batches of a Python iterable, in the forms of torch.onnx.export's `args`, and how many are to be run.
+
+    More than that may come; 0 where it is not known.
+
+    Raises:
+        ShimError: PYTHON_DENIED or PYTHON_FAILED, at once or as batches are drawn.
+    """
     load = entry_points.find(data.data_loader)
     arguments_of = entry_points.find(data.collect_func) if data.collect_func else None
     with blaming(data.data_loader):
@@ -64,13 +82,7 @@ def _collect_data(
                 arguments = arguments_of(batch) if arguments_of else batch
             yield arguments
 
-    def loop(model: Any) -> None:
-        # Arguments that the model cannot run are of these functions' making.
-        with blaming(data.collect_func or data.data_loader):
-            run_batches(model, points, batches(), data.max_batches)
-
-    total = _total(loader, data.max_batches)
-    return collect_loop(model, points, loop, lambda done, _total: tick(done, total))
+    return batches(), _total(loader, data.max_batches)
 
 
 def _total(loader: Iterable[Any], most: int) -> int:

@@ -40,7 +40,7 @@ MEASURES: Mapping[tuple[Any, Any], Measure] = {
 
 def brings_batches(work: Any) -> bool:
     """Whether Python brings the batches of a piece of work, and no feed does."""
-    return isinstance(work, work_pb2.Collect) and work.WhichOneof("python") is not None
+    return isinstance(work, (work_pb2.Collect, work_pb2.CalibrateNorms)) and work.WhichOneof("python") is not None
 
 
 def measure_of(point: work_pb2.HookPoint) -> Measure:
