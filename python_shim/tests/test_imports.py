@@ -12,7 +12,8 @@ BASE = {"errors", "tensors", ""}
 ALLOWED = {
     "errors": set(),
     "tensors": set(),
-    "entry_points": set(),
+    "python_folders": set(),
+    "entry_points": {"python_folders"},
     "slicing": {"slicing"},
     "models": {"models"},
     "collect": {"collect", "models"},
@@ -35,6 +36,7 @@ FOREIGN = {
     "networks": {"numpy", "torch", "torch_pruning", "transformers", "safetensors", "zlib_ng"},
     "errors": set(),
     "entry_points": set(),
+    "python_folders": set(),
     "tensors": {"numpy"},
     "rpc": {"grpc", "google", "torch"},
     "guest": {"torch"},
