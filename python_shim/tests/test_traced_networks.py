@@ -151,7 +151,7 @@ class NoGraph(nn.Module):
 def test_what_cannot_be_traced_is_refused(network, images, message):
     with pytest.raises(ShimError, match=message) as caught:
         trace(network, (images,), {}, no_tick)
-    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert caught.value.reason is Reason.BAD_DATA
 
 
 def test_the_golden_sensitivities():

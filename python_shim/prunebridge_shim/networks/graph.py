@@ -23,7 +23,7 @@ def run_layers(network: nn.Module, layers: Iterable[str], call: Call) -> dict[st
     """Runs a network; gives the layers that ran, with what each multiplies and adds for each pair of channels.
 
     Raises:
-        ShimError: INVALID_REQUEST where it does not run.
+        ShimError: BAD_DATA where it does not run.
     """
     factors: dict[str, float] = {}
 
@@ -58,7 +58,7 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
         call: Runs the network.
 
     Raises:
-        ShimError: INVALID_REQUEST where the graph cannot be followed.
+        ShimError: BAD_DATA where the graph cannot be followed.
     """
     modules = dict(network.named_modules())
     names = {id(module): name for name, module in (*modules.items(), *network.named_parameters())}
@@ -140,7 +140,7 @@ def _autograd(network: nn.Module) -> Iterator[None]:
 
 def _failed(what: str, error: Exception) -> ShimError:
     return ShimError(
-        Reason.INVALID_REQUEST,
+        Reason.BAD_DATA,
         f"{what}: {type(error).__name__}: {error}",
         "the dummy input is the arguments of forward; layers whose channels are mixed in other ways cannot be cut",
     )

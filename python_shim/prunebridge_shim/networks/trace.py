@@ -50,7 +50,7 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
         tick: Hears of groups that were tried; may raise to end that.
 
     Raises:
-        ShimError: INVALID_REQUEST where the network does not run on them, or its graph cannot be followed.
+        ShimError: BAD_DATA where the network does not run on them, or its graph cannot be followed.
     """
     modules = dict(network.named_modules())
     layers = {name: layer for name, module in modules.items() if (layer := describe_layer(module))}
