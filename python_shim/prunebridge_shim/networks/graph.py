@@ -68,7 +68,7 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
             graph: Any = torch_pruning.DependencyGraph()
             graph.build_dependency(network, (), forward_fn=lambda *_: _leaving(call()), verbose=False)
             for root in roots:
-                for node, positions, at in _reached(graph, modules[root[0]], len(channels.of(root)), names):
+                for node, positions, at in _reached(graph, modules[root[0]], channels.size(root), names):
                     if node in channels:
                         channels.join(root, at, node, positions)
                     else:

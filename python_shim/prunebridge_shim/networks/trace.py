@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from prunebridge_shim.networks.coupling import Channels, Coupled, Node, describe_axis, find_groups
+from prunebridge_shim.networks.coupling import Channels, Coupled, Node, describe_axis, find_groups, find_places
 from prunebridge_shim.networks.facts import (
     Axis,
     ChannelGroup,
@@ -62,7 +62,8 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
         roots = [(name, side) for name, side in nodes if side != "in" and isinstance(modules.get(name), CUTTABLE)]
         bound = couple(network, roots, channels, lambda: network(*args, **kwargs))
     groups = [group for group in find_groups(channels, nodes) if not set(group.nodes).isdisjoint(roots)]
-    traced = _Traced(modules, layers, {node: describe_axis(channels.of(node), groups) for node in nodes}, bound)
+    places = find_places(groups)
+    traced = _Traced(modules, layers, {node: describe_axis(channels.of(node), places) for node in nodes}, bound)
     facts = NetworkFacts(
         [traced.describe_group(number, group) for number, group in enumerate(groups)],
         [traced.describe_tensor(*tensor) for tensor in _tensors(network)],
