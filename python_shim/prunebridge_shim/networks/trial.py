@@ -30,7 +30,7 @@ def keep_what_fails(facts: NetworkFacts, network: nn.Module, run: Run, tick: Tic
         tick: Hears of groups that are known to be cut well, or not at all; may raise to end that.
     """
     free = [number for number, group in enumerate(facts.groups) if not group.fixed]
-    with _norms_apart(network), torch.no_grad():
+    with norms_apart(network), torch.no_grad():
         failing = set(_failing(facts, network, run, free, tick))
     groups = [replace(group, fixed=group.fixed or number in failing) for number, group in enumerate(facts.groups)]
     return replace(facts, groups=groups)
@@ -90,7 +90,7 @@ def _are_close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 
 
 @contextmanager
-def _norms_apart(network: nn.Module) -> Iterator[None]:
+def norms_apart(network: nn.Module) -> Iterator[None]:
     """Has norms over channels pass them on as they are."""
     norms = [module for module in network.modules() if isinstance(module, MIXING_NORMS)]
     try:
