@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch_pruning.ops import _OutputOp
@@ -53,7 +54,8 @@ def run_layers(network: nn.Module, layers: Iterable[str], call: Call) -> Counted
         for name in layers
     ]
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # Fused attention is not counted everywhere; its matrix products are.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             call()
     except Exception as error:
         raise _failed("the network does not run on the dummy input", error) from error
