@@ -11,6 +11,7 @@ export type { DummyInput, ForwardArgs, NamedArgs } from "./data/args.js";
 export type { ArgValue, NestedNumbers, TypedArray } from "./data/argTensors.js";
 export { BATCH_DEFAULTS, batchesOf, type CalibrationData, readCalibrationData, textBatches } from "./data/batches.js";
 export { type BatchShape, packTokens, tokenBatch } from "./data/pack.js";
+export { readTensors } from "./data/tensorFile.js";
 export type { CollectFunc, DataSource } from "./data/toBatches.js";
 export { readTokenFile } from "./data/tokenFile.js";
 export { type ErrorCode, PruneError } from "./errors.js";

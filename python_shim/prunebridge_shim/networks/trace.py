@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import lcm
+from math import lcm, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from prunebridge_shim.networks.coupling import Channels, Coupled, Node, describe_axis, find_groups
+from prunebridge_shim.networks.coupling import Channels, Coupled, Node, describe_axis, find_groups, find_places
 from prunebridge_shim.networks.facts import (
     Axis,
     ChannelGroup,
@@ -22,7 +22,7 @@ from prunebridge_shim.networks.facts import (
     Stretch,
     Whole,
 )
-from prunebridge_shim.networks.graph import couple, run_layers
+from prunebridge_shim.networks.graph import Counted, couple, run_layers
 from prunebridge_shim.networks.layers import (
     CONVOLUTIONS,
     TRANSPOSED,
@@ -50,27 +50,26 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
         tick: Hears of groups that were tried; may raise to end that.
 
     Raises:
-        ShimError: INVALID_REQUEST where the network does not run on them, or its graph cannot be followed.
+        ShimError: BAD_DATA where the network does not run on them, or its graph cannot be followed.
     """
     modules = dict(network.named_modules())
     layers = {name: layer for name, module in modules.items() if (layer := describe_layer(module))}
     with _in_eval_mode(network):
-        factors = run_layers(network, layers, lambda: network(*args, **kwargs))
-        layers = {name: layer for name, layer in layers.items() if name in factors} | _parameters_between(network)
+        counted = run_layers(network, layers, lambda: network(*args, **kwargs))
+        layers = {name: layer for name, layer in layers.items() if name in counted.factors} | _parameters_between(
+            network
+        )
         nodes = [(name, side) for name, layer in layers.items() for side in layer.sizes]
         channels = Channels([((name, side), layers[name].sizes[side]) for name, side in nodes])
         roots = [(name, side) for name, side in nodes if side != "in" and isinstance(modules.get(name), CUTTABLE)]
         bound = couple(network, roots, channels, lambda: network(*args, **kwargs))
     groups = [group for group in find_groups(channels, nodes) if not set(group.nodes).isdisjoint(roots)]
-    traced = _Traced(modules, layers, {node: describe_axis(channels.of(node), groups) for node in nodes}, bound)
+    places = find_places(groups)
+    traced = _Traced(modules, layers, {node: describe_axis(channels.of(node), places) for node in nodes}, bound)
     facts = NetworkFacts(
         [traced.describe_group(number, group) for number, group in enumerate(groups)],
         [traced.describe_tensor(*tensor) for tensor in _tensors(network)],
-        [
-            Operation(name, factor, tuple(traced.axes[name, side] for side in layers[name].sizes))
-            for name, factor in factors.items()
-            if factor > 0
-        ],
+        traced.describe_operations(counted),
         [traced.describe_layer(name) for name, layer in layers.items() if layer.attributes],
     )
     with _in_eval_mode(network):
@@ -117,6 +116,17 @@ class _Traced:
                 axes[at] = self.axes[owner, side]
         blocks = layer.sections if layer and layer.filters and leaf == "weight" else 1
         return NetworkTensor(name, tuple(shape), tuple(axes), is_buffer, blocks)
+
+    def describe_operations(self, counted: Counted) -> list[Operation]:
+        found = [
+            Operation(name, factor, tuple(self.axes[name, side] for side in self.layers[name].sizes))
+            for name, factor in counted.factors.items()
+            if factor > 0
+        ]
+        in_layers = sum(one.factor * prod(self.layers[one.module].sizes.values()) for one in found)
+        # Products that are no layer's, such as those of attention, stay as they are.
+        between = round(counted.total - in_layers)
+        return [*found, Operation("", between, ())] if between > 0 else found
 
     def describe_layer(self, name: str) -> CountedLayer:
         attributes = self.layers[name].attributes.items()
