@@ -12,7 +12,7 @@ import torch
 from prunebridge_shim.collect.hooks import batch_shape
 from prunebridge_shim.collect.masks import Mask, MaskSums, Root, masked
 from prunebridge_shim.collect.places import find_places
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 from prunebridge_shim.models.losses import Example
 from prunebridge_shim.models.undisturbed import undisturbed
 from prunebridge_shim.tensors import HostTensor, Tick
@@ -128,7 +128,13 @@ def _run(sums: MaskSums, step: Step) -> float:
             f"the loss of batch {number} depends on no mask: no graph leads from it to one",
             "compute it from the model's output, without detach() or no_grad()",
         )
-    sums.add(descent.roots)
+    try:
+        sums.add(descent.roots)
+    except RuntimeError as error:
+        # Of a loss that ran backward itself, or changed in place what backward needs, for two.
+        if is_out_of_memory(error):
+            raise
+        raise ShimError(Reason.BAD_DATA, f"backward from the loss of batch {number} failed: {error}") from error
     loss, infinite = descent.loss.item(), sums.find_infinite()
     if not math.isfinite(loss):
         raise ShimError(Reason.BAD_DATA, f"the loss of batch {number} is {loss}", "look at that batch")

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.batches import INPUT_IDS
 from prunebridge_shim.models.loss import CHUNK_ELEMENTS
-from prunebridge_shim.models.outputs import named_tensors
+from prunebridge_shim.models.outputs import logits_of, named_tensors
 
 LABELS = "labels"
 IGNORED = -100
@@ -48,7 +48,7 @@ def built_in_loss(name: BuiltIn, output: Any, example: Example) -> torch.Tensor:
 
 
 def _causal_lm(output: Any, example: Example) -> torch.Tensor:
-    logits_BSV = _logits_of(output, "causal_lm", axes=3)
+    logits_BSV = logits_of(output)
     targets_BS = example.inputs.get(INPUT_IDS) if example.labels is None else example.labels
     if targets_BS is None:
         raise _bad(example, f"has neither {LABELS} nor {INPUT_IDS}")
@@ -58,11 +58,12 @@ def _causal_lm(output: Any, example: Example) -> torch.Tensor:
 
 
 def _masked_lm(output: Any, example: Example) -> torch.Tensor:
-    return _by_labels(_logits_of(output, "masked_lm", axes=3), example)
+    return _by_labels(logits_of(output), _labels_of(example), example)
 
 
 def _sequence_classification(output: Any, example: Example) -> torch.Tensor:
-    return _by_labels(_logits_of(output, "sequence_classification", axes=2), example)
+    # Rows of plain numbers are [1, B].
+    return _by_labels(logits_of(output, axes=2), _labels_of(example).reshape(-1), example)
 
 
 def _mse(output: Any, example: Example) -> torch.Tensor:
@@ -85,8 +86,7 @@ _LOSSES: Mapping[BuiltIn, Callable[[Any, Example], torch.Tensor]] = {
 }
 
 
-def _by_labels(logits: torch.Tensor, example: Example) -> torch.Tensor:
-    labels = _labels_of(example)
+def _by_labels(logits: torch.Tensor, labels: torch.Tensor, example: Example) -> torch.Tensor:
     _check_classes(labels, logits, example)
     return _mean_cross_entropy(logits, labels, example)
 
@@ -108,18 +108,6 @@ def _mean_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, example: Ex
 
 def _summed_cross_entropy(logits_NC: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(_at_least_float32(logits_NC), targets_N, reduction="sum", ignore_index=IGNORED)
-
-
-def _logits_of(output: Any, name: BuiltIn, axes: int) -> torch.Tensor:
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, torch.Tensor) and logits.ndim == axes:
-        return logits
-    found = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in named_tensors(output).items())
-    raise ShimError(
-        Reason.INVALID_REQUEST,
-        f"the loss {name} is of logits with {axes} axes, and the model gives {found or 'no tensor'}",
-        "choose the loss that the model was trained by, or mse, or a function of your own",
-    )
 
 
 def _labels_of(example: Example) -> torch.Tensor:

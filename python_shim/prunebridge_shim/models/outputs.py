@@ -37,6 +37,19 @@ def named_tensors(returned: Any) -> dict[str, torch.Tensor]:
     return dict(_walk("", {ONLY: returned} if isinstance(returned, torch.Tensor) else returned))
 
 
+def logits_of(returned: Any, axes: int = 3) -> torch.Tensor:
+    """The logits of what a model returned, [B, S, V], or [B, C] of two axes; raises INVALID_REQUEST without."""
+    logits = getattr(returned, "logits", None)
+    if isinstance(logits, torch.Tensor) and logits.ndim == axes:
+        return logits
+    found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in named_tensors(returned).items())
+    raise ShimError(
+        Reason.INVALID_REQUEST,
+        f"this takes logits with {axes} axes, and the model gives {found or 'no tensor'}",
+        "ask for its output, or for a loss that its head was trained by",
+    )
+
+
 def to_host(dtype: str, values: torch.Tensor) -> HostTensor:
     """Brings a tensor home under the spelling of its type."""
     return HostTensor(dtype, values.detach().cpu().contiguous().numpy())

@@ -63,14 +63,22 @@ def _python_steps(model: Any, batches: PythonBatches, judge: Judge, *, with_labe
     """As `feed_steps`, over batches of Python; what the model cannot run is of their making."""
     for number, (batch, arguments) in enumerate(batches):
         positional, named = split_arguments(arguments)
-        labels = named.pop(LABELS, None)
-        inputs = bind_arguments(model, (*positional, named), number)
-        if labels is not None:
-            labels = labels.to(model.device)
-            if with_labels and LABELS in argument_names(model):
-                inputs[LABELS] = labels
+        labels = _labels_in(named, model, number)
+        others = {name: argument for name, argument in named.items() if name != LABELS}
+        inputs = bind_arguments(model, (*positional, others), number)
+        if with_labels and labels is not None and LABELS in argument_names(model):
+            inputs[LABELS] = labels
         example = Example(number, inputs, labels, batch)
         yield Step(example, partial(_run, model, inputs, batches.author), partial(judged, judge, example))
+
+
+def _labels_in(named: Mapping[str, Any], model: Any, number: int) -> torch.Tensor | None:
+    labels = named.get(LABELS)
+    if labels is None:
+        return None
+    if not isinstance(labels, torch.Tensor):
+        raise ShimError(Reason.BAD_DATA, f"batch {number} has {LABELS} that are {type(labels).__name__}, and no tensor")
+    return labels.to(model.device)
 
 
 def _run(model: Any, inputs: Mapping[str, Any], author: str) -> Any:

@@ -18,7 +18,7 @@ export enum BuiltInLoss {
   BUILT_IN_LOSS_CAUSAL_LM = 1,
   /** BUILT_IN_LOSS_MASKED_LM - Mean cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. */
   BUILT_IN_LOSS_MASKED_LM = 2,
-  /** BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION - Mean cross entropy of `logits` [B, C] by `labels` [B]. */
+  /** BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION - Mean cross entropy of `logits` [B, C] by `labels`, B in any shape. */
   BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION = 3,
   /** BUILT_IN_LOSS_MSE - Mean squared error of the output by `labels` in its shape; of several outputs, the first. */
   BUILT_IN_LOSS_MSE = 4,
