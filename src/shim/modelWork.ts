@@ -1,4 +1,4 @@
-import type { Sliced } from "../gen/prunebridge/v1/work.js";
+import type { CutModel, Sliced } from "../gen/prunebridge/v1/work.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
 import { type ShardWork, toWireShards } from "./storageWork.js";
@@ -23,30 +23,35 @@ export async function closeModel(session: ShimSession, modelId: string): Promise
   }
 }
 
-/** What makes a child of a model that is open. */
-export interface Child {
-  readonly indexSets: IndexSets;
-  readonly tensors: readonly StoredSlice[];
-  readonly configJson: string;
+/** What makes a child of a model that is open: a config from which all of it follows, or the modules that change. */
+export type Child = { readonly indexSets: IndexSets; readonly tensors: readonly StoredSlice[] } & (
+  | { readonly configJson: string; readonly modules?: never }
+  | { readonly modules: readonly ModuleSizes[]; readonly configJson?: never }
+);
+
+/** Attributes of a module of a child, which count what was cut. */
+export interface ModuleSizes {
+  /** Dotted module path. */
+  readonly module: string;
+  readonly attributes: Readonly<Record<string, number>>;
 }
 
 /** Opens a view of a loaded model as its child, which leaves it as it is; gives the view's id. `units` are modules made as a whole. */
 export async function openSubnet(
   session: ShimSession,
   modelId: string,
-  child: Child & { readonly units: readonly string[] },
+  child: Child & { readonly units?: readonly string[] },
   options: RunOptions,
 ): Promise<string> {
   const feed = indexSetFeed(child.indexSets);
-  const { configJson, units } = child;
-  const value = { modelId, feedId: feed.id, tensors: child.tensors.map(toWireSlice), configJson, units: [...units] };
+  const value = { modelId, feedId: feed.id, ...toWireChild(child), units: [...(child.units ?? [])] };
   return resultOf(await session.run({ $case: "openSubnet", value }, options, feed), "subnetOpened").modelId;
 }
 
 /** Cuts a loaded model where it stands. */
 export async function cutModel(session: ShimSession, modelId: string, child: Child, options: RunOptions): Promise<void> {
   const feed = indexSetFeed(child.indexSets);
-  const value = { modelId, feedId: feed.id, tensors: child.tensors.map(toWireSlice), configJson: child.configJson };
+  const value = { modelId, feedId: feed.id, ...toWireChild(child) };
   await session.run({ $case: "cutModel", value }, options, feed);
 }
 
@@ -60,4 +65,9 @@ export async function saveModel(
   const feed = indexSetFeed(indexSets);
   const value = { modelId, jobDir, feedId: feed.id, shards: toWireShards(shards), skipFlush: !flush, sha256 };
   return resultOf(await session.run({ $case: "saveModel", value }, options, feed), "sliced");
+}
+
+function toWireChild({ tensors, configJson = "", modules = [] }: Child): Omit<CutModel, "modelId" | "feedId"> {
+  const sizes = modules.map(({ module, attributes }) => ({ module, attributes: { ...attributes } }));
+  return { tensors: tensors.map(toWireSlice), configJson, modules: sizes };
 }

@@ -25,27 +25,37 @@ import {
 import { ErrorDetail } from "./error.js";
 import { TensorChunk, TensorInfo } from "./tensor.js";
 import {
+  CalibrateNorms,
+  CheckConfig,
   CloseModel,
   Collect,
   Collected,
+  CollectGradients,
+  ConfigChecked,
   CutModel,
   EvaluateLoss,
   Forward,
   Forwarded,
+  GradientsCollected,
   LossEvaluated,
   ModelClosed,
   ModelCut,
   ModelOpened,
   ModelScored,
+  NetworkTraced,
+  NormsCalibrated,
   OpenModel,
+  OpenNetwork,
   OpenSubnet,
   SaveModel,
+  SaveNetwork,
   ScoreModel,
   Slice,
   Sliced,
   SubnetOpened,
   Tokenize,
   Tokenized,
+  TraceNetwork,
 } from "./work.js";
 
 export const protobufPackage = "prunebridge.v1";
@@ -62,6 +72,11 @@ export enum Returns {
   RETURNS_LAST_LOGITS = 2,
   /** RETURNS_LOGITS - F32 `logits` [B, S, vocab]. */
   RETURNS_LOGITS = 3,
+  /**
+   * RETURNS_OUTPUT - Every floating-point tensor of what forward returns, in F32 and its own shape: `output` where it returns a tensor; else under its names
+   * in a mapping, or under its positions (`0`, `1`) in a tuple.
+   */
+  RETURNS_OUTPUT = 4,
   UNRECOGNIZED = -1,
 }
 
@@ -80,6 +95,12 @@ export interface StartRequest {
     | { $case: "openSubnet"; value: OpenSubnet }
     | { $case: "scoreModel"; value: ScoreModel }
     | { $case: "saveModel"; value: SaveModel }
+    | { $case: "openNetwork"; value: OpenNetwork }
+    | { $case: "traceNetwork"; value: TraceNetwork }
+    | { $case: "calibrateNorms"; value: CalibrateNorms }
+    | { $case: "saveNetwork"; value: SaveNetwork }
+    | { $case: "checkConfig"; value: CheckConfig }
+    | { $case: "collectGradients"; value: CollectGradients }
     | undefined;
 }
 
@@ -126,6 +147,10 @@ export interface Succeeded {
     | { $case: "sliced"; value: Sliced }
     | { $case: "subnetOpened"; value: SubnetOpened }
     | { $case: "modelScored"; value: ModelScored }
+    | { $case: "networkTraced"; value: NetworkTraced }
+    | { $case: "normsCalibrated"; value: NormsCalibrated }
+    | { $case: "configChecked"; value: ConfigChecked }
+    | { $case: "gradientsCollected"; value: GradientsCollected }
     | undefined;
   /** What ReadResult will stream. */
   tensors: TensorInfo[];
@@ -233,6 +258,24 @@ export const StartRequest: MessageFns<StartRequest> = {
         break;
       case "saveModel":
         SaveModel.encode(message.work.value, writer.uint32(98).fork()).join();
+        break;
+      case "openNetwork":
+        OpenNetwork.encode(message.work.value, writer.uint32(106).fork()).join();
+        break;
+      case "traceNetwork":
+        TraceNetwork.encode(message.work.value, writer.uint32(114).fork()).join();
+        break;
+      case "calibrateNorms":
+        CalibrateNorms.encode(message.work.value, writer.uint32(122).fork()).join();
+        break;
+      case "saveNetwork":
+        SaveNetwork.encode(message.work.value, writer.uint32(130).fork()).join();
+        break;
+      case "checkConfig":
+        CheckConfig.encode(message.work.value, writer.uint32(138).fork()).join();
+        break;
+      case "collectGradients":
+        CollectGradients.encode(message.work.value, writer.uint32(146).fork()).join();
         break;
     }
     return writer;
@@ -345,6 +388,54 @@ export const StartRequest: MessageFns<StartRequest> = {
             }
 
             message.work = { $case: "saveModel", value: SaveModel.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.work = { $case: "openNetwork", value: OpenNetwork.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.work = { $case: "traceNetwork", value: TraceNetwork.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.work = { $case: "calibrateNorms", value: CalibrateNorms.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.work = { $case: "saveNetwork", value: SaveNetwork.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.work = { $case: "checkConfig", value: CheckConfig.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.work = { $case: "collectGradients", value: CollectGradients.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -671,6 +762,18 @@ export const Succeeded: MessageFns<Succeeded> = {
       case "modelScored":
         ModelScored.encode(message.result.value, writer.uint32(90).fork()).join();
         break;
+      case "networkTraced":
+        NetworkTraced.encode(message.result.value, writer.uint32(98).fork()).join();
+        break;
+      case "normsCalibrated":
+        NormsCalibrated.encode(message.result.value, writer.uint32(106).fork()).join();
+        break;
+      case "configChecked":
+        ConfigChecked.encode(message.result.value, writer.uint32(114).fork()).join();
+        break;
+      case "gradientsCollected":
+        GradientsCollected.encode(message.result.value, writer.uint32(122).fork()).join();
+        break;
     }
     for (const v of message.tensors) {
       TensorInfo.encode(v!, writer.uint32(74).fork()).join();
@@ -769,6 +872,38 @@ export const Succeeded: MessageFns<Succeeded> = {
             }
 
             message.result = { $case: "modelScored", value: ModelScored.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.result = { $case: "networkTraced", value: NetworkTraced.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.result = { $case: "normsCalibrated", value: NormsCalibrated.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.result = { $case: "configChecked", value: ConfigChecked.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.result = { $case: "gradientsCollected", value: GradientsCollected.decode(reader, reader.uint32()) };
             continue;
           }
           case 9: {

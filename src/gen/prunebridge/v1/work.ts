@@ -12,6 +12,19 @@ export const protobufPackage = "prunebridge.v1";
 
 export const protobufFileName = "prunebridge/v1/work.proto";
 
+export enum BuiltInLoss {
+  BUILT_IN_LOSS_UNSPECIFIED = 0,
+  /** BUILT_IN_LOSS_CAUSAL_LM - Mean next-token cross entropy of `logits` [B, S, V] by `input_ids`, but for labels of -100 where the batch has `labels`. */
+  BUILT_IN_LOSS_CAUSAL_LM = 1,
+  /** BUILT_IN_LOSS_MASKED_LM - Mean cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. */
+  BUILT_IN_LOSS_MASKED_LM = 2,
+  /** BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION - Mean cross entropy of `logits` [B, C] by `labels` [B]. */
+  BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION = 3,
+  /** BUILT_IN_LOSS_MSE - Mean squared error of the output by `labels` in its shape. */
+  BUILT_IN_LOSS_MSE = 4,
+  UNRECOGNIZED = -1,
+}
+
 export enum HookSide {
   HOOK_SIDE_UNSPECIFIED = 0,
   /** HOOK_SIDE_INPUT - The module's first positional argument. */
@@ -49,6 +62,35 @@ export interface OpenModel {
   dtype: string;
 }
 
+/** Opens any PyTorch network in eval mode. Its weights are read as data: nothing is unpickled. */
+export interface OpenNetwork {
+  source?:
+    | //
+    /** Built by a Python function. */
+    { $case: "built"; value: BuiltNetwork }
+    | //
+    /** The folder of a Hugging Face vision checkpoint, built by the class that its config names. */
+    { $case: "checkpointDir"; value: string }
+    | //
+    /** The folder of a pruned network, which has an `architecture.json`; see SaveNetwork. */
+    { $case: "prunedDir"; value: string }
+    | undefined;
+  /** As in OpenModel. */
+  device: string;
+  /** As in OpenModel; `auto` keeps what the weights are stored in. */
+  dtype: string;
+}
+
+/** Only what the shim's operator allowed is imported. */
+export interface BuiltNetwork {
+  /** Gives a torch.nn.Module: `package.module:function`. */
+  entrypoint: string;
+  /** A JSON object: its named arguments. */
+  kwargsJson: string;
+  /** A safetensors file with its state dict, every key of it and none else. Empty where the function gives the network with its weights. */
+  weightsPath: string;
+}
+
 export interface ModelOpened {
   /** Cannot be guessed: who was not told it can neither use the model nor close it. */
   modelId: string;
@@ -63,6 +105,173 @@ export interface CloseModel {
 }
 
 export interface ModelClosed {
+}
+
+/**
+ * Finds which channels of a network are one, what has them and what they cost, on a dummy input. Every group is tried by cutting it: one
+ * without which the network does not compute what it should is `fixed`. The network is left as it is. Channels' importances are F64 tensors
+ * [channels] of the result, `importance.0` for the first group: the L2 norms of consumers' weights on the channel, summed over consumers.
+ */
+export interface TraceNetwork {
+  modelId: string;
+  /** Has one batch, the dummy input: positional arguments of forward under their positions (`0`, `1`), others under their names. */
+  feedId: string;
+}
+
+export interface NetworkTraced {
+  groups: ChannelGroup[];
+  /** Every parameter and persistent buffer. */
+  tensors: NetworkTensor[];
+  operations: NetworkOperation[];
+  /** What each layer counts channels in. */
+  layers: NetworkLayer[];
+}
+
+/** Channels that exist together in every tensor that has them. */
+export interface ChannelGroup {
+  /** The modules whose outputs they are, in the network's order. */
+  outputs: OutputModule[];
+  channels: number;
+  /** Whether they are the network's own inputs or outputs, or pass where nothing can cut them. */
+  fixed: boolean;
+  /** Equal stretches of the channels, each of which has to keep as many as the others; 1 where there are none. */
+  sections: number;
+}
+
+export interface OutputModule {
+  module: string;
+  /** For example `nn.Conv2d`. */
+  kind: string;
+  /** `out_channels` or `out_features`. */
+  attribute: string;
+}
+
+/**
+ * A stretch of an axis: `size` positions that stay whatever is cut, or channels `begin` to `end` of a group, each with `repeat` positions in a
+ * row.
+ */
+export interface AxisPart {
+  group?: number | undefined;
+  begin: number;
+  end: number;
+  repeat: number;
+  size: number;
+}
+
+/** What lies behind each other along an axis. */
+export interface NetworkAxis {
+  parts: AxisPart[];
+}
+
+export interface NetworkTensor {
+  /** As in the state dict. */
+  info?: TensorInfo | undefined;
+  axes: NetworkAxis[];
+  isBuffer: boolean;
+  /**
+   * Blocks of the first axis, each of which has its own stretch of what the second axis says, as the filters of a grouped convolution have;
+   * 1 where there are none.
+   */
+  blocks: number;
+}
+
+/** What a module multiplies and adds for the dummy input: `factor` times the product of its axes' sizes. */
+export interface NetworkOperation {
+  module: string;
+  factor: number;
+  axes: NetworkAxis[];
+}
+
+/** The attributes of a module that count channels. */
+export interface NetworkLayer {
+  module: string;
+  attributes: { [key: string]: NetworkAxis };
+}
+
+export interface NetworkLayer_AttributesEntry {
+  key: string;
+  value?: NetworkAxis | undefined;
+}
+
+/**
+ * Runs a network in training mode of its normalisation layers alone, so that their running statistics become those of the batches: the mean
+ * over all of them. Where no layer has such statistics nothing is run.
+ */
+export interface CalibrateNorms {
+  modelId: string;
+  /** As in Collect. */
+  feedId: string;
+  python?: { $case: "data"; value: PythonData } | { $case: "forwardLoop"; value: string } | undefined;
+}
+
+export interface NormsCalibrated {
+  batches: number;
+  /** Layers that have running statistics. */
+  layers: number;
+}
+
+/**
+ * Writes the weights of an open network, or of a view of one, as `model.safetensors` into the folder `child` of a job's own; tied ones once.
+ * Its result is that of Slice.
+ */
+export interface SaveNetwork {
+  modelId: string;
+  /** As in Slice. */
+  jobDir: string;
+  skipFlush: boolean;
+  sha256: boolean;
+}
+
+/** Tells whether a network that transformers builds of a config has every tensor of an open network, in its shape, and none else. */
+export interface CheckConfig {
+  modelId: string;
+  /** A config.json whose `architectures` names the class. */
+  configJson: string;
+}
+
+export interface ConfigChecked {
+  /** The first difference, for people; empty where there is none. */
+  difference: string;
+}
+
+/**
+ * Sums the squares of the gradients of masks of ones on what modules take or give, over batches, in float32; the model's own weights carry no
+ * gradients. Its result has one F32 tensor for each mask, [units], under its key.
+ */
+export interface CollectGradients {
+  modelId: string;
+  /**
+   * As in Collect. With the loss `client`, each batch asks for RETURNS_OUTPUT and is followed by one that holds the loss, F64 `loss` [], and its
+   * gradient, `gradient` in the output's shape.
+   */
+  feedId: string;
+  masks: Mask[];
+  /** Batches from a Python iterable, in the feed's place. */
+  data?: PythonData | undefined;
+  loss?: { $case: "builtIn"; value: BuiltInLoss } | //
+  /** A Python function that is called with the output and the batch and gives a scalar tensor: `package.module:function`. */
+  { $case: "lossFunc"; value: string } | //
+  /** The client computes the loss and its gradient. */
+  { $case: "client"; value: boolean } | undefined;
+}
+
+/** A mask of `units` ones on the last axis of a tensor, each over as many positions in a row. */
+export interface Mask {
+  key: string;
+  /** Dotted module path, as in named_modules(). */
+  module: string;
+  side: HookSide;
+  units: number;
+}
+
+export interface GradientsCollected {
+  batches: number;
+  samples: number;
+  tokens: number;
+  /** The mean of the batches' losses. */
+  loss: number;
+  /** Wall seconds within forward and backward passes. */
+  passSeconds: number;
 }
 
 /**
@@ -163,8 +372,22 @@ export interface CutModel {
    * may be open in another dtype than it is stored in.
    */
   tensors: TensorSlice[];
-  /** The child's config.json. */
+  /** The child's config.json. Empty where `modules` says what changes. */
   configJson: string;
+  /** In the config's place: modules of which attributes count what is cut. The child is the model's own modules with these and its tensors. */
+  modules: ModuleSizes[];
+}
+
+/** Attributes of a module of the child. */
+export interface ModuleSizes {
+  /** Dotted module path. */
+  module: string;
+  attributes: { [key: string]: number };
+}
+
+export interface ModuleSizes_AttributesEntry {
+  key: string;
+  value: number;
 }
 
 export interface ModelCut {
@@ -244,6 +467,8 @@ export interface OpenSubnet {
    * owns it.
    */
   units: string[];
+  /** As in CutModel; the child's tensors are then made at once, and `units` is empty. */
+  modules: ModuleSizes[];
 }
 
 export interface SubnetOpened {
@@ -409,6 +634,166 @@ export const OpenModel: MessageFns<OpenModel> = {
   },
 };
 
+function createBaseOpenNetwork(): OpenNetwork {
+  return { source: undefined, device: "", dtype: "" };
+}
+
+export const OpenNetwork: MessageFns<OpenNetwork> = {
+  encode(message: OpenNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.source?.$case) {
+      case "built":
+        BuiltNetwork.encode(message.source.value, writer.uint32(10).fork()).join();
+        break;
+      case "checkpointDir":
+        writer.uint32(18).string(message.source.value);
+        break;
+      case "prunedDir":
+        writer.uint32(26).string(message.source.value);
+        break;
+    }
+    if (message.device !== "") {
+      writer.uint32(34).string(message.device);
+    }
+    if (message.dtype !== "") {
+      writer.uint32(42).string(message.dtype);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OpenNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOpenNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.source = { $case: "built", value: BuiltNetwork.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = { $case: "checkpointDir", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.source = { $case: "prunedDir", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.dtype = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseBuiltNetwork(): BuiltNetwork {
+  return { entrypoint: "", kwargsJson: "", weightsPath: "" };
+}
+
+export const BuiltNetwork: MessageFns<BuiltNetwork> = {
+  encode(message: BuiltNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.entrypoint !== "") {
+      writer.uint32(10).string(message.entrypoint);
+    }
+    if (message.kwargsJson !== "") {
+      writer.uint32(18).string(message.kwargsJson);
+    }
+    if (message.weightsPath !== "") {
+      writer.uint32(26).string(message.weightsPath);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BuiltNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBuiltNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.entrypoint = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kwargsJson = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.weightsPath = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseModelOpened(): ModelOpened {
   return { modelId: "", device: "", dtype: "", parameters: 0 };
 }
@@ -556,6 +941,1292 @@ export const ModelClosed: MessageFns<ModelClosed> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTraceNetwork(): TraceNetwork {
+  return { modelId: "", feedId: "" };
+}
+
+export const TraceNetwork: MessageFns<TraceNetwork> = {
+  encode(message: TraceNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.feedId !== "") {
+      writer.uint32(18).string(message.feedId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TraceNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTraceNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.feedId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNetworkTraced(): NetworkTraced {
+  return { groups: [], tensors: [], operations: [], layers: [] };
+}
+
+export const NetworkTraced: MessageFns<NetworkTraced> = {
+  encode(message: NetworkTraced, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.groups) {
+      ChannelGroup.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.tensors) {
+      NetworkTensor.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.operations) {
+      NetworkOperation.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.layers) {
+      NetworkLayer.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkTraced {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkTraced();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.groups.push(ChannelGroup.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tensors.push(NetworkTensor.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.operations.push(NetworkOperation.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.layers.push(NetworkLayer.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseChannelGroup(): ChannelGroup {
+  return { outputs: [], channels: 0, fixed: false, sections: 0 };
+}
+
+export const ChannelGroup: MessageFns<ChannelGroup> = {
+  encode(message: ChannelGroup, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.outputs) {
+      OutputModule.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.channels !== 0) {
+      writer.uint32(16).uint64(message.channels);
+    }
+    if (message.fixed !== false) {
+      writer.uint32(24).bool(message.fixed);
+    }
+    if (message.sections !== 0) {
+      writer.uint32(32).uint64(message.sections);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChannelGroup {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChannelGroup();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.outputs.push(OutputModule.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.channels = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.fixed = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sections = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOutputModule(): OutputModule {
+  return { module: "", kind: "", attribute: "" };
+}
+
+export const OutputModule: MessageFns<OutputModule> = {
+  encode(message: OutputModule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.module !== "") {
+      writer.uint32(10).string(message.module);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.attribute !== "") {
+      writer.uint32(26).string(message.attribute);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OutputModule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutputModule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.module = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.attribute = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAxisPart(): AxisPart {
+  return { group: undefined, begin: 0, end: 0, repeat: 0, size: 0 };
+}
+
+export const AxisPart: MessageFns<AxisPart> = {
+  encode(message: AxisPart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.group !== undefined) {
+      writer.uint32(8).uint32(message.group);
+    }
+    if (message.begin !== 0) {
+      writer.uint32(16).uint64(message.begin);
+    }
+    if (message.end !== 0) {
+      writer.uint32(24).uint64(message.end);
+    }
+    if (message.repeat !== 0) {
+      writer.uint32(32).uint64(message.repeat);
+    }
+    if (message.size !== 0) {
+      writer.uint32(40).uint64(message.size);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AxisPart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAxisPart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.group = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.begin = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.end = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.repeat = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.size = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNetworkAxis(): NetworkAxis {
+  return { parts: [] };
+}
+
+export const NetworkAxis: MessageFns<NetworkAxis> = {
+  encode(message: NetworkAxis, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.parts) {
+      AxisPart.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkAxis {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkAxis();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.parts.push(AxisPart.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNetworkTensor(): NetworkTensor {
+  return { info: undefined, axes: [], isBuffer: false, blocks: 0 };
+}
+
+export const NetworkTensor: MessageFns<NetworkTensor> = {
+  encode(message: NetworkTensor, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.info !== undefined) {
+      TensorInfo.encode(message.info, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.axes) {
+      NetworkAxis.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.isBuffer !== false) {
+      writer.uint32(24).bool(message.isBuffer);
+    }
+    if (message.blocks !== 0) {
+      writer.uint32(32).uint64(message.blocks);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkTensor {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkTensor();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.info = TensorInfo.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.axes.push(NetworkAxis.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.isBuffer = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.blocks = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNetworkOperation(): NetworkOperation {
+  return { module: "", factor: 0, axes: [] };
+}
+
+export const NetworkOperation: MessageFns<NetworkOperation> = {
+  encode(message: NetworkOperation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.module !== "") {
+      writer.uint32(10).string(message.module);
+    }
+    if (message.factor !== 0) {
+      writer.uint32(17).double(message.factor);
+    }
+    for (const v of message.axes) {
+      NetworkAxis.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkOperation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkOperation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.module = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.factor = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.axes.push(NetworkAxis.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNetworkLayer(): NetworkLayer {
+  return { module: "", attributes: {} };
+}
+
+export const NetworkLayer: MessageFns<NetworkLayer> = {
+  encode(message: NetworkLayer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.module !== "") {
+      writer.uint32(10).string(message.module);
+    }
+    globalThis.Object.entries(message.attributes).forEach(([key, value]: [string, NetworkAxis]) => {
+      NetworkLayer_AttributesEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkLayer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkLayer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.module = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = NetworkLayer_AttributesEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.attributes[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNetworkLayer_AttributesEntry(): NetworkLayer_AttributesEntry {
+  return { key: "", value: undefined };
+}
+
+export const NetworkLayer_AttributesEntry: MessageFns<NetworkLayer_AttributesEntry> = {
+  encode(message: NetworkLayer_AttributesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      NetworkAxis.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkLayer_AttributesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkLayer_AttributesEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = NetworkAxis.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCalibrateNorms(): CalibrateNorms {
+  return { modelId: "", feedId: "", python: undefined };
+}
+
+export const CalibrateNorms: MessageFns<CalibrateNorms> = {
+  encode(message: CalibrateNorms, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.feedId !== "") {
+      writer.uint32(18).string(message.feedId);
+    }
+    switch (message.python?.$case) {
+      case "data":
+        PythonData.encode(message.python.value, writer.uint32(26).fork()).join();
+        break;
+      case "forwardLoop":
+        writer.uint32(34).string(message.python.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CalibrateNorms {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCalibrateNorms();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.feedId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.python = { $case: "data", value: PythonData.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.python = { $case: "forwardLoop", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNormsCalibrated(): NormsCalibrated {
+  return { batches: 0, layers: 0 };
+}
+
+export const NormsCalibrated: MessageFns<NormsCalibrated> = {
+  encode(message: NormsCalibrated, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.batches !== 0) {
+      writer.uint32(8).uint64(message.batches);
+    }
+    if (message.layers !== 0) {
+      writer.uint32(16).uint64(message.layers);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NormsCalibrated {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNormsCalibrated();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.batches = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.layers = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSaveNetwork(): SaveNetwork {
+  return { modelId: "", jobDir: "", skipFlush: false, sha256: false };
+}
+
+export const SaveNetwork: MessageFns<SaveNetwork> = {
+  encode(message: SaveNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.jobDir !== "") {
+      writer.uint32(18).string(message.jobDir);
+    }
+    if (message.skipFlush !== false) {
+      writer.uint32(24).bool(message.skipFlush);
+    }
+    if (message.sha256 !== false) {
+      writer.uint32(32).bool(message.sha256);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.jobDir = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.skipFlush = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sha256 = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCheckConfig(): CheckConfig {
+  return { modelId: "", configJson: "" };
+}
+
+export const CheckConfig: MessageFns<CheckConfig> = {
+  encode(message: CheckConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.configJson !== "") {
+      writer.uint32(18).string(message.configJson);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CheckConfig {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCheckConfig();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.configJson = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseConfigChecked(): ConfigChecked {
+  return { difference: "" };
+}
+
+export const ConfigChecked: MessageFns<ConfigChecked> = {
+  encode(message: ConfigChecked, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.difference !== "") {
+      writer.uint32(10).string(message.difference);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfigChecked {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfigChecked();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.difference = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCollectGradients(): CollectGradients {
+  return { modelId: "", feedId: "", masks: [], data: undefined, loss: undefined };
+}
+
+export const CollectGradients: MessageFns<CollectGradients> = {
+  encode(message: CollectGradients, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.modelId !== "") {
+      writer.uint32(10).string(message.modelId);
+    }
+    if (message.feedId !== "") {
+      writer.uint32(18).string(message.feedId);
+    }
+    for (const v of message.masks) {
+      Mask.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.data !== undefined) {
+      PythonData.encode(message.data, writer.uint32(34).fork()).join();
+    }
+    switch (message.loss?.$case) {
+      case "builtIn":
+        writer.uint32(40).int32(message.loss.value);
+        break;
+      case "lossFunc":
+        writer.uint32(50).string(message.loss.value);
+        break;
+      case "client":
+        writer.uint32(56).bool(message.loss.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CollectGradients {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCollectGradients();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.modelId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.feedId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.masks.push(Mask.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.data = PythonData.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.loss = { $case: "builtIn", value: reader.int32() as any };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.loss = { $case: "lossFunc", value: reader.string() };
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.loss = { $case: "client", value: reader.bool() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMask(): Mask {
+  return { key: "", module: "", side: 0, units: 0 };
+}
+
+export const Mask: MessageFns<Mask> = {
+  encode(message: Mask, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.module !== "") {
+      writer.uint32(18).string(message.module);
+    }
+    if (message.side !== 0) {
+      writer.uint32(24).int32(message.side);
+    }
+    if (message.units !== 0) {
+      writer.uint32(32).uint64(message.units);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Mask {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMask();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.module = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.side = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.units = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseGradientsCollected(): GradientsCollected {
+  return { batches: 0, samples: 0, tokens: 0, loss: 0, passSeconds: 0 };
+}
+
+export const GradientsCollected: MessageFns<GradientsCollected> = {
+  encode(message: GradientsCollected, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.batches !== 0) {
+      writer.uint32(8).uint64(message.batches);
+    }
+    if (message.samples !== 0) {
+      writer.uint32(16).uint64(message.samples);
+    }
+    if (message.tokens !== 0) {
+      writer.uint32(24).uint64(message.tokens);
+    }
+    if (message.loss !== 0) {
+      writer.uint32(33).double(message.loss);
+    }
+    if (message.passSeconds !== 0) {
+      writer.uint32(41).double(message.passSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GradientsCollected {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGradientsCollected();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.batches = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.samples = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.tokens = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.loss = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.passSeconds = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1219,7 +2890,7 @@ export const Forwarded: MessageFns<Forwarded> = {
 };
 
 function createBaseCutModel(): CutModel {
-  return { modelId: "", feedId: "", tensors: [], configJson: "" };
+  return { modelId: "", feedId: "", tensors: [], configJson: "", modules: [] };
 }
 
 export const CutModel: MessageFns<CutModel> = {
@@ -1235,6 +2906,9 @@ export const CutModel: MessageFns<CutModel> = {
     }
     if (message.configJson !== "") {
       writer.uint32(34).string(message.configJson);
+    }
+    for (const v of message.modules) {
+      ModuleSizes.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -1282,6 +2956,131 @@ export const CutModel: MessageFns<CutModel> = {
             }
 
             message.configJson = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.modules.push(ModuleSizes.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseModuleSizes(): ModuleSizes {
+  return { module: "", attributes: {} };
+}
+
+export const ModuleSizes: MessageFns<ModuleSizes> = {
+  encode(message: ModuleSizes, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.module !== "") {
+      writer.uint32(10).string(message.module);
+    }
+    globalThis.Object.entries(message.attributes).forEach(([key, value]: [string, number]) => {
+      ModuleSizes_AttributesEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ModuleSizes {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseModuleSizes();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.module = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = ModuleSizes_AttributesEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.attributes[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseModuleSizes_AttributesEntry(): ModuleSizes_AttributesEntry {
+  return { key: "", value: 0 };
+}
+
+export const ModuleSizes_AttributesEntry: MessageFns<ModuleSizes_AttributesEntry> = {
+  encode(message: ModuleSizes_AttributesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0) {
+      writer.uint32(16).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ModuleSizes_AttributesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseModuleSizes_AttributesEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1709,7 +3508,7 @@ export const OutputShard_MetadataEntry: MessageFns<OutputShard_MetadataEntry> = 
 };
 
 function createBaseOpenSubnet(): OpenSubnet {
-  return { modelId: "", feedId: "", tensors: [], configJson: "", units: [] };
+  return { modelId: "", feedId: "", tensors: [], configJson: "", units: [], modules: [] };
 }
 
 export const OpenSubnet: MessageFns<OpenSubnet> = {
@@ -1728,6 +3527,9 @@ export const OpenSubnet: MessageFns<OpenSubnet> = {
     }
     for (const v of message.units) {
       writer.uint32(42).string(v!);
+    }
+    for (const v of message.modules) {
+      ModuleSizes.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1783,6 +3585,14 @@ export const OpenSubnet: MessageFns<OpenSubnet> = {
             }
 
             message.units.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.modules.push(ModuleSizes.decode(reader, reader.uint32()));
             continue;
           }
         }

@@ -17,49 +17,49 @@ from prunebridge_shim.gen.prunebridge.v1 import tensor_pb2 as prunebridge_dot_v1
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2 as prunebridge_dot_v1_dot_work__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprunebridge/v1/operation.proto\x12\x0eprunebridge.v1\x1a\x1aprunebridge/v1/error.proto\x1a\x1bprunebridge/v1/tensor.proto\x1a\x19prunebridge/v1/work.proto\"\xb9\x04\n\x0cStartRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\nopen_model\x18\x02 \x01(\x0b\x32\x19.prunebridge.v1.OpenModelH\x00\x12\x31\n\x0b\x63lose_model\x18\x03 \x01(\x0b\x32\x1a.prunebridge.v1.CloseModelH\x00\x12,\n\x08tokenize\x18\x04 \x01(\x0b\x32\x18.prunebridge.v1.TokenizeH\x00\x12*\n\x07\x63ollect\x18\x05 \x01(\x0b\x32\x17.prunebridge.v1.CollectH\x00\x12\x35\n\revaluate_loss\x18\x06 \x01(\x0b\x32\x1c.prunebridge.v1.EvaluateLossH\x00\x12*\n\x07\x66orward\x18\x07 \x01(\x0b\x32\x17.prunebridge.v1.ForwardH\x00\x12-\n\tcut_model\x18\x08 \x01(\x0b\x32\x18.prunebridge.v1.CutModelH\x00\x12&\n\x05slice\x18\t \x01(\x0b\x32\x15.prunebridge.v1.SliceH\x00\x12\x31\n\x0bopen_subnet\x18\n \x01(\x0b\x32\x1a.prunebridge.v1.OpenSubnetH\x00\x12\x31\n\x0bscore_model\x18\x0b \x01(\x0b\x32\x1a.prunebridge.v1.ScoreModelH\x00\x12/\n\nsave_model\x18\x0c \x01(\x0b\x32\x19.prunebridge.v1.SaveModelH\x00\x42\x06\n\x04work\"%\n\rStartResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"7\n\x0cWatchRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\"\xb2\x01\n\rWatchResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12,\n\x08progress\x18\x02 \x01(\x0b\x32\x18.prunebridge.v1.ProgressH\x00\x12.\n\tsucceeded\x18\x03 \x01(\x0b\x32\x19.prunebridge.v1.SucceededH\x00\x12-\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1b.prunebridge.v1.ErrorDetailH\x00\x42\x07\n\x05\x65vent\"n\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\x12\r\n\x05total\x18\x03 \x01(\x01\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x18\n\x0b\x65ta_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_eta_seconds\"\xba\x04\n\tSucceeded\x12\x33\n\x0cmodel_opened\x18\x01 \x01(\x0b\x32\x1b.prunebridge.v1.ModelOpenedH\x00\x12\x33\n\x0cmodel_closed\x18\x02 \x01(\x0b\x32\x1b.prunebridge.v1.ModelClosedH\x00\x12.\n\ttokenized\x18\x03 \x01(\x0b\x32\x19.prunebridge.v1.TokenizedH\x00\x12.\n\tcollected\x18\x04 \x01(\x0b\x32\x19.prunebridge.v1.CollectedH\x00\x12\x37\n\x0eloss_evaluated\x18\x05 \x01(\x0b\x32\x1d.prunebridge.v1.LossEvaluatedH\x00\x12.\n\tforwarded\x18\x06 \x01(\x0b\x32\x19.prunebridge.v1.ForwardedH\x00\x12-\n\tmodel_cut\x18\x07 \x01(\x0b\x32\x18.prunebridge.v1.ModelCutH\x00\x12(\n\x06sliced\x18\x08 \x01(\x0b\x32\x16.prunebridge.v1.SlicedH\x00\x12\x35\n\rsubnet_opened\x18\n \x01(\x0b\x32\x1c.prunebridge.v1.SubnetOpenedH\x00\x12\x33\n\x0cmodel_scored\x18\x0b \x01(\x0b\x32\x1b.prunebridge.v1.ModelScoredH\x00\x12+\n\x07tensors\x18\t \x03(\x0b\x32\x1a.prunebridge.v1.TensorInfoB\x08\n\x06result\"%\n\rCancelRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\")\n\x11ReadResultRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"@\n\x12ReadResultResponse\x12*\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1b.prunebridge.v1.TensorChunk\"\xb0\x01\n\x0b\x46\x65\x65\x64Request\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x01 \x01(\t\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.prunebridge.v1.TensorChunkH\x00\x12-\n\tbatch_end\x18\x03 \x01(\x0b\x32\x18.prunebridge.v1.BatchEndH\x00\x12+\n\x08\x66\x65\x65\x64_end\x18\x04 \x01(\x0b\x32\x17.prunebridge.v1.FeedEndH\x00\x42\x06\n\x04part\"4\n\x08\x42\x61tchEnd\x12(\n\x07returns\x18\x01 \x01(\x0e\x32\x17.prunebridge.v1.Returns\"\x1a\n\x07\x46\x65\x65\x64\x45nd\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\"\xa6\x01\n\x0c\x46\x65\x65\x64Response\x12,\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1b.prunebridge.v1.TensorChunkH\x00\x12/\n\nanswer_end\x18\x02 \x01(\x0b\x32\x19.prunebridge.v1.AnswerEndH\x00\x12/\n\nfeed_taken\x18\x03 \x01(\x0b\x32\x19.prunebridge.v1.FeedTakenH\x00\x42\x06\n\x04part\"\x1a\n\tAnswerEnd\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\"\x1c\n\tFeedTaken\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04*a\n\x07Returns\x12\x17\n\x13RETURNS_UNSPECIFIED\x10\x00\x12\x10\n\x0cRETURNS_LOSS\x10\x01\x12\x17\n\x13RETURNS_LAST_LOGITS\x10\x02\x12\x12\n\x0eRETURNS_LOGITS\x10\x03\x32\xc0\x02\n\x10OperationService\x12\x44\n\x05Start\x12\x1c.prunebridge.v1.StartRequest\x1a\x1d.prunebridge.v1.StartResponse\x12\x46\n\x05Watch\x12\x1c.prunebridge.v1.WatchRequest\x1a\x1d.prunebridge.v1.WatchResponse0\x01\x12G\n\x06\x43\x61ncel\x12\x1d.prunebridge.v1.CancelRequest\x1a\x1e.prunebridge.v1.CancelResponse\x12U\n\nReadResult\x12!.prunebridge.v1.ReadResultRequest\x1a\".prunebridge.v1.ReadResultResponse0\x01\x32T\n\x0b\x46\x65\x65\x64Service\x12\x45\n\x04\x46\x65\x65\x64\x12\x1b.prunebridge.v1.FeedRequest\x1a\x1c.prunebridge.v1.FeedResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprunebridge/v1/operation.proto\x12\x0eprunebridge.v1\x1a\x1aprunebridge/v1/error.proto\x1a\x1bprunebridge/v1/tensor.proto\x1a\x19prunebridge/v1/work.proto\"\x89\x07\n\x0cStartRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\nopen_model\x18\x02 \x01(\x0b\x32\x19.prunebridge.v1.OpenModelH\x00\x12\x31\n\x0b\x63lose_model\x18\x03 \x01(\x0b\x32\x1a.prunebridge.v1.CloseModelH\x00\x12,\n\x08tokenize\x18\x04 \x01(\x0b\x32\x18.prunebridge.v1.TokenizeH\x00\x12*\n\x07\x63ollect\x18\x05 \x01(\x0b\x32\x17.prunebridge.v1.CollectH\x00\x12\x35\n\revaluate_loss\x18\x06 \x01(\x0b\x32\x1c.prunebridge.v1.EvaluateLossH\x00\x12*\n\x07\x66orward\x18\x07 \x01(\x0b\x32\x17.prunebridge.v1.ForwardH\x00\x12-\n\tcut_model\x18\x08 \x01(\x0b\x32\x18.prunebridge.v1.CutModelH\x00\x12&\n\x05slice\x18\t \x01(\x0b\x32\x15.prunebridge.v1.SliceH\x00\x12\x31\n\x0bopen_subnet\x18\n \x01(\x0b\x32\x1a.prunebridge.v1.OpenSubnetH\x00\x12\x31\n\x0bscore_model\x18\x0b \x01(\x0b\x32\x1a.prunebridge.v1.ScoreModelH\x00\x12/\n\nsave_model\x18\x0c \x01(\x0b\x32\x19.prunebridge.v1.SaveModelH\x00\x12\x33\n\x0copen_network\x18\r \x01(\x0b\x32\x1b.prunebridge.v1.OpenNetworkH\x00\x12\x35\n\rtrace_network\x18\x0e \x01(\x0b\x32\x1c.prunebridge.v1.TraceNetworkH\x00\x12\x39\n\x0f\x63\x61librate_norms\x18\x0f \x01(\x0b\x32\x1e.prunebridge.v1.CalibrateNormsH\x00\x12\x33\n\x0csave_network\x18\x10 \x01(\x0b\x32\x1b.prunebridge.v1.SaveNetworkH\x00\x12\x33\n\x0c\x63heck_config\x18\x11 \x01(\x0b\x32\x1b.prunebridge.v1.CheckConfigH\x00\x12=\n\x11\x63ollect_gradients\x18\x12 \x01(\x0b\x32 .prunebridge.v1.CollectGradientsH\x00\x42\x06\n\x04work\"%\n\rStartResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"7\n\x0cWatchRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\"\xb2\x01\n\rWatchResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12,\n\x08progress\x18\x02 \x01(\x0b\x32\x18.prunebridge.v1.ProgressH\x00\x12.\n\tsucceeded\x18\x03 \x01(\x0b\x32\x19.prunebridge.v1.SucceededH\x00\x12-\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1b.prunebridge.v1.ErrorDetailH\x00\x42\x07\n\x05\x65vent\"n\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\x12\r\n\x05total\x18\x03 \x01(\x01\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x18\n\x0b\x65ta_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_eta_seconds\"\xac\x06\n\tSucceeded\x12\x33\n\x0cmodel_opened\x18\x01 \x01(\x0b\x32\x1b.prunebridge.v1.ModelOpenedH\x00\x12\x33\n\x0cmodel_closed\x18\x02 \x01(\x0b\x32\x1b.prunebridge.v1.ModelClosedH\x00\x12.\n\ttokenized\x18\x03 \x01(\x0b\x32\x19.prunebridge.v1.TokenizedH\x00\x12.\n\tcollected\x18\x04 \x01(\x0b\x32\x19.prunebridge.v1.CollectedH\x00\x12\x37\n\x0eloss_evaluated\x18\x05 \x01(\x0b\x32\x1d.prunebridge.v1.LossEvaluatedH\x00\x12.\n\tforwarded\x18\x06 \x01(\x0b\x32\x19.prunebridge.v1.ForwardedH\x00\x12-\n\tmodel_cut\x18\x07 \x01(\x0b\x32\x18.prunebridge.v1.ModelCutH\x00\x12(\n\x06sliced\x18\x08 \x01(\x0b\x32\x16.prunebridge.v1.SlicedH\x00\x12\x35\n\rsubnet_opened\x18\n \x01(\x0b\x32\x1c.prunebridge.v1.SubnetOpenedH\x00\x12\x33\n\x0cmodel_scored\x18\x0b \x01(\x0b\x32\x1b.prunebridge.v1.ModelScoredH\x00\x12\x37\n\x0enetwork_traced\x18\x0c \x01(\x0b\x32\x1d.prunebridge.v1.NetworkTracedH\x00\x12;\n\x10norms_calibrated\x18\r \x01(\x0b\x32\x1f.prunebridge.v1.NormsCalibratedH\x00\x12\x37\n\x0e\x63onfig_checked\x18\x0e \x01(\x0b\x32\x1d.prunebridge.v1.ConfigCheckedH\x00\x12\x41\n\x13gradients_collected\x18\x0f \x01(\x0b\x32\".prunebridge.v1.GradientsCollectedH\x00\x12+\n\x07tensors\x18\t \x03(\x0b\x32\x1a.prunebridge.v1.TensorInfoB\x08\n\x06result\"%\n\rCancelRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\")\n\x11ReadResultRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"@\n\x12ReadResultResponse\x12*\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1b.prunebridge.v1.TensorChunk\"\xb0\x01\n\x0b\x46\x65\x65\x64Request\x12\x0f\n\x07\x66\x65\x65\x64_id\x18\x01 \x01(\t\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.prunebridge.v1.TensorChunkH\x00\x12-\n\tbatch_end\x18\x03 \x01(\x0b\x32\x18.prunebridge.v1.BatchEndH\x00\x12+\n\x08\x66\x65\x65\x64_end\x18\x04 \x01(\x0b\x32\x17.prunebridge.v1.FeedEndH\x00\x42\x06\n\x04part\"4\n\x08\x42\x61tchEnd\x12(\n\x07returns\x18\x01 \x01(\x0e\x32\x17.prunebridge.v1.Returns\"\x1a\n\x07\x46\x65\x65\x64\x45nd\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\"\xa6\x01\n\x0c\x46\x65\x65\x64Response\x12,\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1b.prunebridge.v1.TensorChunkH\x00\x12/\n\nanswer_end\x18\x02 \x01(\x0b\x32\x19.prunebridge.v1.AnswerEndH\x00\x12/\n\nfeed_taken\x18\x03 \x01(\x0b\x32\x19.prunebridge.v1.FeedTakenH\x00\x42\x06\n\x04part\"\x1a\n\tAnswerEnd\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\"\x1c\n\tFeedTaken\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04*u\n\x07Returns\x12\x17\n\x13RETURNS_UNSPECIFIED\x10\x00\x12\x10\n\x0cRETURNS_LOSS\x10\x01\x12\x17\n\x13RETURNS_LAST_LOGITS\x10\x02\x12\x12\n\x0eRETURNS_LOGITS\x10\x03\x12\x12\n\x0eRETURNS_OUTPUT\x10\x04\x32\xc0\x02\n\x10OperationService\x12\x44\n\x05Start\x12\x1c.prunebridge.v1.StartRequest\x1a\x1d.prunebridge.v1.StartResponse\x12\x46\n\x05Watch\x12\x1c.prunebridge.v1.WatchRequest\x1a\x1d.prunebridge.v1.WatchResponse0\x01\x12G\n\x06\x43\x61ncel\x12\x1d.prunebridge.v1.CancelRequest\x1a\x1e.prunebridge.v1.CancelResponse\x12U\n\nReadResult\x12!.prunebridge.v1.ReadResultRequest\x1a\".prunebridge.v1.ReadResultResponse0\x01\x32T\n\x0b\x46\x65\x65\x64Service\x12\x45\n\x04\x46\x65\x65\x64\x12\x1b.prunebridge.v1.FeedRequest\x1a\x1c.prunebridge.v1.FeedResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'prunebridge.v1.operation_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_RETURNS']._serialized_start=2322
-  _globals['_RETURNS']._serialized_end=2419
+  _globals['_RETURNS']._serialized_start=2900
+  _globals['_RETURNS']._serialized_end=3017
   _globals['_STARTREQUEST']._serialized_start=135
-  _globals['_STARTREQUEST']._serialized_end=704
-  _globals['_STARTRESPONSE']._serialized_start=706
-  _globals['_STARTRESPONSE']._serialized_end=743
-  _globals['_WATCHREQUEST']._serialized_start=745
-  _globals['_WATCHREQUEST']._serialized_end=800
-  _globals['_WATCHRESPONSE']._serialized_start=803
-  _globals['_WATCHRESPONSE']._serialized_end=981
-  _globals['_PROGRESS']._serialized_start=983
-  _globals['_PROGRESS']._serialized_end=1093
-  _globals['_SUCCEEDED']._serialized_start=1096
-  _globals['_SUCCEEDED']._serialized_end=1666
-  _globals['_CANCELREQUEST']._serialized_start=1668
-  _globals['_CANCELREQUEST']._serialized_end=1705
-  _globals['_CANCELRESPONSE']._serialized_start=1707
-  _globals['_CANCELRESPONSE']._serialized_end=1723
-  _globals['_READRESULTREQUEST']._serialized_start=1725
-  _globals['_READRESULTREQUEST']._serialized_end=1766
-  _globals['_READRESULTRESPONSE']._serialized_start=1768
-  _globals['_READRESULTRESPONSE']._serialized_end=1832
-  _globals['_FEEDREQUEST']._serialized_start=1835
-  _globals['_FEEDREQUEST']._serialized_end=2011
-  _globals['_BATCHEND']._serialized_start=2013
-  _globals['_BATCHEND']._serialized_end=2065
-  _globals['_FEEDEND']._serialized_start=2067
-  _globals['_FEEDEND']._serialized_end=2093
-  _globals['_FEEDRESPONSE']._serialized_start=2096
-  _globals['_FEEDRESPONSE']._serialized_end=2262
-  _globals['_ANSWEREND']._serialized_start=2264
-  _globals['_ANSWEREND']._serialized_end=2290
-  _globals['_FEEDTAKEN']._serialized_start=2292
-  _globals['_FEEDTAKEN']._serialized_end=2320
-  _globals['_OPERATIONSERVICE']._serialized_start=2422
-  _globals['_OPERATIONSERVICE']._serialized_end=2742
-  _globals['_FEEDSERVICE']._serialized_start=2744
-  _globals['_FEEDSERVICE']._serialized_end=2828
+  _globals['_STARTREQUEST']._serialized_end=1040
+  _globals['_STARTRESPONSE']._serialized_start=1042
+  _globals['_STARTRESPONSE']._serialized_end=1079
+  _globals['_WATCHREQUEST']._serialized_start=1081
+  _globals['_WATCHREQUEST']._serialized_end=1136
+  _globals['_WATCHRESPONSE']._serialized_start=1139
+  _globals['_WATCHRESPONSE']._serialized_end=1317
+  _globals['_PROGRESS']._serialized_start=1319
+  _globals['_PROGRESS']._serialized_end=1429
+  _globals['_SUCCEEDED']._serialized_start=1432
+  _globals['_SUCCEEDED']._serialized_end=2244
+  _globals['_CANCELREQUEST']._serialized_start=2246
+  _globals['_CANCELREQUEST']._serialized_end=2283
+  _globals['_CANCELRESPONSE']._serialized_start=2285
+  _globals['_CANCELRESPONSE']._serialized_end=2301
+  _globals['_READRESULTREQUEST']._serialized_start=2303
+  _globals['_READRESULTREQUEST']._serialized_end=2344
+  _globals['_READRESULTRESPONSE']._serialized_start=2346
+  _globals['_READRESULTRESPONSE']._serialized_end=2410
+  _globals['_FEEDREQUEST']._serialized_start=2413
+  _globals['_FEEDREQUEST']._serialized_end=2589
+  _globals['_BATCHEND']._serialized_start=2591
+  _globals['_BATCHEND']._serialized_end=2643
+  _globals['_FEEDEND']._serialized_start=2645
+  _globals['_FEEDEND']._serialized_end=2671
+  _globals['_FEEDRESPONSE']._serialized_start=2674
+  _globals['_FEEDRESPONSE']._serialized_end=2840
+  _globals['_ANSWEREND']._serialized_start=2842
+  _globals['_ANSWEREND']._serialized_end=2868
+  _globals['_FEEDTAKEN']._serialized_start=2870
+  _globals['_FEEDTAKEN']._serialized_end=2898
+  _globals['_OPERATIONSERVICE']._serialized_start=3020
+  _globals['_OPERATIONSERVICE']._serialized_end=3340
+  _globals['_FEEDSERVICE']._serialized_start=3342
+  _globals['_FEEDSERVICE']._serialized_end=3426
 # @@protoc_insertion_point(module_scope)

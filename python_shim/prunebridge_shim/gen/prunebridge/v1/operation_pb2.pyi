@@ -15,13 +15,15 @@ class Returns(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RETURNS_LOSS: _ClassVar[Returns]
     RETURNS_LAST_LOGITS: _ClassVar[Returns]
     RETURNS_LOGITS: _ClassVar[Returns]
+    RETURNS_OUTPUT: _ClassVar[Returns]
 RETURNS_UNSPECIFIED: Returns
 RETURNS_LOSS: Returns
 RETURNS_LAST_LOGITS: Returns
 RETURNS_LOGITS: Returns
+RETURNS_OUTPUT: Returns
 
 class StartRequest(_message.Message):
-    __slots__ = ("request_id", "open_model", "close_model", "tokenize", "collect", "evaluate_loss", "forward", "cut_model", "slice", "open_subnet", "score_model", "save_model")
+    __slots__ = ("request_id", "open_model", "close_model", "tokenize", "collect", "evaluate_loss", "forward", "cut_model", "slice", "open_subnet", "score_model", "save_model", "open_network", "trace_network", "calibrate_norms", "save_network", "check_config", "collect_gradients")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_MODEL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +36,12 @@ class StartRequest(_message.Message):
     OPEN_SUBNET_FIELD_NUMBER: _ClassVar[int]
     SCORE_MODEL_FIELD_NUMBER: _ClassVar[int]
     SAVE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPEN_NETWORK_FIELD_NUMBER: _ClassVar[int]
+    TRACE_NETWORK_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATE_NORMS_FIELD_NUMBER: _ClassVar[int]
+    SAVE_NETWORK_FIELD_NUMBER: _ClassVar[int]
+    CHECK_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    COLLECT_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     open_model: _work_pb2.OpenModel
     close_model: _work_pb2.CloseModel
@@ -46,7 +54,13 @@ class StartRequest(_message.Message):
     open_subnet: _work_pb2.OpenSubnet
     score_model: _work_pb2.ScoreModel
     save_model: _work_pb2.SaveModel
-    def __init__(self, request_id: _Optional[str] = ..., open_model: _Optional[_Union[_work_pb2.OpenModel, _Mapping]] = ..., close_model: _Optional[_Union[_work_pb2.CloseModel, _Mapping]] = ..., tokenize: _Optional[_Union[_work_pb2.Tokenize, _Mapping]] = ..., collect: _Optional[_Union[_work_pb2.Collect, _Mapping]] = ..., evaluate_loss: _Optional[_Union[_work_pb2.EvaluateLoss, _Mapping]] = ..., forward: _Optional[_Union[_work_pb2.Forward, _Mapping]] = ..., cut_model: _Optional[_Union[_work_pb2.CutModel, _Mapping]] = ..., slice: _Optional[_Union[_work_pb2.Slice, _Mapping]] = ..., open_subnet: _Optional[_Union[_work_pb2.OpenSubnet, _Mapping]] = ..., score_model: _Optional[_Union[_work_pb2.ScoreModel, _Mapping]] = ..., save_model: _Optional[_Union[_work_pb2.SaveModel, _Mapping]] = ...) -> None: ...
+    open_network: _work_pb2.OpenNetwork
+    trace_network: _work_pb2.TraceNetwork
+    calibrate_norms: _work_pb2.CalibrateNorms
+    save_network: _work_pb2.SaveNetwork
+    check_config: _work_pb2.CheckConfig
+    collect_gradients: _work_pb2.CollectGradients
+    def __init__(self, request_id: _Optional[str] = ..., open_model: _Optional[_Union[_work_pb2.OpenModel, _Mapping]] = ..., close_model: _Optional[_Union[_work_pb2.CloseModel, _Mapping]] = ..., tokenize: _Optional[_Union[_work_pb2.Tokenize, _Mapping]] = ..., collect: _Optional[_Union[_work_pb2.Collect, _Mapping]] = ..., evaluate_loss: _Optional[_Union[_work_pb2.EvaluateLoss, _Mapping]] = ..., forward: _Optional[_Union[_work_pb2.Forward, _Mapping]] = ..., cut_model: _Optional[_Union[_work_pb2.CutModel, _Mapping]] = ..., slice: _Optional[_Union[_work_pb2.Slice, _Mapping]] = ..., open_subnet: _Optional[_Union[_work_pb2.OpenSubnet, _Mapping]] = ..., score_model: _Optional[_Union[_work_pb2.ScoreModel, _Mapping]] = ..., save_model: _Optional[_Union[_work_pb2.SaveModel, _Mapping]] = ..., open_network: _Optional[_Union[_work_pb2.OpenNetwork, _Mapping]] = ..., trace_network: _Optional[_Union[_work_pb2.TraceNetwork, _Mapping]] = ..., calibrate_norms: _Optional[_Union[_work_pb2.CalibrateNorms, _Mapping]] = ..., save_network: _Optional[_Union[_work_pb2.SaveNetwork, _Mapping]] = ..., check_config: _Optional[_Union[_work_pb2.CheckConfig, _Mapping]] = ..., collect_gradients: _Optional[_Union[_work_pb2.CollectGradients, _Mapping]] = ...) -> None: ...
 
 class StartResponse(_message.Message):
     __slots__ = ("operation_id",)
@@ -89,7 +103,7 @@ class Progress(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., done: _Optional[float] = ..., total: _Optional[float] = ..., unit: _Optional[str] = ..., eta_seconds: _Optional[float] = ...) -> None: ...
 
 class Succeeded(_message.Message):
-    __slots__ = ("model_opened", "model_closed", "tokenized", "collected", "loss_evaluated", "forwarded", "model_cut", "sliced", "subnet_opened", "model_scored", "tensors")
+    __slots__ = ("model_opened", "model_closed", "tokenized", "collected", "loss_evaluated", "forwarded", "model_cut", "sliced", "subnet_opened", "model_scored", "network_traced", "norms_calibrated", "config_checked", "gradients_collected", "tensors")
     MODEL_OPENED_FIELD_NUMBER: _ClassVar[int]
     MODEL_CLOSED_FIELD_NUMBER: _ClassVar[int]
     TOKENIZED_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +114,10 @@ class Succeeded(_message.Message):
     SLICED_FIELD_NUMBER: _ClassVar[int]
     SUBNET_OPENED_FIELD_NUMBER: _ClassVar[int]
     MODEL_SCORED_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_TRACED_FIELD_NUMBER: _ClassVar[int]
+    NORMS_CALIBRATED_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_CHECKED_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_COLLECTED_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     model_opened: _work_pb2.ModelOpened
     model_closed: _work_pb2.ModelClosed
@@ -111,8 +129,12 @@ class Succeeded(_message.Message):
     sliced: _work_pb2.Sliced
     subnet_opened: _work_pb2.SubnetOpened
     model_scored: _work_pb2.ModelScored
+    network_traced: _work_pb2.NetworkTraced
+    norms_calibrated: _work_pb2.NormsCalibrated
+    config_checked: _work_pb2.ConfigChecked
+    gradients_collected: _work_pb2.GradientsCollected
     tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorInfo]
-    def __init__(self, model_opened: _Optional[_Union[_work_pb2.ModelOpened, _Mapping]] = ..., model_closed: _Optional[_Union[_work_pb2.ModelClosed, _Mapping]] = ..., tokenized: _Optional[_Union[_work_pb2.Tokenized, _Mapping]] = ..., collected: _Optional[_Union[_work_pb2.Collected, _Mapping]] = ..., loss_evaluated: _Optional[_Union[_work_pb2.LossEvaluated, _Mapping]] = ..., forwarded: _Optional[_Union[_work_pb2.Forwarded, _Mapping]] = ..., model_cut: _Optional[_Union[_work_pb2.ModelCut, _Mapping]] = ..., sliced: _Optional[_Union[_work_pb2.Sliced, _Mapping]] = ..., subnet_opened: _Optional[_Union[_work_pb2.SubnetOpened, _Mapping]] = ..., model_scored: _Optional[_Union[_work_pb2.ModelScored, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorInfo, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model_opened: _Optional[_Union[_work_pb2.ModelOpened, _Mapping]] = ..., model_closed: _Optional[_Union[_work_pb2.ModelClosed, _Mapping]] = ..., tokenized: _Optional[_Union[_work_pb2.Tokenized, _Mapping]] = ..., collected: _Optional[_Union[_work_pb2.Collected, _Mapping]] = ..., loss_evaluated: _Optional[_Union[_work_pb2.LossEvaluated, _Mapping]] = ..., forwarded: _Optional[_Union[_work_pb2.Forwarded, _Mapping]] = ..., model_cut: _Optional[_Union[_work_pb2.ModelCut, _Mapping]] = ..., sliced: _Optional[_Union[_work_pb2.Sliced, _Mapping]] = ..., subnet_opened: _Optional[_Union[_work_pb2.SubnetOpened, _Mapping]] = ..., model_scored: _Optional[_Union[_work_pb2.ModelScored, _Mapping]] = ..., network_traced: _Optional[_Union[_work_pb2.NetworkTraced, _Mapping]] = ..., norms_calibrated: _Optional[_Union[_work_pb2.NormsCalibrated, _Mapping]] = ..., config_checked: _Optional[_Union[_work_pb2.ConfigChecked, _Mapping]] = ..., gradients_collected: _Optional[_Union[_work_pb2.GradientsCollected, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorInfo, _Mapping]]] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("operation_id",)

@@ -7,6 +7,14 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class BuiltInLoss(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BUILT_IN_LOSS_UNSPECIFIED: _ClassVar[BuiltInLoss]
+    BUILT_IN_LOSS_CAUSAL_LM: _ClassVar[BuiltInLoss]
+    BUILT_IN_LOSS_MASKED_LM: _ClassVar[BuiltInLoss]
+    BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION: _ClassVar[BuiltInLoss]
+    BUILT_IN_LOSS_MSE: _ClassVar[BuiltInLoss]
+
 class HookSide(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     HOOK_SIDE_UNSPECIFIED: _ClassVar[HookSide]
@@ -21,6 +29,11 @@ class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REDUCTION_ROUTED_MEAN_ABS_SQUARE: _ClassVar[Reduction]
     REDUCTION_ROUTED_OUTPUT_NORM: _ClassVar[Reduction]
     REDUCTION_ROUTED_TOKENS: _ClassVar[Reduction]
+BUILT_IN_LOSS_UNSPECIFIED: BuiltInLoss
+BUILT_IN_LOSS_CAUSAL_LM: BuiltInLoss
+BUILT_IN_LOSS_MASKED_LM: BuiltInLoss
+BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION: BuiltInLoss
+BUILT_IN_LOSS_MSE: BuiltInLoss
 HOOK_SIDE_UNSPECIFIED: HookSide
 HOOK_SIDE_INPUT: HookSide
 HOOK_SIDE_OUTPUT: HookSide
@@ -40,6 +53,30 @@ class OpenModel(_message.Message):
     device: str
     dtype: str
     def __init__(self, path: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class OpenNetwork(_message.Message):
+    __slots__ = ("built", "checkpoint_dir", "pruned_dir", "device", "dtype")
+    BUILT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_DIR_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_DIR_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    built: BuiltNetwork
+    checkpoint_dir: str
+    pruned_dir: str
+    device: str
+    dtype: str
+    def __init__(self, built: _Optional[_Union[BuiltNetwork, _Mapping]] = ..., checkpoint_dir: _Optional[str] = ..., pruned_dir: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class BuiltNetwork(_message.Message):
+    __slots__ = ("entrypoint", "kwargs_json", "weights_path")
+    ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
+    KWARGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_PATH_FIELD_NUMBER: _ClassVar[int]
+    entrypoint: str
+    kwargs_json: str
+    weights_path: str
+    def __init__(self, entrypoint: _Optional[str] = ..., kwargs_json: _Optional[str] = ..., weights_path: _Optional[str] = ...) -> None: ...
 
 class ModelOpened(_message.Message):
     __slots__ = ("model_id", "device", "dtype", "parameters")
@@ -62,6 +99,195 @@ class CloseModel(_message.Message):
 class ModelClosed(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class TraceNetwork(_message.Message):
+    __slots__ = ("model_id", "feed_id")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ...) -> None: ...
+
+class NetworkTraced(_message.Message):
+    __slots__ = ("groups", "tensors", "operations", "layers")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[ChannelGroup]
+    tensors: _containers.RepeatedCompositeFieldContainer[NetworkTensor]
+    operations: _containers.RepeatedCompositeFieldContainer[NetworkOperation]
+    layers: _containers.RepeatedCompositeFieldContainer[NetworkLayer]
+    def __init__(self, groups: _Optional[_Iterable[_Union[ChannelGroup, _Mapping]]] = ..., tensors: _Optional[_Iterable[_Union[NetworkTensor, _Mapping]]] = ..., operations: _Optional[_Iterable[_Union[NetworkOperation, _Mapping]]] = ..., layers: _Optional[_Iterable[_Union[NetworkLayer, _Mapping]]] = ...) -> None: ...
+
+class ChannelGroup(_message.Message):
+    __slots__ = ("outputs", "channels", "fixed", "sections")
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    FIXED_FIELD_NUMBER: _ClassVar[int]
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    outputs: _containers.RepeatedCompositeFieldContainer[OutputModule]
+    channels: int
+    fixed: bool
+    sections: int
+    def __init__(self, outputs: _Optional[_Iterable[_Union[OutputModule, _Mapping]]] = ..., channels: _Optional[int] = ..., fixed: bool = ..., sections: _Optional[int] = ...) -> None: ...
+
+class OutputModule(_message.Message):
+    __slots__ = ("module", "kind", "attribute")
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    module: str
+    kind: str
+    attribute: str
+    def __init__(self, module: _Optional[str] = ..., kind: _Optional[str] = ..., attribute: _Optional[str] = ...) -> None: ...
+
+class AxisPart(_message.Message):
+    __slots__ = ("group", "begin", "end", "repeat", "size")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    REPEAT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    group: int
+    begin: int
+    end: int
+    repeat: int
+    size: int
+    def __init__(self, group: _Optional[int] = ..., begin: _Optional[int] = ..., end: _Optional[int] = ..., repeat: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class NetworkAxis(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[AxisPart]
+    def __init__(self, parts: _Optional[_Iterable[_Union[AxisPart, _Mapping]]] = ...) -> None: ...
+
+class NetworkTensor(_message.Message):
+    __slots__ = ("info", "axes", "is_buffer", "blocks")
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    IS_BUFFER_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    info: _tensor_pb2.TensorInfo
+    axes: _containers.RepeatedCompositeFieldContainer[NetworkAxis]
+    is_buffer: bool
+    blocks: int
+    def __init__(self, info: _Optional[_Union[_tensor_pb2.TensorInfo, _Mapping]] = ..., axes: _Optional[_Iterable[_Union[NetworkAxis, _Mapping]]] = ..., is_buffer: bool = ..., blocks: _Optional[int] = ...) -> None: ...
+
+class NetworkOperation(_message.Message):
+    __slots__ = ("module", "factor", "axes")
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
+    module: str
+    factor: float
+    axes: _containers.RepeatedCompositeFieldContainer[NetworkAxis]
+    def __init__(self, module: _Optional[str] = ..., factor: _Optional[float] = ..., axes: _Optional[_Iterable[_Union[NetworkAxis, _Mapping]]] = ...) -> None: ...
+
+class NetworkLayer(_message.Message):
+    __slots__ = ("module", "attributes")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: NetworkAxis
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[NetworkAxis, _Mapping]] = ...) -> None: ...
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    module: str
+    attributes: _containers.MessageMap[str, NetworkAxis]
+    def __init__(self, module: _Optional[str] = ..., attributes: _Optional[_Mapping[str, NetworkAxis]] = ...) -> None: ...
+
+class CalibrateNorms(_message.Message):
+    __slots__ = ("model_id", "feed_id", "data", "forward_loop")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_LOOP_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    data: PythonData
+    forward_loop: str
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., data: _Optional[_Union[PythonData, _Mapping]] = ..., forward_loop: _Optional[str] = ...) -> None: ...
+
+class NormsCalibrated(_message.Message):
+    __slots__ = ("batches", "layers")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    layers: int
+    def __init__(self, batches: _Optional[int] = ..., layers: _Optional[int] = ...) -> None: ...
+
+class SaveNetwork(_message.Message):
+    __slots__ = ("model_id", "job_dir", "skip_flush", "sha256")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_DIR_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FLUSH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    job_dir: str
+    skip_flush: bool
+    sha256: bool
+    def __init__(self, model_id: _Optional[str] = ..., job_dir: _Optional[str] = ..., skip_flush: bool = ..., sha256: bool = ...) -> None: ...
+
+class CheckConfig(_message.Message):
+    __slots__ = ("model_id", "config_json")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    config_json: str
+    def __init__(self, model_id: _Optional[str] = ..., config_json: _Optional[str] = ...) -> None: ...
+
+class ConfigChecked(_message.Message):
+    __slots__ = ("difference",)
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    difference: str
+    def __init__(self, difference: _Optional[str] = ...) -> None: ...
+
+class CollectGradients(_message.Message):
+    __slots__ = ("model_id", "feed_id", "masks", "data", "built_in", "loss_func", "client")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEED_ID_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    BUILT_IN_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FUNC_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    feed_id: str
+    masks: _containers.RepeatedCompositeFieldContainer[Mask]
+    data: PythonData
+    built_in: BuiltInLoss
+    loss_func: str
+    client: bool
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., masks: _Optional[_Iterable[_Union[Mask, _Mapping]]] = ..., data: _Optional[_Union[PythonData, _Mapping]] = ..., built_in: _Optional[_Union[BuiltInLoss, str]] = ..., loss_func: _Optional[str] = ..., client: bool = ...) -> None: ...
+
+class Mask(_message.Message):
+    __slots__ = ("key", "module", "side", "units")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    module: str
+    side: HookSide
+    units: int
+    def __init__(self, key: _Optional[str] = ..., module: _Optional[str] = ..., side: _Optional[_Union[HookSide, str]] = ..., units: _Optional[int] = ...) -> None: ...
+
+class GradientsCollected(_message.Message):
+    __slots__ = ("batches", "samples", "tokens", "loss", "pass_seconds")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    PASS_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    samples: int
+    tokens: int
+    loss: float
+    pass_seconds: float
+    def __init__(self, batches: _Optional[int] = ..., samples: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., pass_seconds: _Optional[float] = ...) -> None: ...
 
 class Tokenize(_message.Message):
     __slots__ = ("path", "feed_id")
@@ -158,16 +384,33 @@ class Forwarded(_message.Message):
     def __init__(self, batches: _Optional[int] = ...) -> None: ...
 
 class CutModel(_message.Message):
-    __slots__ = ("model_id", "feed_id", "tensors", "config_json")
+    __slots__ = ("model_id", "feed_id", "tensors", "config_json", "modules")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     FEED_ID_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     feed_id: str
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSlice]
     config_json: str
-    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ..., config_json: _Optional[str] = ...) -> None: ...
+    modules: _containers.RepeatedCompositeFieldContainer[ModuleSizes]
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ..., config_json: _Optional[str] = ..., modules: _Optional[_Iterable[_Union[ModuleSizes, _Mapping]]] = ...) -> None: ...
+
+class ModuleSizes(_message.Message):
+    __slots__ = ("module", "attributes")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    module: str
+    attributes: _containers.ScalarMap[str, int]
+    def __init__(self, module: _Optional[str] = ..., attributes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ModelCut(_message.Message):
     __slots__ = ("parameters",)
@@ -229,18 +472,20 @@ class OutputShard(_message.Message):
     def __init__(self, file: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ...) -> None: ...
 
 class OpenSubnet(_message.Message):
-    __slots__ = ("model_id", "feed_id", "tensors", "config_json", "units")
+    __slots__ = ("model_id", "feed_id", "tensors", "config_json", "units", "modules")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     FEED_ID_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     feed_id: str
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSlice]
     config_json: str
     units: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ..., config_json: _Optional[str] = ..., units: _Optional[_Iterable[str]] = ...) -> None: ...
+    modules: _containers.RepeatedCompositeFieldContainer[ModuleSizes]
+    def __init__(self, model_id: _Optional[str] = ..., feed_id: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ..., config_json: _Optional[str] = ..., units: _Optional[_Iterable[str]] = ..., modules: _Optional[_Iterable[_Union[ModuleSizes, _Mapping]]] = ...) -> None: ...
 
 class SubnetOpened(_message.Message):
     __slots__ = ("model_id", "parameters")
