@@ -12,19 +12,13 @@ await main(async () => {
   const env = { ...process.env, PRUNEBRIDGE_PYTHON: python, HF_HUB_OFFLINE: "1" };
   const ofPython = args.filter((arg) => arg.startsWith("tests/"));
   const ofVitest = args.filter((arg) => !ofPython.includes(arg));
-  const vitest = (...chosen) => ({
-    name: "TypeScript",
-    command: join(ROOT, "node_modules", ".bin", "vitest"),
-    args: ["run", ...chosen],
-    cwd: ROOT,
-  });
-  const pytest = (name, ...chosen) => ({ name, command: python, args: ["-m", "pytest", ...chosen], cwd: join(ROOT, "python_shim") });
-  const all = [vitest(), pytest("Python", "--ignore=tests/megatron"), pytest("Python, jobs of Megatron-Core", "tests/megatron")];
-  const chosen = [ofVitest.length > 0 && vitest(...ofVitest), ofPython.length > 0 && pytest("Python", ...ofPython)].filter(Boolean);
-  const suites = args.length === 0 ? all : chosen;
+  const vitest = { name: "TypeScript", command: join(ROOT, "node_modules", ".bin", "vitest"), args: ["run", ...ofVitest], cwd: ROOT };
+  const pytest = { name: "Python", command: python, args: ["-m", "pytest", ...ofPython], cwd: join(ROOT, "python_shim") };
+  const chosen = [...(ofVitest.length > 0 ? [vitest] : []), ...(ofPython.length > 0 ? [pytest] : [])];
+  const suites = args.length === 0 ? [vitest, pytest] : chosen;
 
   const totals = { passed: 0, failed: 0 };
-  // Much of each is waiting for deadlines and processes. The first shows how far it is, the others are shown once it has ended.
+  // Much of either is waiting for deadlines and processes. The first shows how far it is, the other is shown once that has ended.
   const running = suites.map((suite, i) => start(suite, env, i === 0));
   for (const [i, { name }] of suites.entries()) {
     process.stdout.write(`--- ${name}\n`);
