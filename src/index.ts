@@ -20,7 +20,7 @@ export type { BridgeListener, ListenOptions } from "./model/listener.js";
 export type { Model, SaveOptions } from "./model/model.js";
 export type { OpenedModel, OpenOptions } from "./model/openedModel.js";
 export type { LaunchedBridge, SpawnedBridge } from "./model/ownBridge.js";
-export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
+export type { CollectSource, ForwardLoop, LogitsOptions, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
 export type { ModelView } from "./model/view.js";
 export { outline, plan, type RankBy, readPlanFor } from "./plan.js";
 export { LAYOUT_NAMES, type LayoutName } from "./policy/families/table.js";

@@ -6,8 +6,8 @@ import type { Hyperparameters } from "../policy/hyperparameters.js";
 import { AskQueue } from "../shim/askQueue.js";
 import type { Asks } from "../shim/feed.js";
 import { type Answer, answerOf } from "../shim/runWork.js";
-import type { Returns, Tensor } from "../tensor.js";
-import type { ForwardLoop, LoopModel, LoopOptions } from "./runnable.js";
+import { bytesOf, type Tensor } from "../tensor.js";
+import type { ForwardLoop, ForwardOptions, LogitsOptions, LoopModel, LoopOptions } from "./runnable.js";
 
 /** A forward loop whose calls of the model are the batches of a running collection. It is called when the first batch is drawn. */
 export class RunningLoop {
@@ -70,10 +70,10 @@ class CollectedModel implements LoopModel {
   }
 
   forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "loss" }): Promise<number>;
-  forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
+  forward(args: ForwardArgs, options: LoopOptions & LogitsOptions): Promise<Tensor>;
   forward(args: ForwardArgs, options?: LoopOptions): Promise<void>;
-  forward(args: ForwardArgs, { returns, signal }: LoopOptions & { readonly returns?: Returns } = {}): Promise<unknown> {
-    return handled(unlessCancelled(this.#forward(args, returns, signal), signal));
+  forward(args: ForwardArgs, options: LoopOptions & ForwardOptions = {}): Promise<unknown> {
+    return handled(unlessCancelled(this.#forward(args, options), options.signal));
   }
 
   loss(batches: DataSource, { signal }: LoopOptions = {}): Promise<number> {
@@ -100,9 +100,9 @@ class CollectedModel implements LoopModel {
     this.#waiting.clear();
   }
 
-  async #forward(args: ForwardArgs, returns: Returns | undefined, signal: AbortSignal | undefined): Promise<unknown> {
-    throwIfCancelled(signal);
-    return this.#give(args, returns).answer;
+  async #forward(args: ForwardArgs, options: LoopOptions & ForwardOptions): Promise<unknown> {
+    throwIfCancelled(options.signal);
+    return this.#give(args, options).answer;
   }
 
   async #loss(batches: DataSource, signal: AbortSignal | undefined): Promise<number> {
@@ -113,7 +113,7 @@ class CollectedModel implements LoopModel {
       const [rows = 0, length = 0] = batch["input_ids"]?.shape ?? [];
       const predicted = rows * (length - 1);
       tokens += predicted;
-      const { sent, answer } = this.#give(batch, "loss");
+      const { sent, answer } = this.#give(batch, { returns: "loss" });
       sum = handled(Promise.all([sum, answer]).then(([before, loss]) => before + Number(loss) * predicted));
       await sent;
     }
@@ -121,7 +121,7 @@ class CollectedModel implements LoopModel {
     return (await sum) / tokens;
   }
 
-  #give(args: ForwardArgs, returns: Returns | undefined): Given {
+  #give(args: ForwardArgs, { returns, into }: ForwardOptions): Given {
     if (this.#refusal !== undefined) throw this.#refusal;
     const batch = toBatch(args, `batch ${this.#batches} of the forward loop`);
     this.#batches += 1;
@@ -131,7 +131,8 @@ class CollectedModel implements LoopModel {
       return { sent, answer: sent };
     }
     const [answer, onAnswer] = this.#wait<Answer>();
-    this.#queue.push({ batch, returns, answer: (tensors) => onAnswer(answerOf(returns, tensors)) }, onSent);
+    const answering = (tensors: ReadonlyMap<string, Tensor>): void => onAnswer(answerOf(returns, tensors));
+    this.#queue.push({ batch, returns, into: into && bytesOf(into), answer: answering }, onSent);
     return { sent, answer };
   }
 

@@ -65,14 +65,14 @@ export async function evaluateLoss(session: ShimSession, modelId: string, batche
 export async function forward(
   session: ShimSession,
   modelId: string,
-  { batch, returns }: { batch: Batch; returns: Returns },
+  { batch, returns, into }: { batch: Batch; returns: Returns; into?: Uint8Array | undefined },
   options: RunOptions,
 ): Promise<Answer> {
   let given: Answer | undefined;
   const answer = (tensors: ReadonlyMap<string, Tensor>): void => {
     given = answerOf(returns, tensors);
   };
-  const feed = { id: randomUUID(), asks: only({ batch, returns, answer }) };
+  const feed = { id: randomUUID(), asks: only({ batch, returns, into, answer }) };
   await session.run({ $case: "forward", value: { modelId, feedId: feed.id } }, options, feed);
   if (given !== undefined) return given;
   throw new PruneError("INTERNAL", "the shim did not answer the batch");
