@@ -25,10 +25,11 @@ export function formatSelection(
   sizes: Readonly<Record<string, number>>,
   { parent, child }: { readonly parent: NetworkCosts; readonly child: NetworkCosts },
 ): string {
+  const row = (name: string, whole = 0, kept = 0): (string | number)[] => [name, whole, kept, `${((100 * kept) / whole).toFixed(1)}%`];
   return formatTable([
     ["", "parent", "child", ""],
-    ...hyperparameters.map(({ name, choices }) => [name, choices.at(-1) ?? 0, sizes[name] ?? 0, ""]),
-    ...METRICS.map((name) => [name, parent[name], child[name], `${((100 * child[name]) / parent[name]).toFixed(1)}%`]),
+    ...hyperparameters.map(({ name, choices }) => row(name, choices.at(-1), sizes[name])),
+    ...METRICS.map((name) => row(name, parent[name], child[name])),
   ]);
 }
 

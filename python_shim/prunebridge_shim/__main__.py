@@ -90,8 +90,8 @@ def _shared_flags(logged: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=[],
         type=allowed_name,
         metavar="NAME",
-        help="package.module, for the functions that it defines, or package.module:function that may be called; "
-        "may be given again; default: none",
+        help="package.module, for the functions that it defines, package.module:function, or a folder of modules "
+        "(/..., ./... or ../...) that may be called; may be given again; default: none",
     )
     return shared
 

@@ -1,6 +1,7 @@
 import os
 import resource
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -37,9 +38,11 @@ def shim(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shim", numbered=True)
     folder.chmod(0o700)
     process, ready = spawn(folder, allow=["user_functions", "user_networks", "user_imports:score"])
-    yield Client(ready["address"])
-    process.terminate()
-    log = process.stderr.read()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(process.stderr.read)  # it would wait where nobody reads what it logs
+        yield Client(ready["address"])
+        process.terminate()
+        log = reading.result()
     assert process.wait(40) == 0, log
     assert "a defect of the shim" not in log, log
     process.communicate()

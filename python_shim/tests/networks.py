@@ -126,7 +126,25 @@ class Gated(nn.Module):
         return self.head(value * torch.sigmoid(gate))
 
 
-NETWORKS = [Plain, Residual, Depthwise, Concatenating, FlattenedBranches, Grouped, Upsampling, Gated]
+class Attending(nn.Module):
+    """Attention, whose heads are cut by no one, beside a feed-forward block."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(12, 16)
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+        self.up, self.down, self.head = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 5)
+        nn.init.normal_(self.query.weight)
+        nn.init.normal_(self.key.weight)
+
+    def forward(self, x):
+        x = self.embed(x.flatten(2)[..., :12])
+        heads = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        x = x + nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return self.head((x + self.down(torch.relu(self.up(x)))).mean(1))
+
+
+NETWORKS = [Plain, Residual, Depthwise, Concatenating, FlattenedBranches, Grouped, Upsampling, Gated, Attending]
 
 
 def randomized(network):

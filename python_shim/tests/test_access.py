@@ -147,7 +147,7 @@ def test_every_kind_of_work_has_its_right():
         with contextlib.suppress(ShimError):
             reader.check(kind)
             allowed.add(kind)
-    assert kinds - allowed == {"slice", "cut_model", "save_model"}
+    assert kinds - allowed == {"slice", "cut_model", "save_model", "calibrate_norms", "save_network"}
 
 
 def refused_file(path):

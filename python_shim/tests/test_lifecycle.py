@@ -181,6 +181,20 @@ def test_without_torch_it_slices_and_refuses_the_rest(socket_folder):
         assert "PRUNEBRIDGE_PYTHON" in detail.hint
 
 
+def test_without_torch_pruning_it_traces_nothing_and_says_what_brings_it(socket_folder):
+    with running(socket_folder, prelude=HIDE.format(names=["torch_pruning"])) as (_, ready):
+        client = Client(ready["address"])
+        answer = client.session.Handshake(session_pb2.HandshakeRequest(protocol_min=1, protocol_max=1))
+        assert "open_network" in answer.capabilities
+        assert "trace_network" not in answer.capabilities
+        with pytest.raises(grpc.RpcError) as caught:
+            client.start(trace_network=work_pb2.TraceNetwork(model_id="model-1", feed_id="f"))
+        detail = detail_of(caught.value)
+        assert reason_of(detail) == "MISSING_DEPENDENCY"
+        assert "torch_pruning" in detail.message
+        assert "pip install 'prunebridge-shim[networks]'" in detail.hint
+
+
 def test_sigterm_ends_what_computes_and_its_feed(socket_folder, checkpoints, rng):
     with running(socket_folder) as (process, ready):
         client = Client(ready["address"])

@@ -11,6 +11,7 @@ from client import Asking
 from networks import NETWORKS
 from safetensors.torch import save_file
 from tiny import no_tick
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from user_networks import build
 from wire_slices import Plan, size
@@ -225,7 +226,7 @@ def test_a_view_computes_the_network_with_channels_of_zero(shim, kind):
         np.testing.assert_allclose(run(shim, view.model_id, IMAGES)[name], expected.array, rtol=1e-4, atol=1e-5)
     for name, expected in before.items():
         np.testing.assert_array_equal(run(shim, model_id, IMAGES)[name], expected)
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         cut(network, facts, kept)(images)
     flops = sum(2 * one.factor * np.prod([size(axis, kept) for axis in one.axes]) for one in found.operations)
     assert flops == pytest.approx(counter.get_total_flops())
@@ -310,3 +311,68 @@ def test_a_child_that_does_not_fit_changes_nothing(shim, spoil, reason):
         request = work(model_id=model_id, tensors=plan.tensors, modules=plan.modules)
         assert shim.fail([plan.sets], **{kind: request})[0] == reason
     np.testing.assert_array_equal(run(shim, model_id, IMAGES)["output"], before)
+
+
+@pytest.mark.parametrize("source", ["feed", "data", "loop"])
+def test_norms_are_calibrated_by_a_feed_or_by_python(shim, tmp_path, source):
+    model_id = open_network(shim, built=built("Depthwise")).model_id
+    work = work_pb2.CalibrateNorms(model_id=model_id)
+    batches = None
+    if source == "feed":
+        batches = [{"0": one.numpy()} for one in user_networks.images()]
+    elif source == "data":
+        work.data.data_loader = "user_networks:images"
+    else:
+        work.forward_loop = "user_networks:run_images"
+    last, _ = shim.run(batches, calibrate_norms=work)
+    assert last.HasField("succeeded"), last.failed
+    assert (last.succeeded.norms_calibrated.batches, last.succeeded.norms_calibrated.layers) == (3, 1)
+    network = build("Depthwise")
+    network.norm.reset_running_stats()
+    network.norm.momentum = None
+    network.norm.train()
+    user_networks.run_images(network)
+    expected = network.eval()(torch.from_numpy(IMAGES)).detach().numpy()
+    np.testing.assert_allclose(run(shim, model_id, IMAGES)["output"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_calibrating_a_view_leaves_its_parent_alone(shim):
+    model_id = open_network(shim, built=built("Depthwise")).model_id
+    before = run(shim, model_id, IMAGES)["output"]
+    found, _ = traced(shim, model_id, IMAGES)
+    plan = Plan(found, [range(group.channels) for group in found.groups])
+    work = work_pb2.OpenSubnet(model_id=model_id, tensors=plan.tensors, modules=plan.modules)
+    view_id = shim.run([plan.sets], open_subnet=work)[0].succeeded.subnet_opened.model_id
+    np.testing.assert_array_equal(run(shim, view_id, IMAGES)["output"], before)
+    shim.run([{"0": IMAGES}], calibrate_norms=work_pb2.CalibrateNorms(model_id=view_id))
+    assert np.abs(run(shim, view_id, IMAGES)["output"] - before).max() > 1e-3
+    np.testing.assert_array_equal(run(shim, model_id, IMAGES)["output"], before)
+
+
+def test_batches_that_cannot_calibrate(shim):
+    model_id = open_network(shim, built=built("Depthwise")).model_id
+    before = run(shim, model_id, IMAGES)["output"]
+    wrong = work_pb2.PythonData(data_loader="user_networks:wrong_images")
+    for batches, work, reason in (
+        ([{"0": IMAGES}, {"0": IMAGES[:, :2]}], {}, "BAD_DATA"),
+        ([], {}, "BAD_DATA"),
+        ([Asking("OUTPUT", **{"0": IMAGES})], {}, "INVALID_REQUEST"),
+        (None, {"data": wrong}, "BAD_DATA"),
+        (None, {"forward_loop": "os:getcwd"}, "PYTHON_DENIED"),
+    ):
+        request = work_pb2.CalibrateNorms(model_id=model_id, **work)
+        assert shim.fail(batches, calibrate_norms=request)[0] == reason
+    np.testing.assert_array_equal(run(shim, model_id, IMAGES)["output"], before)
+
+
+def test_a_network_without_statistics_takes_its_batches_all_the_same(shim):
+    model_id = open_network(shim, built=built("Gated")).model_id
+    last, _ = shim.run([{"0": IMAGES}], calibrate_norms=work_pb2.CalibrateNorms(model_id=model_id))
+    assert last.succeeded.norms_calibrated.layers == 0
+
+
+def test_a_language_model_gives_its_output_too(shim, checkpoints):
+    last, _ = shim.run(open_model=work_pb2.OpenModel(path=str(checkpoints("llama")), device="auto", dtype="auto"))
+    model_id = last.succeeded.model_opened.model_id
+    ids = np.arange(6).reshape(2, 3)
+    assert {name: one.shape for name, one in run(shim, model_id, input_ids=ids).items()} == {"logits": (2, 3, 50)}

@@ -1,6 +1,7 @@
 """Python functions by name: which of them are called, and what becomes of what they do."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -141,8 +142,6 @@ def test_a_module_that_cannot_be_imported(model):
 
 
 def test_nothing_is_imported_that_was_not_allowed():
-    import sys
-
     entry_points = EntryPoints(["user_imports:score"])
     for name in ("user_imports:other", "user_imports:score.real", "os:system", "user_functions:score"):
         assert f"{name} is not allowed" in refused(lambda name=name: entry_points.find(name), Reason.PYTHON_DENIED)
@@ -181,6 +180,48 @@ def test_what_cannot_be_allowed():
     assert allowed_name("a.b:c.d") == "a.b:c.d"
     with pytest.raises(ValueError, match="neither"):
         allowed_name("a/b")
+    with pytest.raises(ValueError, match="is no folder"):
+        allowed_name("./a_folder_that_is_not_there")
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A folder of a module that nothing else is named as, a package, and one that the standard library has."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    (tmp_path / "user_package/inner").mkdir(parents=True)
+    (tmp_path / "user_alone.py").write_text("from subprocess import run\ndef build(): return 1\n")
+    (tmp_path / "user_package/__init__.py").write_text("from user_package.inner.deep import build\n")
+    (tmp_path / "user_package/inner/deep.py").write_text("def build(): return 2\n")
+    (tmp_path / "json.py").write_text("def dumps(value): return value\n")
+    return tmp_path
+
+
+def test_modules_of_a_folder_are_allowed(modules):
+    allowed = EntryPoints([allowed_name(str(modules))])
+    assert allowed.find("user_alone:build")() == 1
+    assert allowed.find("user_package:build")() == 2  # which it has from another one of the folder
+    assert allowed.find("user_package.inner.deep:build")() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("user_alone:run", "has it from subprocess"),
+        ("json:dumps", "brings another than the folder's"),
+        ("user_functions:score", "is not allowed"),
+        ("__main__:run", "is not allowed"),
+    ],
+)
+def test_what_lies_outside_of_a_folder_is_not(modules, name, says):
+    allowed = EntryPoints([str(modules)])
+    assert says in refused(lambda: allowed.find(name), Reason.PYTHON_DENIED)
+
+
+def test_a_package_folder_is_that_package_alone(modules):
+    allowed = EntryPoints([str(modules / "user_package")])
+    assert allowed.find("user_package.inner.deep:build")() == 2
+    refused(lambda: allowed.find("user_alone:build"), Reason.PYTHON_DENIED)
 
 
 def test_a_dict_is_named_a_tuple_positional_and_a_trailing_empty_dict_ends_it(model):

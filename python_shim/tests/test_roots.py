@@ -75,6 +75,33 @@ def test_paths_that_lead_out_are_denied(tree, given):
     assert given.strip("./") in message
 
 
+@pytest.mark.parametrize("field", ["checkpoint_dir", "pruned_dir", "weights_path"])
+def test_each_source_of_a_network_is_confined(tree, field):
+    def confined(path):
+        work = work_pb2.OpenNetwork()
+        setattr(work.built if field == "weights_path" else work, field, str(path))
+        Roots([tree / "a"]).confine("open_network", work)
+        return getattr(work.built if field == "weights_path" else work, field)
+
+    (tree / "a/model/linked").symlink_to(tree / "outside/secret")
+    assert confined(tree / "a/to_b/../a/blobs/weights") == str(tree / "a/blobs/weights")
+    for path in ("outside/model", "a/model/linked", "a/out/model"):
+        with pytest.raises(ShimError, match="does not lie within"):
+            confined(tree / path)
+
+
+def test_a_network_may_come_without_weights(tree):
+    work = work_pb2.OpenNetwork(built=work_pb2.BuiltNetwork(entrypoint="a:b"))
+    Roots([tree / "a"]).confine("open_network", work)
+    assert work == work_pb2.OpenNetwork(built=work_pb2.BuiltNetwork(entrypoint="a:b"))
+
+
+def test_where_a_network_is_saved_is_confined(tree):
+    work = work_pb2.SaveNetwork(job_dir=str(tree / "a/out/job"))
+    with pytest.raises(ShimError, match="does not lie within"):
+        Roots([tree / "a"]).confine("save_network", work)
+
+
 def test_a_root_may_be_a_symlink(tree):
     roots = Roots([tree / "model_root"])
     assert confine(roots, tree / "model_root/model") == str(tree / "a/model")

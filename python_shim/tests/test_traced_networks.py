@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from cut_network import most_important
-from networks import NETWORKS, Concatenating, Gated, Grouped, Upsampling, randomized
+from networks import NETWORKS, Attending, Concatenating, Gated, Grouped, Upsampling, randomized
 from safetensors.torch import load_file
 from tiny import no_tick
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,7 +62,7 @@ def test_operations_are_those_that_torch_counts(kind):
     for sizes in selections(facts):
         kept = most_important(facts, sizes)
         child = cut(network, facts, kept)
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             child(IMAGES)
         counted = sum(2 * one.factor * np.prod([size_of(axis, kept) for axis in one.axes]) for one in facts.operations)
         assert counted == pytest.approx(counter.get_total_flops())
@@ -98,6 +99,14 @@ def test_filters_of_a_grouped_convolution_are_cut_evenly():
     assert next(one for one in facts.tensors if one.name == "grouped.weight").blocks == 4
 
 
+def test_products_of_attention_are_counted_and_stay():
+    facts = trace(Attending(), (IMAGES,), {}, no_tick)
+    (between,) = [one for one in facts.operations if not one.module]
+    heads, tokens, channels = 4, 3, 4
+    assert (between.factor, between.axes) == (2 * len(IMAGES) * heads * tokens * tokens * channels, ())
+    assert [paths_of(group) for group in facts.groups if not group.fixed] == [["up"]]
+
+
 def test_what_leaves_the_network_stays():
     facts = trace(Upsampling(), (IMAGES,), {}, no_tick)
     assert [(paths_of(group), group.fixed) for group in facts.groups] == [
@@ -132,6 +141,29 @@ def test_a_network_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+class Tied(nn.Module):
+    """Two layers of one weight, called by the names of their arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 5)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        x = torch.relu(self.first(input=x.flatten(1)[:, :12]))
+        return self.head(torch.relu(self.second(input=x)))
+
+
+def test_tied_layers_stay():
+    facts = trace(Tied(), (IMAGES,), {}, no_tick)
+    assert [(paths_of(group), group.fixed) for group in facts.groups] == [
+        (["first"], True),
+        (["second"], True),
+        (["head"], True),
+    ]
+    assert "second.weight" not in [one.name for one in facts.tensors]
+
+
 class NoGraph(nn.Module):
     def __init__(self):
         super().__init__()
@@ -151,7 +183,7 @@ class NoGraph(nn.Module):
 def test_what_cannot_be_traced_is_refused(network, images, message):
     with pytest.raises(ShimError, match=message) as caught:
         trace(network, (images,), {}, no_tick)
-    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert caught.value.reason is Reason.BAD_DATA
 
 
 def test_the_golden_sensitivities():

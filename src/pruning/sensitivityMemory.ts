@@ -46,7 +46,7 @@ export class SensitivityMemory {
 
   /** What was measured before. */
   get known(): Sensitivity | undefined {
-    return this.#state;
+    return this.#state && { originalScore: this.#state.originalScore, degradations: this.#state.degradations };
   }
 
   /** What every run came to, the last one at the end. */

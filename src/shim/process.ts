@@ -23,7 +23,8 @@ export interface SpawnOptions {
   /**
    * Python functions that may be called by name: whole modules, `package.module`, with the functions that they define themselves, and single
    * functions, `package.module:function`, which the module may have from another one. Nothing else is imported. Default: none. Modules are
-   * found as Python finds them: beside the working directory, PYTHONPATH in `env`, installed.
+   * found as Python finds them: beside the working directory, PYTHONPATH in `env`, installed. A folder, whose path begins with `/`, `./` or
+   * `../`, allows all modules in it, or the one package that it is, and has them found.
    */
   readonly allowPython?: readonly string[];
   /** Folders that checkpoints are read from and written to: what lies outside of them, the shim leaves alone. Default: all that the user may use. */

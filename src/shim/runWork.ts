@@ -68,17 +68,17 @@ export async function evaluateLoss(session: ShimSession, modelId: string, batche
 export async function forward(
   session: ShimSession,
   modelId: string,
-  { batch, returns }: { batch: Batch; returns: Returns },
+  { batch, returns, into }: { batch: Batch; returns: Returns; into?: Uint8Array | undefined },
   options: RunOptions,
 ): Promise<Answer> {
-  return answerOf(returns, await runBatch(session, modelId, { batch, returns }, options));
+  return answerOf(returns, await runBatch(session, modelId, { batch, returns, into }, options));
 }
 
 /** The tensors that one batch gives back. */
 export async function runBatch(
   session: ShimSession,
   modelId: string,
-  ask: Required<Pick<Ask, "batch" | "returns">>,
+  ask: Required<Pick<Ask, "batch" | "returns">> & Pick<Ask, "into">,
   options: RunOptions,
 ): Promise<ReadonlyMap<string, Tensor>> {
   let given: ReadonlyMap<string, Tensor> | undefined;

@@ -1,5 +1,6 @@
 // The shim as a stranger sees it: through proto-loader, knowing the .proto files and nothing else of ours.
 import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -19,7 +20,8 @@ import { ErrorDetail, ErrorReason } from "../../src/gen/prunebridge/v1/error.js"
 import { ShimProcess } from "../../src/shim/process.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 
-const PROTO = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "proto");
+const HERE = dirname(fileURLToPath(import.meta.url));
+const PROTO = join(HERE, "..", "..", "proto");
 const definition = loadSync(
   ["session", "operation"].map((name) => `prunebridge/v1/${name}.proto`),
   {
@@ -40,7 +42,7 @@ let shim: ShimProcess;
 let stubs: Record<string, Stub>;
 
 beforeAll(async () => {
-  shim = await ShimProcess.start();
+  shim = await ShimProcess.start({ allowPython: [join(HERE, "../fixtures/python")] });
   const loaded = loadPackageDefinition(definition) as unknown as {
     prunebridge: { v1: Record<string, new (address: string, with_: unknown, options: unknown) => Stub> };
   };
@@ -333,5 +335,74 @@ describe("a feed", () => {
       const { operation_id } = await start(work);
       expect(last(await watch(operation_id))).toMatchObject({ failed: { reason: "ERROR_REASON_PYTHON_DENIED" } });
     }
+  });
+});
+
+describe("a network", () => {
+  const floats = (name: string, shape: readonly number[], values: readonly number[]): Message => ({
+    info: { name, dtype: "DTYPE_F32", shape },
+    offset: 0,
+    data: Buffer.from(Float32Array.from(values).buffer),
+  });
+  const kept: Message = { info: { name: "kept", dtype: "DTYPE_I64", shape: [1] }, data: Buffer.from(BigInt64Array.of(1n).buffer) };
+
+  async function run(kind: string, work: Message, batch: Message, returns = "RETURNS_UNSPECIFIED"): Promise<[Message, Message[]]> {
+    const feed_id = randomUUID();
+    const { operation_id } = await start({ [kind]: { ...work, feed_id } });
+    const answers = await feed([{ feed_id, chunk: batch }, { batch_end: { returns } }, { feed_end: { batches: 1 } }]);
+    const { succeeded } = last(await watch(operation_id));
+    return [succeeded as Message, answers];
+  }
+
+  /** What it gives for [3, 4]: 7 in each hidden channel. */
+  async function output(model_id: unknown): Promise<number> {
+    const [, [answer = {}]] = await run("forward", { model_id }, floats("0", [1, 2], [3, 4]), "RETURNS_OUTPUT");
+    const { info, data } = answer["chunk"] as { info: Message; data: Buffer };
+    expect(info).toEqual({ name: "output", dtype: "DTYPE_F32", shape: [1, 1] });
+    return data.readFloatLE();
+  }
+
+  it("is built, traced, tried as a child, cut and saved", async () => {
+    const built = { entrypoint: "two_layers:build", kwargs_json: '{"hidden": 3}' };
+    const opened = last(await watch((await start({ open_network: { built, device: "cpu", dtype: "auto" } }))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    expect(await output(model_id)).toBe(0.5 * 7 + 8 * 7 + 0.5 * 7);
+
+    const [{ network_traced, tensors }] = (await run("trace_network", { model_id }, floats("0", [1, 2], [3, 4]))) as unknown as [
+      { network_traced: Record<string, Message[]>; tensors: Message[] },
+    ];
+    const hidden = { parts: [{ group: 0, begin: 0, end: 3, repeat: 1 }] };
+    expect(network_traced["groups"]).toMatchObject([
+      { outputs: [{ module: "0", kind: "nn.Linear", attribute: "out_features" }], channels: 3, fixed: false, sections: 1 },
+      { outputs: [{ module: "2" }], fixed: true },
+    ]);
+    expect(network_traced["operations"]).toMatchObject([{ module: "0", axes: [{ parts: [{ size: 2 }] }, hidden] }, { module: "2" }]);
+    expect(network_traced["layers"]?.[1]).toMatchObject({ module: "2", attributes: { in_features: hidden } });
+    expect(tensors[0]).toEqual({ name: "importance.0", dtype: "DTYPE_F64", shape: [3] });
+
+    const axes: Record<string, string[]> = { "0.weight": ["kept", ""], "0.bias": ["kept"], "2.weight": ["", "kept"] };
+    const child = {
+      model_id,
+      tensors: network_traced["tensors"]?.map(({ info }) => {
+        const { name } = info as { name: string };
+        return { name, parts: [{ source: info, axes: axes[name] }] };
+      }),
+      modules: [
+        { module: "0", attributes: { out_features: 1 } },
+        { module: "2", attributes: { in_features: 1 } },
+      ],
+    };
+    const [{ subnet_opened }] = (await run("open_subnet", child, kept)) as unknown as [{ subnet_opened: Message }];
+    expect(await output(subnet_opened["model_id"])).toBe(56);
+    expect(await output(model_id)).toBe(63);
+
+    await watch((await start({ close_model: { model_id: subnet_opened["model_id"] } }))["operation_id"]);
+    const [cut] = await run("cut_model", child, kept);
+    expect(cut).toMatchObject({ model_cut: { parameters: 4 } });
+    expect(await output(model_id)).toBe(56);
+    const job_dir = join(await temporaryFolder(), "job");
+    const saved = last(await watch((await start({ save_network: { model_id, job_dir } }))["operation_id"]));
+    expect(saved["succeeded"]).toMatchObject({ sliced: { shards: [{ file: "model.safetensors" }] } });
+    expect((await readFile(join(job_dir, "child/model.safetensors"))).subarray(-4)).toEqual(Buffer.from(Float32Array.of(8).buffer));
   });
 });

@@ -11,6 +11,7 @@ import { inspect, verify } from "../../src/index.js";
 import { findPython } from "../../src/shim/python.js";
 import { bytesOf } from "../../src/tensor.js";
 import { ON_CPU } from "../fixtures/megatronJobs.js";
+import { blocksOf } from "../fixtures/readme.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const TSX = join(ROOT, "node_modules", "tsx", "dist", "loader.mjs");
@@ -20,12 +21,6 @@ const READY_MS = 60_000;
 let home: string;
 let serving: readonly string[];
 let sections: Readonly<Record<"sh" | "python" | "ts", readonly string[]>>;
-
-/** The code blocks of a section, of one language. */
-function blocksOf(readme: string, title: string, language: string): string[] {
-  const section = readme.split(/^## /m).find((text) => text.startsWith(title)) ?? "";
-  return [...section.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, "gms"))].map(([, code = ""]) => code);
-}
 
 /** The README's `/shared` is a folder of this test's. */
 function atHome(code: string): string {

@@ -1,7 +1,7 @@
 """Channels that are one: a union-find over the channels of all modules."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,28 +27,39 @@ class Channels:
             self._begin[node] = total
             total += size
         self._sizes = dict(sizes)
-        self._above = np.arange(total)
+        self._labels = np.arange(total)
+        self._joined: list[NDArray[np.int64]] = []
 
     def __contains__(self, node: Node) -> bool:
         return node in self._begin
 
+    def size(self, node: Node) -> int:
+        """How many channels a node has."""
+        return self._sizes[node]
+
     def join(self, one: Node, positions: Sequence[int], other: Node, others: Sequence[int]) -> None:
         """Says that positions of a node are the same channels as those of another, pair by pair."""
-        for a, b in zip(positions, others, strict=True):
-            low, high = sorted((self._find(self._begin[one] + a), self._find(self._begin[other] + b)))
-            self._above[high] = low
+        ours, theirs = np.asarray(positions, np.int64), np.asarray(others, np.int64)
+        self._joined.append(np.stack([ours + self._begin[one], theirs + self._begin[other]]))
 
     def of(self, node: Node) -> NDArray[np.int64]:
-        """The channel at each position of a node: equal numbers are one channel."""
+        """The channel at each position of a node: equal numbers are one channel, the least of those that it joins."""
+        if self._joined:
+            self._labels = _least_of_each(self._labels, np.concatenate(self._joined, 1))
+            self._joined.clear()
         begin = self._begin[node]
-        return np.array([self._find(at) for at in range(begin, begin + self._sizes[node])], np.int64)
+        return self._labels[begin : begin + self._sizes[node]]
 
-    def _find(self, at: int) -> int:
-        above = self._above
-        while above[at] != at:
-            above[at] = above[above[at]]
-            at = int(above[at])
-        return at
+
+def _least_of_each(labels: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gives each place the least label of all that pairs [2, N] of places join it to."""
+    while True:
+        low, high = np.sort(labels[pairs], axis=0)
+        if np.array_equal(low, high):
+            return labels
+        np.minimum.at(labels, high, low)
+        while not np.array_equal(labels, above := labels[labels]):
+            labels = above
 
 
 @dataclass(frozen=True)
@@ -71,11 +82,19 @@ def find_groups(channels: Channels, nodes: Sequence[Node]) -> list[Coupled]:
     return [Coupled(found, np.array(labels, np.int64)) for found, labels in groups.items()]
 
 
-def describe_axis(labels: NDArray[np.int64], groups: Sequence[Coupled]) -> Axis:
-    """An axis as stretches, from the channel at each of its positions; what is in no group stays whole."""
-    places = {
+Places = Mapping[int, tuple[int, int]]
+"""For each channel that is in a group, the group's number and its place in it."""
+
+
+def find_places(groups: Sequence[Coupled]) -> Places:
+    """Where each channel is."""
+    return {
         label: (number, at) for number, group in enumerate(groups) for at, label in enumerate(group.channels.tolist())
     }
+
+
+def describe_axis(labels: NDArray[np.int64], places: Places) -> Axis:
+    """An axis as stretches, from the channel at each of its positions; what is in no group stays whole."""
     parts: list[Stretch | Whole] = []
     for label, run in itertools.groupby(labels.tolist()):
         repeat = len(list(run))

@@ -76,7 +76,10 @@ class NetworkTensor:
 
 @dataclass(frozen=True)
 class Operation:
-    """What a module multiplies and adds: `factor` times the product of its axes' sizes, for the dummy input."""
+    """What a module multiplies and adds: `factor` times the product of its axes' sizes, for the dummy input.
+
+    Without a module it is what matrix products outside of layers do, which is taken for the same whatever is cut.
+    """
 
     module: str
     factor: float

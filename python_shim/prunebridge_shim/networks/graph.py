@@ -3,12 +3,15 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch_pruning
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 from torch_pruning.ops import _OutputOp
 
 from prunebridge_shim.errors import Reason, ShimError
@@ -19,33 +22,49 @@ Call = Callable[[], Any]
 """Runs the network on its dummy input."""
 
 
-def run_layers(network: nn.Module, layers: Iterable[str], call: Call) -> dict[str, float]:
+@dataclass(frozen=True)
+class Counted:
+    """What a run multiplies and adds.
+
+    Attributes:
+        factors: Of the layers that ran, for each pair of channels.
+        total: All there is, in layers or not.
+    """
+
+    factors: Mapping[str, float]
+    total: float
+
+
+def run_layers(network: nn.Module, layers: Iterable[str], call: Call) -> Counted:
     """Runs a network; gives the layers that ran, with what each multiplies and adds for each pair of channels.
 
     Raises:
-        ShimError: INVALID_REQUEST where it does not run.
+        ShimError: BAD_DATA where it does not run.
     """
     factors: dict[str, float] = {}
 
-    def count(name: str, module: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
-        factors[name] = factors.get(name, 0) + multiply_accumulates(module, given[0], returned)
+    def count(name: str, module: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], returned: Any) -> None:
+        first = next(iter((*given, *named.values())))
+        factors[name] = factors.get(name, 0) + multiply_accumulates(module, first, returned)
 
     modules = dict(network.named_modules())
     handles = [
         modules[name].register_forward_hook(
-            lambda module, given, returned, name=name: count(name, module, given, returned)
+            lambda module, given, named, returned, name=name: count(name, module, given, named, returned),
+            with_kwargs=True,
         )
         for name in layers
     ]
     try:
-        with torch.no_grad():
+        # Fused attention is not counted everywhere; its matrix products are.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             call()
     except Exception as error:
         raise _failed("the network does not run on the dummy input", error) from error
     finally:
         for handle in handles:
             handle.remove()
-    return factors
+    return Counted(factors, counter.get_total_flops() / 2)
 
 
 def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: Call) -> frozenset[int]:
@@ -58,7 +77,7 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
         call: Runs the network.
 
     Raises:
-        ShimError: INVALID_REQUEST where the graph cannot be followed.
+        ShimError: BAD_DATA where the graph cannot be followed.
     """
     modules = dict(network.named_modules())
     names = {id(module): name for name, module in (*modules.items(), *network.named_parameters())}
@@ -68,7 +87,7 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
             graph: Any = torch_pruning.DependencyGraph()
             graph.build_dependency(network, (), forward_fn=lambda *_: _leaving(call()), verbose=False)
             for root in roots:
-                for node, positions, at in _reached(graph, modules[root[0]], len(channels.of(root)), names):
+                for node, positions, at in _reached(graph, modules[root[0]], channels.size(root), names):
                     if node in channels:
                         channels.join(root, at, node, positions)
                     else:
@@ -140,7 +159,7 @@ def _autograd(network: nn.Module) -> Iterator[None]:
 
 def _failed(what: str, error: Exception) -> ShimError:
     return ShimError(
-        Reason.INVALID_REQUEST,
+        Reason.BAD_DATA,
         f"{what}: {type(error).__name__}: {error}",
         "the dummy input is the arguments of forward; layers whose channels are mixed in other ways cannot be cut",
     )

@@ -12,7 +12,7 @@ from prunebridge_shim.rpc.options import STARTS_AT_ONCE, STARTS_PER_SECOND
 
 TOKEN_KEY = "authorization"  # noqa: S105 the metadata's key
 SCHEME = "Bearer "
-CHANGING = frozenset({"slice", "cut_model", "save_model"})
+CHANGING = frozenset({"slice", "cut_model", "save_model", "calibrate_norms", "save_network"})
 """Kinds of work that change what others use. An opened model is its opener's: nobody else knows its id."""
 
 

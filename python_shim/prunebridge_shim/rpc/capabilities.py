@@ -28,6 +28,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "score_model": ("torch", "transformers"),
     "collect_gradients": ("torch", "transformers"),
     "open_network": ("torch", "transformers"),
+    "calibrate_norms": ("torch", "transformers"),
+    "save_network": ("torch", "transformers"),
+    "check_config": ("torch", "transformers"),
     "trace_network": ("torch", "transformers", "torch_pruning"),
 }
 """The packages that each kind of work needs."""

@@ -10,12 +10,15 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.models.store import ModelStore, count_parameters, device_of, dtype_of, pick_device
 from prunebridge_shim.networks.arguments import named_arguments
+from prunebridge_shim.networks.configs import find_difference
 from prunebridge_shim.networks.documents import parse_object
 from prunebridge_shim.networks.opening import NetworkOpener
+from prunebridge_shim.networks.saving import NetworkSave, save_network
+from prunebridge_shim.rpc.norms_work import calibrate
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.requests import read_only_batch
 from prunebridge_shim.rpc.traced import importances, network_traced
-from prunebridge_shim.rpc.worker import Outcome
+from prunebridge_shim.rpc.worker import Outcome, sliced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +33,9 @@ class NetworkWork:
         self.kinds: Mapping[str, Callable[[Any, Operation], Outcome]] = {
             "open_network": self._open,
             "trace_network": self._trace,
+            "calibrate_norms": self._calibrate,
+            "save_network": self._save,
+            "check_config": self._check_config,
         }
 
     def _open(self, work: work_pb2.OpenNetwork, operation: Operation) -> Outcome:
@@ -54,6 +60,20 @@ class NetworkWork:
         arguments = named_arguments(network, batch, 0)
         facts = trace(network, arguments.positional, arguments.named, operation.ticker("tracing", "groups"))
         return operation_pb2.Succeeded(network_traced=network_traced(facts, network)), importances(facts)
+
+    def _calibrate(self, work: work_pb2.CalibrateNorms, operation: Operation) -> Outcome:
+        done = calibrate(self._models.get(work.model_id), work, operation, self._entry_points)
+        result = work_pb2.NormsCalibrated(batches=done.batches, layers=done.layers)
+        return operation_pb2.Succeeded(norms_calibrated=result), {}
+
+    def _save(self, work: work_pb2.SaveNetwork, operation: Operation) -> Outcome:
+        save = NetworkSave(Path(work.job_dir), flush=not work.skip_flush, sha256=work.sha256)
+        return sliced(save_network(self._models.get(work.model_id), save, operation.ticker("saving", "bytes"))), {}
+
+    def _check_config(self, work: work_pb2.CheckConfig, _operation: Operation) -> Outcome:
+        config = parse_object(work.config_json, "config_json", Reason.INVALID_REQUEST)
+        difference = find_difference(self._models.get(work.model_id), config)
+        return operation_pb2.Succeeded(config_checked=work_pb2.ConfigChecked(difference=difference)), {}
 
 
 def _open_source(work: work_pb2.OpenNetwork, opener: NetworkOpener) -> nn.Module:

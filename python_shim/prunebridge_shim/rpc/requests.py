@@ -42,7 +42,7 @@ def brings_batches(work: Any) -> bool:
     """Whether Python brings the batches of a piece of work, and no feed does."""
     if isinstance(work, work_pb2.CollectGradients):
         return work.HasField("data")
-    return isinstance(work, work_pb2.Collect) and work.WhichOneof("python") is not None
+    return isinstance(work, (work_pb2.Collect, work_pb2.CalibrateNorms)) and work.WhichOneof("python") is not None
 
 
 def measure_of(point: work_pb2.HookPoint) -> Measure:

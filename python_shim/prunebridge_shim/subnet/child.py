@@ -34,7 +34,8 @@ def build_child(model: Any, config_json: str) -> Any:
     except Exception as error:  # transformers raises whatever is at hand for a config that contradicts itself
         cause = f"{type(error).__name__}: {error}"
         raise ShimError(Reason.INVALID_REQUEST, f"the child's config makes no model: {cause}") from error
-    child.generation_config = model.generation_config
+    if hasattr(model, "generation_config"):  # an encoder generates nothing
+        child.generation_config = model.generation_config
     _fill_other_tensors(model, child)
     return child.eval().requires_grad_(False)
 
@@ -60,7 +61,11 @@ def names_of_each(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
 def place(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Puts a tensor, or a parameter of it, in the stead of a parameter or buffer."""
     path, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(path)
+    place_in(model.get_submodule(path), leaf, tensor)
+
+
+def place_in(owner: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """As `place`, of the module that has it."""
     if isinstance(getattr(owner, leaf), nn.Parameter) and not isinstance(tensor, nn.Parameter):
         tensor = nn.Parameter(tensor, requires_grad=False)
     setattr(owner, leaf, tensor)

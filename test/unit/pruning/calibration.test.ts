@@ -45,9 +45,14 @@ describe("python", () => {
       expect(() => checkAllowed(python(name), allowed)).toThrow(expect.objectContaining({ code: "PYTHON_DENIED" }));
   });
 
-  it("can be allowed by modules and functions", () => {
+  it("may lie in an allowed folder, which the shim looks into", () => {
+    checkAllowed(python("digits:build"), ["./models"]);
+  });
+
+  it("can be allowed by modules, functions and folders", () => {
     checkAllowName("a.b");
     checkAllowName("a.b:c");
+    for (const folder of ["/srv/models", "./models", "../models", "."]) checkAllowName(folder);
     expect(() => checkAllowName("a/b")).toThrow(expect.objectContaining({ code: "BAD_OPTION" }));
   });
 });

@@ -30,7 +30,7 @@ export enum Right {
    * Python functions that the shim's operator allowed.
    */
   RIGHT_READ = 1,
-  /** RIGHT_CHANGE - To write to storage (Slice) and to change a model that is in use (CutModel), and to cancel such work. */
+  /** RIGHT_CHANGE - To write to storage (Slice, SaveNetwork) and to change a model that is in use (CutModel, CalibrateNorms), and to cancel such work. */
   RIGHT_CHANGE = 2,
   UNRECOGNIZED = -1,
 }

@@ -178,7 +178,10 @@ export interface NetworkTensor {
   blocks: number;
 }
 
-/** What a module multiplies and adds for the dummy input: `factor` times the product of its axes' sizes. */
+/**
+ * What a module multiplies and adds for the dummy input: `factor` times the product of its axes' sizes. `module` is empty, without axes, for
+ * what matrix products outside of layers do, such as those of attention, which is taken for the same whatever is cut.
+ */
 export interface NetworkOperation {
   module: string;
   factor: number;
