@@ -122,6 +122,8 @@ def train(folder: Path, epochs: int) -> None:
 
 
 if __name__ == "__main__":
+    # Layers as small as these are done before a second thread has begun.
+    torch.set_num_threads(1)
     command, folder, *rest = sys.argv[1:]
     if command == "train":
         train(Path(folder), int(rest[0]) if rest else EPOCHS)

@@ -37,7 +37,9 @@ afterAll(() => rm(home, { recursive: true, force: true }));
 const env = { PRUNEBRIDGE_PYTHON: findPython() };
 
 describe("the digits example", () => {
-  it("reaches each share of the flops, scores once for both, and is ahead of uniform widths of as many flops", async () => {
+  it("reaches each share of the flops, scores once for both, and is ahead of uniform widths of as many flops", {
+    timeout: 300_000,
+  }, async () => {
     const script = join(DIGITS, "main.ts");
     const { stdout, stderr } = await execa(process.execPath, ["--import", TSX, script, join(home, ".digits"), `${EPOCHS}`], {
       env,
