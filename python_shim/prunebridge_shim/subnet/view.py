@@ -42,7 +42,7 @@ def make_view(prepared: PreparedChild) -> Any:
 
     Parameters of which nothing is cut are the parent's own; buffers, which a run may change, never are.
     """
-    gather, owners = Gather(), dict(prepared.child.named_modules())
+    gather, owners = Gather(), dict(prepared.child.named_modules(remove_duplicate=False))
     for name, one in prepared.slices.items():
         made = gather(one.source, one.kept)
         if isinstance(one.source, nn.Parameter):
