@@ -1,5 +1,5 @@
-// npm test [-- <arguments>]: sets up what it needs, then runs the tests of both languages, or those that arguments choose: paths that begin
-// with tests/ are Python's, all else is vitest's.
+// npm test [-- <arguments>]: sets up what it needs, then runs the tests of both languages side by side, or those that arguments choose:
+// paths that begin with tests/ are Python's, all else is vitest's.
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { setUpNode, setUpPython } from "./lib/setup.mjs";
@@ -18,9 +18,12 @@ await main(async () => {
   const suites = args.length === 0 ? [vitest, pytest] : chosen;
 
   const totals = { passed: 0, failed: 0 };
-  for (const suite of suites) {
-    process.stdout.write(`--- ${suite.name}\n`);
-    const { status, output } = await runAndShow(suite, env);
+  // Much of either is waiting for deadlines and processes. The first shows how far it is, the other is shown once that has ended.
+  const running = suites.map((suite, i) => start(suite, env, i === 0));
+  for (const [i, { name }] of suites.entries()) {
+    process.stdout.write(`--- ${name}\n`);
+    const { status, output, shown } = await running[i];
+    if (!shown) process.stdout.write(output);
     const { passed, failed } = countTests(output);
     totals.passed += passed;
     totals.failed += failed + (status !== 0 && failed === 0 ? 1 : 0);
@@ -29,17 +32,22 @@ await main(async () => {
   process.exitCode = totals.failed === 0 ? 0 : 1;
 });
 
-/** Runs a command, showing its output as it comes and giving it at the end. */
-function runAndShow({ command, args, cwd }, env) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env, stdio: ["inherit", "pipe", "inherit"] });
+/** Runs a command and gives all that it printed at its end; shows that as it comes where asked. */
+function start({ command, args, cwd }, env, shown) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd, env, stdio: ["inherit", "pipe", "pipe"] });
     let output = "";
-    child.stdout.setEncoding("utf8").on("data", (text) => {
-      process.stdout.write(text);
-      output += text;
-    });
-    child.on("error", reject);
-    child.on("close", (status) => resolve({ status, output }));
+    for (const [from, to] of [
+      [child.stdout, process.stdout],
+      [child.stderr, process.stderr],
+    ]) {
+      from.setEncoding("utf8").on("data", (text) => {
+        output += text;
+        if (shown) to.write(text);
+      });
+    }
+    child.on("error", ({ message }) => resolve({ status: null, output: `${message}\n`, shown: false }));
+    child.on("close", (status) => resolve({ status, output, shown }));
   });
 }
 

@@ -26,7 +26,7 @@ export type { NetworkModel, PrunedNetwork } from "./model/networkModel.js";
 export type { NetworkView } from "./model/networkView.js";
 export type { OpenedModel, OpenOptions } from "./model/openedModel.js";
 export type { LaunchedBridge, SpawnedBridge } from "./model/ownBridge.js";
-export type { CollectSource, ForwardLoop, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
+export type { CollectSource, ForwardLoop, LogitsOptions, LoopModel, LoopOptions, RunnableModel, ScoreFunc } from "./model/runnable.js";
 export type { LoopNetwork, NetworkLoop, NetworkScoreFunc, NormsSource, RunnableNetwork } from "./model/runnableNetwork.js";
 export type { NetworkSaveOptions } from "./model/saveNetworkChild.js";
 export type { ModelView } from "./model/view.js";

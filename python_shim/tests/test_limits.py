@@ -187,9 +187,9 @@ def test_calls_that_send_no_request_leave_room_for_other_calls_and_are_ended(own
         assert handshake(client).protocol == 1
         wait_until(lambda: sum(not one.done() for one in calls) == options.UNARY_CALLS_AT_A_TIME)
         assert handshake(client).protocol == 1
-        # Places are given back, and nobody else has cancelled the calls.
+        # Places are given back, to calls that came late too, and nobody else has cancelled any.
         wait_until(lambda: all(one.done() for one in calls))
-        assert sum(one.code() is grpc.StatusCode.CANCELLED for one in calls) == options.UNARY_CALLS_AT_A_TIME
+        assert sum(one.code() is grpc.StatusCode.CANCELLED for one in calls) >= options.UNARY_CALLS_AT_A_TIME
         answered = call.future(iter([b""]), timeout=60).exception()
         assert answered is None or answered.code() is grpc.StatusCode.INVALID_ARGUMENT
     finally:

@@ -10,9 +10,12 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 from test_network_work import IMAGES, built, halved, open_network, opening, run, traced
+from user_networks import build
 from wire_slices import Plan
 
+from prunebridge_shim.errors import Reason, ShimError, cancelled
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+from prunebridge_shim.networks.saving import NetworkSave, save_network
 
 
 def saved(shim, model_id, job_dir, **options):
@@ -153,6 +156,17 @@ def test_a_save_that_fails_leaves_nothing(shim, tmp_path):
     work.job_dir = str(tmp_path / "absent/job")
     assert shim.fail(save_network=work)[0] == "PATH_NOT_FOUND"
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_save_that_is_cancelled_leaves_nothing(tmp_path):
+    def tick(done, total):
+        if done:
+            raise cancelled()
+
+    with pytest.raises(ShimError) as caught:
+        save_network(build("Residual"), NetworkSave(tmp_path / "job"), tick)
+    assert caught.value.reason is Reason.CANCELLED
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_save_takes_the_place_of_what_was_left(shim, tmp_path):

@@ -369,3 +369,10 @@ def test_a_network_without_statistics_takes_its_batches_all_the_same(shim):
     model_id = open_network(shim, built=built("Gated")).model_id
     last, _ = shim.run([{"0": IMAGES}], calibrate_norms=work_pb2.CalibrateNorms(model_id=model_id))
     assert last.succeeded.norms_calibrated.layers == 0
+
+
+def test_a_language_model_gives_its_output_too(shim, checkpoints):
+    last, _ = shim.run(open_model=work_pb2.OpenModel(path=str(checkpoints("llama")), device="auto", dtype="auto"))
+    model_id = last.succeeded.model_opened.model_id
+    ids = np.arange(6).reshape(2, 3)
+    assert {name: one.shape for name, one in run(shim, model_id, input_ids=ids).items()} == {"logits": (2, 3, 50)}

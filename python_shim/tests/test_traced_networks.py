@@ -141,6 +141,29 @@ def test_a_network_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+class Tied(nn.Module):
+    """Two layers of one weight, called by the names of their arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 5)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        x = torch.relu(self.first(input=x.flatten(1)[:, :12]))
+        return self.head(torch.relu(self.second(input=x)))
+
+
+def test_tied_layers_stay():
+    facts = trace(Tied(), (IMAGES,), {}, no_tick)
+    assert [(paths_of(group), group.fixed) for group in facts.groups] == [
+        (["first"], True),
+        (["second"], True),
+        (["head"], True),
+    ]
+    assert "second.weight" not in [one.name for one in facts.tensors]
+
+
 class NoGraph(nn.Module):
     def __init__(self):
         super().__init__()

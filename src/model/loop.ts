@@ -5,9 +5,9 @@ import { PruneError } from "../errors.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
 import type { Asks } from "../shim/feed.js";
 import { answerOf } from "../shim/runWork.js";
-import type { Batch, Returns, Tensor } from "../tensor.js";
+import { type Batch, bytesOf, type Tensor } from "../tensor.js";
 import { handled, LoopCalls } from "./loopCalls.js";
-import type { LoopModel, LoopOptions } from "./runnable.js";
+import type { ForwardOptions, LogitsOptions, LoopModel, LoopOptions } from "./runnable.js";
 
 /** A forward loop whose calls of the model are the batches of a running operation. It is called when the first batch is drawn. */
 export class RunningLoop<Model> {
@@ -56,21 +56,21 @@ export class CollectedModel implements LoopModel {
   }
 
   forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "loss" }): Promise<number>;
-  forward(args: ForwardArgs, options: LoopOptions & { readonly returns: "logits" | "last_logits" }): Promise<Tensor>;
+  forward(args: ForwardArgs, options: LoopOptions & LogitsOptions): Promise<Tensor>;
   forward(args: ForwardArgs, options?: LoopOptions): Promise<void>;
-  forward(args: ForwardArgs, { returns, signal }: LoopOptions & { readonly returns?: Returns } = {}): Promise<unknown> {
-    return handled(unlessCancelled(this.#forward(args, returns, signal), signal));
+  forward(args: ForwardArgs, options: LoopOptions & ForwardOptions = {}): Promise<unknown> {
+    return handled(unlessCancelled(this.#forward(args, options), options.signal));
   }
 
   loss(batches: DataSource, { signal }: LoopOptions = {}): Promise<number> {
     return handled(unlessCancelled(this.#loss(batches, signal), signal));
   }
 
-  async #forward(args: ForwardArgs, returns: Returns | undefined, signal: AbortSignal | undefined): Promise<unknown> {
+  async #forward(args: ForwardArgs, { returns, into, signal }: LoopOptions & ForwardOptions): Promise<unknown> {
     throwIfCancelled(signal);
     const makeBatch = (where: string): Batch => toBatch(args, where);
     if (returns === undefined) return this.#calls.give(makeBatch);
-    return answerOf(returns, await this.#calls.ask(makeBatch, returns).answer);
+    return answerOf(returns, await this.#calls.ask(makeBatch, returns, into && bytesOf(into)).answer);
   }
 
   async #loss(batches: DataSource, signal: AbortSignal | undefined): Promise<number> {

@@ -48,12 +48,12 @@ export class LoopCalls {
     return sent;
   }
 
-  /** Like {@link LoopCalls.give}, of a batch that gives something back. */
-  ask(makeBatch: MakeBatch, returns: Asked): Asking {
+  /** Like {@link LoopCalls.give}, of a batch that gives something back: into memory of the caller's, where that is given. */
+  ask(makeBatch: MakeBatch, returns: Asked, into?: Uint8Array): Asking {
     const batch = this.#next(makeBatch);
     const [sent, onSent] = this.#wait<void>();
     const [answer, onAnswer] = this.#wait<ReadonlyMap<string, Tensor>>();
-    this.#queue.push({ batch, returns, answer: onAnswer }, onSent);
+    this.#queue.push({ batch, returns, into, answer: onAnswer }, onSent);
     return { sent, answer };
   }
 

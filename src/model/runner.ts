@@ -9,10 +9,10 @@ import type { Asks } from "../shim/feed.js";
 import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured } from "../shim/runWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { asksOfBatches } from "../shim/wire.js";
-import { asFloat32, type Returns, type Tensor } from "../tensor.js";
+import { asFloat32, bytesOf, type Tensor } from "../tensor.js";
 import { CollectedModel, RunningLoop } from "./loop.js";
 import { OpenHandle } from "./openHandle.js";
-import type { CollectSource, ForwardLoop, RunnableModel, ScoreFunc } from "./runnable.js";
+import type { CollectSource, ForwardLoop, ForwardOptions, LogitsOptions, RunnableModel, ScoreFunc } from "./runnable.js";
 
 /** What can be done with a model that a shim has open, whatever it was opened from. */
 export abstract class Runner extends OpenHandle implements RunnableModel {
@@ -51,9 +51,9 @@ export abstract class Runner extends OpenHandle implements RunnableModel {
   /** The mean next-token cross entropy of one batch, in nats, computed in float32. */
   forward(args: ForwardArgs, options: RunOptions & { readonly returns: "loss" }): Promise<number>;
   /** The logits of one batch: F32 [B, S, vocab], or, of the last position, F32 [B, vocab]. Default: all. */
-  forward(args: ForwardArgs, options?: RunOptions & { readonly returns?: "logits" | "last_logits" }): Promise<Tensor>;
-  async forward(args: ForwardArgs, options: RunOptions & { readonly returns?: Returns } = {}): Promise<Answer> {
-    const ask = { batch: toBatch(args), returns: options.returns ?? "logits" };
+  forward(args: ForwardArgs, options?: RunOptions & Partial<LogitsOptions>): Promise<Tensor>;
+  async forward(args: ForwardArgs, options: RunOptions & ForwardOptions = {}): Promise<Answer> {
+    const ask = { batch: toBatch(args), returns: options.returns ?? "logits", into: options.into && bytesOf(options.into) };
     return forward(this.#session, await this.modelId(options), ask, this.within(options));
   }
 

@@ -2,7 +2,7 @@ import type { OnReadOpts, Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { FRAME, type FrameHeader, FrameReader, SETTING, windowUpdate } from "./frames.js";
 import { FLOW_CONTROL_WINDOW, READ_BYTES } from "./options.js";
-import { Outgoing } from "./outgoing.js";
+import { type Limits, Outgoing } from "./outgoing.js";
 
 const ACK = 0x1;
 const SETTING_BYTES = 6;
@@ -33,6 +33,8 @@ export class BulkSocket extends Duplex {
   readonly #sent: FrameReader;
   readonly #outgoing: Outgoing;
   readonly #streams = new Map<number, Stream>();
+  /** What the peer has set and Node's HTTP/2 has not acknowledged yet. */
+  readonly #unacknowledged: Limits[] = [];
   #preface = PREFACE.length;
   /** As of a stream, of all. */
   #taken = 0;
@@ -99,7 +101,9 @@ export class BulkSocket extends Duplex {
     done(error);
   }
 
-  #onSent({ type, streamId }: FrameHeader): void {
+  #onSent({ type, flags, streamId }: FrameHeader): void {
+    // A peer holds DATA to its former limits until it has read the acknowledgement, and resets the stream that goes beyond them.
+    if (type === FRAME.settings && flags & ACK) this.#outgoing.adjust(this.#unacknowledged.shift() ?? {});
     const stream = this.#streams.get(streamId);
     // One that was cancelled in the meantime sends nothing any more.
     if (type !== FRAME.headers || !stream) return;
@@ -132,19 +136,16 @@ export class BulkSocket extends Duplex {
 
   #onFrame({ type, flags, streamId }: FrameHeader, frame: Buffer, payload: Buffer): void {
     this.#socket.cork();
+    if (type === FRAME.settings && !(flags & ACK)) this.#unacknowledged.push(limitsOf(payload));
     if (type === FRAME.windowUpdate) this.#outgoing.widen(streamId, payload.readUInt32BE() & 0x7fffffff);
     else this.push(frame);
-    if (type === FRAME.settings && !(flags & ACK)) this.#outgoing.adjust(settingsOf(payload));
     this.#socket.uncork();
   }
 }
 
-function settingsOf(payload: Buffer): { initialWindow?: number; maxFrame?: number } {
-  const found: { initialWindow?: number; maxFrame?: number } = {};
-  for (let at = 0; at + SETTING_BYTES <= payload.length; at += SETTING_BYTES) {
-    const [id, value] = [payload.readUInt16BE(at), payload.readUInt32BE(at + 2)];
-    if (id === SETTING.initialWindowSize) found.initialWindow = value;
-    if (id === SETTING.maxFrameSize) found.maxFrame = value;
-  }
-  return found;
+function limitsOf(settings: Buffer): Limits {
+  const values = new Map<number, number>();
+  for (let at = 0; at + SETTING_BYTES <= settings.length; at += SETTING_BYTES)
+    values.set(settings.readUInt16BE(at), settings.readUInt32BE(at + 2));
+  return { initialWindow: values.get(SETTING.initialWindowSize), maxFrame: values.get(SETTING.maxFrameSize) };
 }

@@ -13,6 +13,8 @@ import { fromCallError, isUnavailable } from "./translate.js";
 export interface Ask {
   readonly batch: Batch;
   readonly returns?: Asked;
+  /** Memory for the tensor that it gives back. Default: the tensor's own. */
+  readonly into?: Uint8Array | undefined;
   /** Called with what the batch gives back, where it asks for something. */
   readonly answer?: (tensors: ReadonlyMap<string, Tensor>) => void;
 }
@@ -105,7 +107,7 @@ async function sendAll(call: BulkCall, asks: Asks, { drawing, ending, answers }:
 /** Hands out answers as they come. */
 class Answers {
   readonly #expected: { readonly ask: Ask; readonly batch: number }[] = [];
-  #assembler = new TensorAssembler();
+  #assembler: TensorAssembler | undefined;
   #taken = false;
 
   /** Says that a batch will be answered, after those before it. */
@@ -116,14 +118,19 @@ class Answers {
   /** Takes a message of the shim. */
   take(message: Buffer): void {
     const { part } = readFeedResponse(message);
-    if (part?.$case === "chunk") this.#assembler.add(part.value);
+    if (part?.$case === "chunk") this.#assemble().add(part.value);
     else if (part?.$case === "feedTaken") this.#taken = true;
     else if (part?.$case === "answerEnd") {
       const first = this.#expected.shift();
       if (first?.batch !== part.value.batch) throw new PruneError("INTERNAL", `the shim answered batch ${part.value.batch} out of turn`);
-      first.ask.answer?.(this.#assembler.finish());
-      this.#assembler = new TensorAssembler();
+      first.ask.answer?.((this.#assembler ?? new TensorAssembler()).finish());
+      this.#assembler = undefined;
     }
+  }
+
+  #assemble(): TensorAssembler {
+    this.#assembler ??= new TensorAssembler(this.#expected[0]?.ask.into);
+    return this.#assembler;
   }
 
   /** Throws INTERNAL where the shim has not said that it took every batch. */

@@ -3,6 +3,14 @@ import { FRAME, frameHeader } from "./frames.js";
 /** As every connection begins (RFC 9113, section 6.5.2). */
 const INITIAL = { window: 65_535, frame: 16_384 };
 
+/** What the peer takes, where it says so. */
+export interface Limits {
+  /** At the beginning of a stream, in bytes. */
+  readonly initialWindow?: number | undefined;
+  /** In a frame, in bytes. */
+  readonly maxFrame?: number | undefined;
+}
+
 /** What is to be sent of a message. */
 interface Unsent {
   readonly parts: Uint8Array[];
@@ -62,8 +70,8 @@ export class Outgoing {
     this.#sendAll();
   }
 
-  /** Says what the peer takes at the beginning of a stream, also of those that have begun, and in a frame. */
-  adjust({ initialWindow = this.#initialWindow, maxFrame = this.#maxFrame }: { initialWindow?: number; maxFrame?: number }): void {
+  /** Says what the peer takes from now on, also of streams that have begun. */
+  adjust({ initialWindow = this.#initialWindow, maxFrame = this.#maxFrame }: Limits): void {
     for (const stream of this.#streams.values()) stream.window += initialWindow - this.#initialWindow;
     this.#initialWindow = initialWindow;
     this.#maxFrame = maxFrame;

@@ -68,17 +68,17 @@ export async function evaluateLoss(session: ShimSession, modelId: string, batche
 export async function forward(
   session: ShimSession,
   modelId: string,
-  { batch, returns }: { batch: Batch; returns: Returns },
+  { returns, ...ask }: { batch: Batch; returns: Returns; into?: Uint8Array | undefined },
   options: RunOptions,
 ): Promise<Answer> {
-  return answerOf(returns, await runBatch(session, modelId, { batch, returns }, options));
+  return answerOf(returns, await runBatch(session, modelId, { ...ask, returns }, options));
 }
 
 /** The tensors that one batch gives back. */
 export async function runBatch(
   session: ShimSession,
   modelId: string,
-  ask: Required<Pick<Ask, "batch" | "returns">>,
+  ask: Omit<Ask, "answer">,
   options: RunOptions,
 ): Promise<ReadonlyMap<string, Tensor>> {
   let given: ReadonlyMap<string, Tensor> | undefined;

@@ -69,7 +69,13 @@ function viewOf(data: Uint8Array, offset: number): Buffer {
 /** Puts chunks together again. Throws INTERNAL where they do not make up whole tensors. */
 export class TensorAssembler {
   readonly tensors = new Map<string, Tensor>();
+  readonly #into: Uint8Array | undefined;
   #current: { tensor: Tensor; filled: number } | undefined;
+
+  /** @param into - memory for the one tensor that comes; default: each has its own */
+  constructor(into?: Uint8Array) {
+    this.#into = into;
+  }
 
   /** Takes the next chunk. */
   add(chunk: TensorChunk | undefined): void {
@@ -92,11 +98,24 @@ export class TensorAssembler {
     this.#end();
     const known = FROM_WIRE.get(dtype);
     if (known === undefined) throw new PruneError("INTERNAL", `the shim sent ${name} with the unknown dtype ${dtype}`);
-    // Not zeroed: it is handed out only once every byte of it came.
-    const { buffer } = Buffer.allocUnsafeSlow(byteLength({ dtype: known, shape }));
-    const tensor: Tensor = { dtype: known, shape, data: new Uint8Array(buffer) };
+    const tensor: Tensor = { dtype: known, shape, data: this.#memoryFor(name, { dtype: known, shape }) };
     this.tensors.set(name, tensor);
     this.#current = { tensor, filled: 0 };
+  }
+
+  #memoryFor(name: string, described: Pick<Tensor, "dtype" | "shape">): Uint8Array {
+    const bytes = byteLength(described);
+    // Not zeroed: it is handed out only once every byte of it came.
+    if (!this.#into) return new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer);
+    if (bytes <= this.#into.length && this.tensors.size === 0) return this.#into.subarray(0, bytes);
+    const shape = described.shape.join(", ");
+    throw new PruneError(
+      "BAD_OPTION",
+      `into has ${this.#into.length} bytes, and ${name} is ${described.dtype} [${shape}], ${bytes} bytes`,
+      {
+        hint: "give as many, or leave it out for a tensor of its own",
+      },
+    );
   }
 
   #end(): void {

@@ -3,7 +3,7 @@ import { access, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { withBridge } from "../../src/cli/run.js";
 import { type Batch, Bridge, PruneError, prune, tokenBatch } from "../../src/index.js";
 import { parseEndpoint } from "../../src/shim/endpoint.js";
@@ -132,15 +132,16 @@ it("a shim of its own keeps to the roots that it was given", async () => {
   expect(await codeOf(outside.load())).toBe("PATH_DENIED");
 });
 
-describe("a shim that ends", () => {
-  let folder: string;
-  beforeEach(async () => {
-    folder = join(root, `s${Math.random().toString(36).slice(2)}`);
-    await mkdir(folder, { mode: 0o700 });
-  });
-  const start = (): Promise<Listener> => startListener(root, [], `unix:${folder}/s`);
+/** A shim at an address of its own. */
+async function startAt(folder: string): Promise<Listener> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  return startListener(root, [], `unix:${folder}/s`);
+}
 
-  it("and is started anew is told from one that never ended", async () => {
+// Two at a time: each mostly waits.
+describe.concurrent("a shim that ends", () => {
+  it("and is started anew is told from one that never ended", async ({ onTestFinished }) => {
+    const start = (): Promise<Listener> => startAt(join(root, "anew"));
     const first = await start();
     const bridge = await attach(first);
     const model = await bridge.open(parent);
@@ -156,7 +157,7 @@ describe("a shim that ends", () => {
   });
 
   it("and stays away is unreachable, also for a bridge that closes", async () => {
-    const first = await start();
+    const first = await startAt(join(root, "away"));
     const bridge = await attach(first);
     const model = await bridge.open(parent);
     await model.load();
@@ -192,8 +193,7 @@ describe("a shim that does not answer", () => {
   });
 
   it("since it is cut off is told as stalled", async () => {
-    const folder = await mkdtemp(join(root, "cut-"));
-    const cut = await startListener(root, [], `unix:${folder}/s`);
+    const cut = await startAt(join(root, "cut"));
     onTestFinished(() => void cut.stop());
     const proxy = await FlakyProxy.to(cut.address);
     await stalls(proxy.address, () => proxy.freeze());

@@ -100,6 +100,29 @@ describe("forward", () => {
     });
   });
 
+  it("puts logits into the memory that it is given, where that is enough", async () => {
+    await using model = await open();
+    const [first = [], second = []] = BATCHES;
+    const expected = values(await model.forward(second));
+    const memory = new Float32Array(2 * 12 * 50 + 1).fill(7);
+    const into = memory.subarray(1);
+    await model.collect([], async (looped) => {
+      const earlier = await looped.forward(first, { returns: "logits", into });
+      const logits = await looped.forward(second, { returns: "logits", into });
+      expect(logits.data.buffer).toBe(memory.buffer);
+      expect(values(logits)).toEqual(expected);
+      expect(values(earlier)).toEqual(expected);
+    });
+    expect(memory[0]).toBe(7);
+    const last = await model.forward(second, { returns: "last_logits", into });
+    expect(last).toMatchObject({ shape: [2, 50], data: new Uint8Array(memory.buffer, 4, 400) });
+    await expect(model.forward(second, { returns: "logits", into: memory.subarray(2) })).rejects.toMatchObject({
+      code: "BAD_OPTION",
+      detail: "into has 4796 bytes, and logits is F32 [2, 12, 50], 4800 bytes",
+    });
+    expect(values(await model.forward(second))).toEqual(expected);
+  });
+
   it("hides what an attention mask hides", async () => {
     await using model = await open();
     const shown = await model.forward([[1, 2, 3, 4]], { returns: "last_logits" });

@@ -8,15 +8,18 @@ import { eachAxis, everyAxis, randomScores, relativeDifference } from "../fixtur
 import { NETWORKS } from "../fixtures/families.js";
 import { type Reference, spelledOut, startReference } from "../fixtures/reference.js";
 
+const SOAK = process.env["PRUNEBRIDGE_SOAK"] === "1";
+
+/** Cuts of each axis and of all at once, in each layout; outside of a soak each axis alone in one of the layouts, in turn. */
 const CASES = Object.entries(NETWORKS).flatMap(([family, config]) => {
-  const cuts = [
-    ...eachAxis(config).map((exportConfig) => ({ cut: Object.keys(exportConfig)[0], exportConfig })),
-    { cut: "every axis", exportConfig: everyAxis(config) },
-  ];
+  const alone = eachAxis(config).map((exportConfig) => ({ cut: Object.keys(exportConfig)[0], exportConfig }));
+  const together = { cut: "every axis", exportConfig: everyAxis(config) };
   const layouts = readArchitecture(config)
     .table.layouts.map(({ name }) => name)
     .filter((name) => name !== "megatron"); // which transformers does not read
-  return layouts.flatMap((layout) => cuts.map((one) => ({ family, config, layout, ...one })));
+  return layouts.flatMap((layout, at) =>
+    [...alone.filter((_, i) => SOAK || i % layouts.length === at), together].map((one) => ({ family, config, layout, ...one })),
+  );
 });
 
 const PROBE = [0, 1].map((row) => Array.from({ length: 12 }, (_, position) => (5 * row + 7 * position) % 40));
@@ -24,7 +27,7 @@ let bridge: Bridge;
 let reference: Reference;
 
 beforeAll(async () => {
-  bridge = await Bridge.spawn({ env: { OMP_NUM_THREADS: "1" } });
+  bridge = await Bridge.spawn();
   reference = startReference();
 });
 afterAll(async () => {

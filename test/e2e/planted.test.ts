@@ -46,7 +46,7 @@ const CASES = Object.entries(NETWORKS).flatMap(([network, config]) =>
 
 let bridge: Bridge;
 beforeAll(async () => {
-  bridge = await Bridge.spawn({ env: { OMP_NUM_THREADS: "1" } });
+  bridge = await Bridge.spawn();
 });
 afterAll(() => bridge?.close());
 

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Bridge, score } from "../../src/index.js";
 import { failureOf, isAlive } from "../fixtures/failures.js";
 import { endlessBatches, ON_CPU, writeMegatronCheckpoint } from "../fixtures/megatronJobs.js";
@@ -52,27 +52,32 @@ async function expectEnded(pids: readonly number[], within: number): Promise<voi
   expect(pids.filter(isAlive)).toEqual([]);
 }
 
-describe("a launched job that loses a rank while it is scored", () => {
-  it.each(["SIGKILL", "SIGSTOP"] as const)("by %s tells which, and all others end", { timeout: 180_000 }, async (signal) => {
-    const options = { checkpoint, nprocPerNode: 2, tensorModelParallelSize: 2, env: ON_CPU, timeouts: { lostRank: LOST_MS } };
-    const bridge = await Bridge.launch(options);
-    onTestFinished(() => bridge.close());
-    const ranks = await ranksOf(bridge.pid);
-    expect(ranks).toHaveLength(2);
-    const model = await bridge.attachedModel();
-    let struck = 0;
-    const strike = (): void => {
-      struck = performance.now();
-      process.kill(ranks[1] ?? 0, signal);
-    };
-    const { error } = await failureOf(score(model, model.parent, endlessBatches("llama-gqa", strike)));
-    expect(performance.now() - struck).toBeLessThan(LOST_MS + GRACE_MS);
-    expect(error).toMatchObject({ code: "RANK_LOST", detail: expect.stringMatching(/rank 1\b/) });
-    await expectEnded([bridge.pid, ...ranks], END_MS);
-  });
+// Two jobs at a time, which mostly wait.
+describe.concurrent("a launched job that loses a rank while it is scored", () => {
+  it.for(["SIGKILL", "SIGSTOP"] as const)(
+    "by %s tells which, and all others end",
+    { timeout: 180_000 },
+    async (signal, { onTestFinished }) => {
+      const options = { checkpoint, nprocPerNode: 2, tensorModelParallelSize: 2, env: ON_CPU, timeouts: { lostRank: LOST_MS } };
+      const bridge = await Bridge.launch(options);
+      onTestFinished(() => bridge.close());
+      const ranks = await ranksOf(bridge.pid);
+      expect(ranks).toHaveLength(2);
+      const model = await bridge.attachedModel();
+      let struck = 0;
+      const strike = (): void => {
+        struck = performance.now();
+        process.kill(ranks[1] ?? 0, signal);
+      };
+      const { error } = await failureOf(score(model, model.parent, endlessBatches("llama-gqa", strike)));
+      expect(performance.now() - struck).toBeLessThan(LOST_MS + GRACE_MS);
+      expect(error).toMatchObject({ code: "RANK_LOST", detail: expect.stringMatching(/rank 1\b/) });
+      await expectEnded([bridge.pid, ...ranks], END_MS);
+    },
+  );
 });
 
-describe("a parent that is killed", () => {
+describe.concurrent("a parent that is killed", () => {
   it("leaves no rank of the job that it launched", { timeout: 120_000 }, async () => {
     const parent = execa(process.execPath, ["--import", "tsx", LAUNCH, checkpoint, JSON.stringify(ON_CPU)], {
       reject: false,

@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Batch, Bridge, prune, tokenBatch } from "../../src/index.js";
 import { TINY_LLAMA, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { failureOf, isAlive } from "../fixtures/failures.js";
@@ -97,9 +97,14 @@ describe("a shim that is killed while it holds a feed back", () => {
   });
 });
 
+let bridge: Bridge;
+beforeAll(async () => {
+  bridge = await Bridge.spawn();
+});
+afterAll(() => bridge?.close());
+
 describe("a caller that changes its mind", () => {
   it("cancels scoring, and the bridge goes on", async () => {
-    await using bridge = await Bridge.spawn();
     const model = await bridge.open(await writeCheckpoint(await temporaryFolder()));
     const cancel = new AbortController();
     const dataLoader = endless((n) => n === 10 && cancel.abort());
@@ -110,7 +115,6 @@ describe("a caller that changes its mind", () => {
   });
 
   it("sees its data loader's own error", async () => {
-    await using bridge = await Bridge.spawn();
     const model = await bridge.open(await writeCheckpoint(await temporaryFolder()));
     const broken = new Error("the dataset server is down");
     const dataLoader = endless((n) => {
@@ -121,17 +125,19 @@ describe("a caller that changes its mind", () => {
   });
 
   it("closes the bridge: process and socket are gone", async () => {
-    const bridge = await Bridge.spawn();
-    const { pid } = bridge;
-    await Promise.all([bridge.close(), bridge.close()]);
-    expect(isAlive(pid)).toBe(false);
-    expect((await readdir(tmpdir())).filter((name) => name.startsWith(`prunebridge-${process.pid}-`))).toEqual([]);
+    const sockets = async (): Promise<string[]> =>
+      (await readdir(tmpdir())).filter((name) => name.startsWith(`prunebridge-${process.pid}-`));
+    const before = await sockets();
+    const closing = await Bridge.spawn();
+    expect(await sockets()).toHaveLength(before.length + 1);
+    await Promise.all([closing.close(), closing.close()]);
+    expect(isAlive(closing.pid)).toBe(false);
+    expect(await sockets()).toEqual(before);
   });
 });
 
 describe("calibration in the shim", () => {
   it("names the batch whose token ids have no embedding", async () => {
-    await using bridge = await Bridge.spawn();
     const model = await bridge.open(await writeCheckpoint(await temporaryFolder(), TINY_LLAMA));
     const bad = tokenBatch(BigInt64Array.from([1n, 50n]), 1);
     const { error } = await failureOf(prune(model, "mcore_gpt_minitron", TARGET, null, { dataLoader: [batch(), bad] }));
@@ -139,13 +145,11 @@ describe("calibration in the shim", () => {
   });
 
   it("refuses no batches at all", async () => {
-    await using bridge = await Bridge.spawn();
     const model = await bridge.open(await writeCheckpoint(await temporaryFolder()));
     expect((await failureOf(prune(model, "mcore_gpt_minitron", TARGET, null, { dataLoader: [] }))).error.code).toBe("BAD_DATA");
   });
 
   it("draws no more batches than asked for", async () => {
-    await using bridge = await Bridge.spawn();
     const model = await bridge.open(await writeCheckpoint(await temporaryFolder()));
     let drawn = 0;
     const dataLoader = endless((n) => {
@@ -159,7 +163,6 @@ describe("calibration in the shim", () => {
 
 describe("a child that transformers' config class refuses", () => {
   it("runs all the same, in place and from storage", async () => {
-    await using bridge = await Bridge.spawn();
     const dir = await temporaryFolder();
     const model = await bridge.open(await writeCheckpoint(join(dir, "parent")), { dtype: "bfloat16" });
     // 20 is no multiple of the 6 heads.

@@ -6,19 +6,22 @@ import { type Batch, Bridge, inspect, plan, readScoreFile, readWeightedParent, t
 import { asFloat32 } from "../../src/tensor.js";
 import { temporaryFolder } from "../fixtures/checkpoints.js";
 import { largestDifference, readTensor } from "../fixtures/goldens.js";
-import { GOLDENS, megatronLogits, SAVED, saveMegatronFolders } from "../fixtures/megatronFolders.js";
+import { GOLDENS, type MegatronModels, SAVED, saveMegatronFolders, startMegatronModels } from "../fixtures/megatronFolders.js";
 
 const ITERATION = "iter_0000010";
 const LARGEST_DIFFERENCE = 1e-4;
 
 let saved: string;
 let bridge: Bridge;
+let models: MegatronModels;
 beforeAll(async () => {
+  models = startMegatronModels();
   saved = await mkdtemp(join(tmpdir(), "prunebridge-golden-"));
   await saveMegatronFolders(saved);
   bridge = await Bridge.spawn();
 });
 afterAll(async () => {
+  await models?.stop();
   await bridge?.close();
   await rm(saved, { recursive: true, force: true });
 });
@@ -97,7 +100,7 @@ describe.each([
         expected.push(await expectedLogits(golden, each));
       }
     }
-    const found = await megatronLogits(golden, children);
+    const found = await models.logits(golden, children);
     for (const [i, logits] of found.entries()) {
       expect(largestDifference(logits, expected[i] ?? new Float32Array()), children[i]).toBeLessThanOrEqual(LARGEST_DIFFERENCE);
     }
@@ -125,7 +128,7 @@ it("a child is the same whatever ranks saved its parent", async () => {
   }
   for (const [golden, children] of logits) {
     const expected = await expectedLogits(golden, "all");
-    for (const [i, found] of (await megatronLogits(golden, children)).entries()) {
+    for (const [i, found] of (await models.logits(golden, children)).entries()) {
       expect(largestDifference(found, expected), children[i]).toBeLessThanOrEqual(LARGEST_DIFFERENCE);
     }
   }

@@ -1,7 +1,8 @@
 """Builds a child of a network: the same modules, of which some count other channels."""
 
 import copy
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ def build_child(network: Any, tensors: Mapping[str, torch.Tensor], sizes: Sizes)
         ShimError: UNKNOWN_MODULE or BAD_TENSOR where it has no such module or attribute, INVALID_REQUEST where it
             cannot be copied.
     """
-    replaced: dict[int, object] = {}
+    # The many empty dictionaries of a module, for hooks, would take most of the time.
+    replaced: dict[int, object] = {id(one): type(one)() for one in _empty_dictionaries(network)}
     for name, tensor in stored_tensors(network).items():
         if name in tensors:
             is_parameter = isinstance(tensor, nn.Parameter)
@@ -41,3 +43,8 @@ def build_child(network: Any, tensors: Mapping[str, torch.Tensor], sizes: Sizes)
         ) from error
     set_sizes(child, sizes, Reason.BAD_TENSOR)
     return child
+
+
+def _empty_dictionaries(network: nn.Module) -> Iterator[dict[Any, Any]]:
+    for module in network.modules():
+        yield from (value for value in vars(module).values() if type(value) in (dict, OrderedDict) and not value)

@@ -43,13 +43,15 @@ def run_layers(network: nn.Module, layers: Iterable[str], call: Call) -> Counted
     """
     factors: dict[str, float] = {}
 
-    def count(name: str, module: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
-        factors[name] = factors.get(name, 0) + multiply_accumulates(module, given[0], returned)
+    def count(name: str, module: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], returned: Any) -> None:
+        first = next(iter((*given, *named.values())))
+        factors[name] = factors.get(name, 0) + multiply_accumulates(module, first, returned)
 
     modules = dict(network.named_modules())
     handles = [
         modules[name].register_forward_hook(
-            lambda module, given, returned, name=name: count(name, module, given, returned)
+            lambda module, given, named, returned, name=name: count(name, module, given, named, returned),
+            with_kwargs=True,
         )
         for name in layers
     ]

@@ -60,7 +60,11 @@ def names_of_each(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
 def place(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Puts a tensor, or a parameter of it, in the stead of a parameter or buffer."""
     path, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(path)
+    place_in(model.get_submodule(path), leaf, tensor)
+
+
+def place_in(owner: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """As `place`, of the module that has it."""
     if isinstance(getattr(owner, leaf), nn.Parameter) and not isinstance(tensor, nn.Parameter):
         tensor = nn.Parameter(tensor, requires_grad=False)
     setattr(owner, leaf, tensor)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunebridge_shim.errors import Reason, ShimError
-from prunebridge_shim.subnet.child import place, stored_tensors
+from prunebridge_shim.subnet.child import place, place_in, stored_tensors
 from prunebridge_shim.subnet.gather import Gather
 from prunebridge_shim.subnet.prepare import LiveSlice, PreparedChild
 
@@ -42,7 +42,7 @@ def make_view(prepared: PreparedChild) -> Any:
 
     Parameters of which nothing is cut are the parent's own; buffers, which a run may change, never are.
     """
-    gather = Gather()
+    gather, owners = Gather(), dict(prepared.child.named_modules())
     for name, one in prepared.slices.items():
         made = gather(one.source, one.kept)
         if isinstance(one.source, nn.Parameter):
@@ -50,7 +50,8 @@ def make_view(prepared: PreparedChild) -> Any:
         elif one.kept.whole:
             made = made.clone()
         for twin in prepared.names[name]:
-            place(prepared.child, twin, made)
+            path, _, leaf = twin.rpartition(".")
+            place_in(owners[path], leaf, made)
     return prepared.child
 
 

@@ -19,7 +19,10 @@ def scaled(cases, names):
 
 
 def run_jobs(scenario, folder, jobs, under_torchrun=False):
-    """Runs the cases of jobs: `{name: (ranks, cases)}`. Gives the exit codes of their ranks, and the log."""
+    """Runs the cases of jobs: `{name: (ranks, cases)}`. Gives the exit codes of their ranks, and the log.
+
+    Those that may run at once should: importing Megatron-Core anew takes seconds.
+    """
     return end_jobs(start_jobs(scenario, folder, jobs, under_torchrun), folder)
 
 

@@ -1,7 +1,8 @@
 """What ranks do in tests: `scenarios.py NAME FOLDER JOBS`, as one rank under torchrun, else as the parent of all ranks.
 
 JOBS is JSON, a list of jobs that run at once. Each has a `name`, a number of `ranks`, and `cases`, which its ranks do
-one after the other. What came of them is in files of the folder, named after each case's `id`.
+one after the other, by the scenario of that name or their own. What came of them is in files of the folder, named after
+each case's `id`.
 """
 
 import json
@@ -255,8 +256,11 @@ def outgrow_positions(folder, case):
 
 
 def train(folder, case):
-    """Trains twice from the same state, once measured and saved in the middle; writes what each came to."""
-    for measured in (False, True):
+    """Trains twice from the same state, once measured and saved in the middle; writes what each came to.
+
+    A job whose checkpoint is all that is wanted trains once.
+    """
+    for measured in (True,) if case.get("checkpointed") else (False, True):
         outcome = training.train(start(case), case, folder / case["id"] if measured else None)
         (folder / f"{case['id']}.{dist.get_rank()}.{measured}.json").write_text(json.dumps(outcome))
         ps.destroy_model_parallel()
@@ -311,7 +315,7 @@ SCENARIOS = {
 
 def main():
     on_cpu()
-    scenario, folder, jobs = SCENARIOS[sys.argv[1]], Path(sys.argv[2]), json.loads(sys.argv[3])
+    scenario, folder, jobs = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
     if "RANK" in os.environ:
         (job,) = jobs
         be_rank(scenario, folder, job)
@@ -324,7 +328,7 @@ def main():
 def be_rank(scenario, folder, job):
     dist.init_process_group("gloo")
     for case in job["cases"]:
-        scenario(folder, case)
+        SCENARIOS[case.get("scenario", scenario)](folder, case)
     # Taking the groups of all those layouts down would take longer than all else.
     os._exit(0)
 

@@ -25,18 +25,23 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module", params=["pp", "tp"])
-def outcome(request, tmp_path_factory):
+LAYOUTS = {"pp": {"pp": 2}, "tp": {"tp": 2, "config": {"sequence_parallel": True}}}
+OUTGROWN = {"scenario": "outgrow_positions", "positions": 16}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("requests")
-    layout = {"pp": {"pp": 2}, "tp": {"tp": 2, "config": {"sequence_parallel": True}}}[request.param]
-    exits, log = run_jobs("ask_in_vain", folder, {"ask": (2, [{"id": "ask", "parent": "llama-gqa", **layout}])})
-    assert exits["ask"] == [0, 0], log
-    return request.param, folder
+    jobs = {name: (2, [{"id": name, "parent": "llama-gqa", **layout}]) for name, layout in LAYOUTS.items()}
+    jobs["outgrown"] = (1, [{"id": "outgrown", "parent": "llama-gqa", **OUTGROWN}])
+    exits, log = run_jobs("ask_in_vain", folder, jobs)
+    assert exits == {"pp": [0, 0], "tp": [0, 0], "outgrown": [0]}, log
+    return folder
 
 
-def test_what_cannot_be_done_is_said(outcome):
-    layout, folder = outcome
-    errors = read(folder, "ask")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_cannot_be_done_is_said(layout, asked):
+    errors = read(asked, layout)
     # Heads are shared out, and sequences only where they are too.
     expected = {**EXPECTED}
     if layout == "pp":
@@ -50,21 +55,18 @@ def test_what_cannot_be_done_is_said(outcome):
     assert "decoder.layers.3.mlp.linear_fc1" in errors["nowhere"]["hint"]
 
 
-def test_ranks_go_on_as_if_nothing_had_been(outcome):
-    _layout, folder = outcome
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ranks_go_on_as_if_nothing_had_been(layout, asked):
     golden = load_file(GOLDEN / "llama-gqa" / "scores.safetensors")
-    found = as_golden(dict(np.load(folder / "ask.npz")))
+    found = as_golden(dict(np.load(asked / f"{layout}.npz")))
     for key, value in golden.items():
         np.testing.assert_allclose(found[key], value, rtol=1e-5, err_msg=key)
     for rank in range(2):
-        assert json.loads((folder / f"ask.{rank}.hooks").read_text()) == []
+        assert json.loads((asked / f"{layout}.{rank}.hooks").read_text()) == []
 
 
-def test_sequences_that_outgrow_learned_positions_are_refused(tmp_path):
-    case = {"id": "one", "parent": "llama-gqa", "positions": 16}
-    exits, log = run_jobs("outgrow_positions", tmp_path, {"one": (1, [case])})
-    assert exits["one"] == [0], log
-    told = read(tmp_path, "one")
+def test_sequences_that_outgrow_learned_positions_are_refused(asked):
+    told = read(asked, "outgrown")
     assert told["reason"] == "BAD_DATA"
     assert told["message"] == "batch 0 has sequences of 17 tokens, and the model has learned 16 positions"
     assert told["tokens"] > 0

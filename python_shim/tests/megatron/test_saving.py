@@ -54,14 +54,21 @@ EVERY_FOUR = dict(
 )
 FOUR = scaled(EVERY_FOUR, ["tp2-pp2", "experts-tp2-ep2-etp1", "experts-pp2-ep2"])
 CASES = {**ONE, **TWO, **FOUR}
+LIMITED = {"vain": "", "full": "files", "crowded": "memory"}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    jobs = {"one": (1, list(ONE.values())), "two": (2, list(TWO.values())), "four": (4, list(FOUR.values()))}
+    vain = {"scenario": "save_in_vain", "parent": LLAMA, "tp": 2, "config": SP}
+    jobs = {
+        "one": (1, list(ONE.values())),
+        "two": (2, list(TWO.values())),
+        "four": (4, list(FOUR.values())),
+        "vain": (2, [{"id": name, "limited": limited, **vain} for name, limited in LIMITED.items()]),
+    }
     exits, log = run_jobs("save", folder, jobs)
-    assert exits == {"one": [0], "two": [0] * 2, "four": [0] * 4}, log
+    assert exits == {"one": [0], "two": [0] * 2, "four": [0] * 4, "vain": [0] * 2}, log
     return folder
 
 
@@ -103,21 +110,9 @@ EXPECTED = {
     "no parent folder": ("PATH_NOT_FOUND", "nowhere"),
 }
 
-LIMITED = {"vain": "", "full": "files", "crowded": "memory"}
 
-
-@pytest.fixture(scope="module")
-def vain(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vain")
-    layout = {"parent": LLAMA, "tp": 2, "config": SP}
-    cases = [{"id": name, "limited": limited, **layout} for name, limited in LIMITED.items()]
-    exits, log = run_jobs("save_in_vain", folder, {"vain": (2, cases)})
-    assert exits == {"vain": [0, 0]}, log
-    return folder
-
-
-def test_what_cannot_be_saved_is_said_and_leaves_nothing(vain):
-    errors = read(vain, "vain")
+def test_what_cannot_be_saved_is_said_and_leaves_nothing(saved):
+    errors = read(saved, "vain")
     for name, (reason, message) in EXPECTED.items():
         assert errors[name]["reason"] == reason, name
         assert message in errors[name]["message"]
@@ -128,13 +123,13 @@ def test_what_cannot_be_saved_is_said_and_leaves_nothing(vain):
 @pytest.mark.parametrize(
     ("name", "reason", "message"), [("full", "STORAGE_FULL", "rank 1: "), ("crowded", "GPU_OOM", "rank 1 has no ")]
 )
-def test_a_rank_without_room_is_named(name, reason, message, vain):
-    (error,) = read(vain, name).values()
+def test_a_rank_without_room_is_named(name, reason, message, saved):
+    (error,) = read(saved, name).values()
     assert error["reason"] == reason
     assert error["message"].startswith(message)
     assert error["left"] == []
 
 
-def test_ranks_save_as_if_nothing_had_been(vain, cut):
+def test_ranks_save_as_if_nothing_had_been(saved, cut):
     expected = {path.name: path.read_bytes() for path in cut(LLAMA).iterdir()}
-    assert {path.name: path.read_bytes() for path in (vain / "vain.0" / "good" / "child").iterdir()} == expected
+    assert {path.name: path.read_bytes() for path in (saved / "vain.0" / "good" / "child").iterdir()} == expected
