@@ -1,7 +1,7 @@
 """A small residual network for scikit-learn's digits, in plain PyTorch.
 
-`python digits.py train FOLDER` trains it, and writes its weights and all images to FOLDER. `python digits.py tune CHILD`
-rebuilds what it was pruned to, trains that for a few epochs, and prints its accuracy.
+`python digits.py train FOLDER` trains it, and writes its weights and all images to FOLDER. `python digits.py tune
+CHILD` rebuilds what it was pruned to, trains that for a few epochs, and prints its accuracy.
 """
 
 import importlib
