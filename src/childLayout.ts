@@ -48,7 +48,8 @@ export interface LayoutOptions {
  */
 export function layOutChild(parent: Parent, plan: PlanFile, options: LayoutOptions): ChildLayout {
   const { torchDist, megatron, dir, headers } = parent.checkpoint;
-  const { asSave, matched } = weightsBy(parent, options);
+  const { asSave, matched } = weightsBy(parent, options, plan);
+  if (plan.layers) checkLayered(parent, asSave, options.layout ?? matched.layout);
   const { indexSets, tensors } = slicesInto(options.layout, parent.architecture, plan.kept, matched);
   const common = { layout: options.layout ?? matched.layout, format: asSave ? "torch_dist" : "safetensors", indexSets } as const;
   const sized = tensors.map((slice) => ({
@@ -56,7 +57,9 @@ export function layOutChild(parent: Parent, plan: PlanFile, options: LayoutOptio
     bytes: byteLength({ dtype: slice.parts[0]?.source.dtype ?? "U8", shape: slice.shape }),
   }));
   // The child's shards are no larger than the parent's: whoever could hold those can hold these.
-  const capacity = Math.max(...(torchDist?.files.map(({ bytes }) => bytes) ?? headers.map(({ fileBytes }) => fileBytes)));
+  const parentShards = torchDist?.files.map(({ bytes }) => bytes) ?? headers.map(({ fileBytes }) => fileBytes);
+  // Beside an architecture file lies one file of weights.
+  const capacity = plan.layers ? Number.MAX_VALUE : Math.max(...parentShards);
   if (!asSave || !torchDist || !megatron)
     return { ...common, shards: layOutShards(sized, capacity), save: undefined, torchDist: undefined };
   const save = saveFolder(dir);
@@ -81,11 +84,23 @@ export function checkLayout(parent: Parent, options: LayoutOptions): void {
 }
 
 /** What the child is cut from, and whether it is a torch_dist save. */
-function weightsBy(parent: Parent, { layout, format }: LayoutOptions): { asSave: boolean; matched: ReturnType<typeof weightsFor> } {
+function weightsBy(
+  parent: Parent,
+  { layout, format }: LayoutOptions,
+  plan?: PlanFile,
+): { asSave: boolean; matched: ReturnType<typeof weightsFor> } {
   const { torchDist } = parent.checkpoint;
   const asSave = (format ?? (torchDist && (layout ?? "megatron") === "megatron" ? "torch_dist" : "safetensors")) === "torch_dist";
   if (asSave) checkSave(parent, layout);
-  return { asSave, matched: weightsFor(parent, asSave) };
+  return { asSave, matched: weightsFor(parent, asSave, plan) };
+}
+
+/** Only transformers' own modules are built by their sizes. */
+function checkLayered({ architecture: { table } }: Parent, asSave: boolean, layout: LayoutName): void {
+  if (!asSave && layout === table.live) return;
+  throw new PruneError("BAD_OPTION", `layers of sizes of their own cannot be laid out as ${asSave ? "torch_dist" : layout}`, {
+    hint: `write them as safetensors in the layout ${table.live}; or prune with { uniform: true }`,
+  });
 }
 
 function checkSave({ checkpoint: { dir, torchDist } }: Parent, layout: LayoutName = "megatron"): void {

@@ -16,6 +16,7 @@ export type { CollectFunc, DataSource } from "./data/toBatches.js";
 export { readTokenFile } from "./data/tokenFile.js";
 export { type ErrorCode, PruneError } from "./errors.js";
 export { type Inspection, inspect, type Network, type Parent, readParent, readRunnableParent, readWeightedParent } from "./inspect.js";
+export { type CrossEntropyOptions, crossEntropy, type LossAndGradient, type LossFunc, type Outputs } from "./losses.js";
 export type { AttachedModel, AttachedModelOptions } from "./model/attachedModel.js";
 export { Bridge } from "./model/bridges.js";
 export type { LaunchOptions, Parallelism } from "./model/launch.js";
@@ -42,18 +43,32 @@ export { type Mode, prune } from "./prune.js";
 export type { PruneConfig } from "./pruning/config.js";
 export type { FastnasResult, FastnasState } from "./pruning/fastnas.js";
 export type { FastnasConfig } from "./pruning/fastnasConfig.js";
+export type { GradnasResult, GradnasState } from "./pruning/gradnas.js";
+export type { GradnasConfig } from "./pruning/gradnasConfig.js";
 export type { PruneResult, StateDict } from "./pruning/minitron.js";
 export { type IdentifiedScoreFunc, negativeLoss } from "./pruning/negativeLoss.js";
 export { type PythonRef, python } from "./pythonRef.js";
 export { score } from "./score.js";
 export { outlineSearch, type SearchOptions, search } from "./search.js";
 export type { AttachOptions, TlsOptions } from "./shim/endpoint.js";
+export type { BuiltInLossName, CollectedGradients, GradientLoss, GradientMask, GradientRequest } from "./shim/gradientWork.js";
 export type { Timeouts } from "./shim/options.js";
 export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";
 export { findChild, type SliceOptions, slice } from "./slice.js";
 export { formatCandidates, formatOutline, formatSpace, formatTable } from "./tables.js";
-export { asBigInt64, asFloat32, type Batch, type Batches, type Dtype, type Returns, type Tensor, tensor } from "./tensor.js";
+export {
+  asBigInt64,
+  asFloat32,
+  type Batch,
+  type Batches,
+  type Drawn,
+  type DrawnBatches,
+  type Dtype,
+  type Returns,
+  type Tensor,
+  tensor,
+} from "./tensor.js";
 export { type Verification, type VerifyOptions, verify } from "./verify.js";
 export type { ComparedValues, ValueOptions } from "./verifyValues.js";
 export { VERSION } from "./version.js";

@@ -1,6 +1,8 @@
 import { fingerprint } from "./checkpoint/fingerprint.js";
 import { type Checkpoint, type CheckpointTensor, readCheckpoint, readWeightedCheckpoint, requireRunnable } from "./checkpoint/folder.js";
+import type { PlanFile } from "./checkpoint/planFile.js";
 import { PruneError } from "./errors.js";
+import { layeredArchitecture } from "./layeredChild.js";
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
 import type { Hyperparameters } from "./policy/hyperparameters.js";
@@ -82,11 +84,11 @@ export function weightsOf({ checkpoint, matched }: Parent): MatchedTensors<Check
 
 /**
  * The tensors of a parent as a child in one format or the other names them: the keys of a torch_dist folder are no names of modules, and give
- * way to those that the family's table has.
+ * way to those that the family's table has. So do other spellings where no config tells a loader of them.
  */
-export function weightsFor(parent: Parent, asSave: boolean): MatchedTensors<CheckpointTensor> {
+export function weightsFor(parent: Parent, asSave: boolean, { layers }: Pick<PlanFile, "layers"> = {}): MatchedTensors<CheckpointTensor> {
   const { layout, tensors } = weightsOf(parent);
-  if (asSave || !parent.checkpoint.torchDist) return { layout, tensors };
+  if (asSave || (!parent.checkpoint.torchDist && !layers)) return { layout, tensors };
   return { layout, tensors: tensors.map((tensor) => ({ ...tensor, spelling: tensor.row.name })) };
 }
 
@@ -117,12 +119,14 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
 }
 
 async function understand(checkpoint: Checkpoint): Promise<Parent> {
-  const architecture = readArchitecture(checkpoint.config, checkpoint.configPath);
+  const { config, configPath, tensors, layered } = checkpoint;
+  const whole = readArchitecture(config, configPath);
+  const architecture = layered ? layeredArchitecture(whole, layered, tensors, configPath) : whole;
   const weighted = checkpoint.headers.length > 0 || checkpoint.torchDist !== undefined;
   return {
     checkpoint,
     architecture,
-    matched: weighted ? matchTensors(architecture, checkpoint.tensors) : undefined,
+    matched: weighted ? matchTensors(architecture, tensors) : undefined,
     fingerprint: weighted ? await fingerprint(checkpoint) : undefined,
   };
 }

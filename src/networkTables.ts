@@ -1,15 +1,12 @@
 import type { SpaceProfile } from "./policy/modes/fastnas.js";
-import type { NetworkHyperparameter } from "./policy/network/choices.js";
 import type { NetworkCosts } from "./policy/network/costs.js";
+import type { Choosable } from "./policy/sensitivity/sensitivity.js";
 import { formatTable } from "./tables.js";
 
 const METRICS = ["flops", "params"] as const satisfies (keyof NetworkCosts)[];
 
 /** What each hyperparameter may be cut to, what the smallest, the middle and the original network cost, and whether the bound can be met. */
-export function formatProfile(
-  { subnets, metric, most, satisfiable }: SpaceProfile,
-  hyperparameters: readonly NetworkHyperparameter[],
-): string {
+export function formatProfile({ subnets, metric, most, satisfiable }: SpaceProfile, hyperparameters: readonly Choosable[]): string {
   const [min, , max] = subnets;
   const whole = max?.costs[metric] ?? 0;
   return [
@@ -24,7 +21,7 @@ export function formatProfile(
 
 /** What was chosen of each hyperparameter, and what it comes to. */
 export function formatSelection(
-  hyperparameters: readonly NetworkHyperparameter[],
+  hyperparameters: readonly Choosable[],
   sizes: Readonly<Record<string, number>>,
   { parent, child }: { readonly parent: NetworkCosts; readonly child: NetworkCosts },
 ): string {

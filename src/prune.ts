@@ -2,10 +2,13 @@ import type { DummyInput, ForwardArgs } from "./data/args.js";
 import { PruneError } from "./errors.js";
 import type { Model } from "./model/model.js";
 import { NetworkModel } from "./model/networkModel.js";
+import { OpenedModel } from "./model/openedModel.js";
 import { type ParsedMode, parseModes } from "./policy/modes/modes.js";
 import type { PruneConfig } from "./pruning/config.js";
 import { type FastnasResult, pruneFastnas } from "./pruning/fastnas.js";
 import type { FastnasConfig } from "./pruning/fastnasConfig.js";
+import { type GradnasResult, pruneGradnas } from "./pruning/gradnas.js";
+import type { GradnasConfig } from "./pruning/gradnasConfig.js";
 import { type PruneResult, pruneMinitron } from "./pruning/minitron.js";
 
 /** A mode's name; a list of names or of [name, options] pairs; or an object of options by name. */
@@ -53,17 +56,41 @@ export async function prune<Item = ForwardArgs>(
   dummyInput: DummyInput,
   config: FastnasConfig<Item>,
 ): Promise<FastnasResult>;
+/**
+ * Prunes the FFN channels and heads of each layer of a model in place, under one upper bound, as ModelOpt's gradnas does: by the squared
+ * gradients of masks on them. Layers come out with sizes of their own, and the child is opened by `bridge.load`; with `{ uniform: true }` as
+ * the mode's option they stay alike, as any config can say.
+ *
+ * @param model - an opened model, which is changed
+ * @param mode - `"gradnas"`, alone or with options: `uniform`, and ratios and divisors by the name of modules
+ * @param constraints - `flops` or `params`, a number or a percentage of the parent's
+ * @param dummyInput - arguments of forward: `flops` are for its batch size and sequence length. None is needed for `params`
+ * @param config - the loss, the data that it is taken over, and where to keep what is found
+ * @throws PruneError BAD_MODE, BAD_CONSTRAINTS or BAD_OPTION before anything is run, where the bound cannot be met, too; PATH_DENIED or
+ *   CHECKPOINT_MISMATCH of the checkpoint folder; BAD_DATA that names the batch, or what the loss function throws: the model is then as it was
+ */
+export async function prune<Item = ForwardArgs>(
+  model: OpenedModel,
+  mode: Mode<"gradnas">,
+  constraints: Readonly<Record<string, unknown>>,
+  dummyInput: DummyInput | null,
+  config: GradnasConfig<Item>,
+): Promise<GradnasResult>;
 export async function prune(
   model: Model | NetworkModel,
   mode: Mode,
   constraints: Readonly<Record<string, unknown>>,
   dummyInput: DummyInput | null,
   config: object = {},
-): Promise<PruneResult | FastnasResult> {
+): Promise<PruneResult | FastnasResult | GradnasResult> {
   const { name, options } = onlyMode(parseModes(mode));
   if (name === "fastnas") {
     if (!(model instanceof NetworkModel)) throw wrongModel(name, "a network that bridge.load() gives");
     return pruneFastnas(model, options, constraints, dummyInput, config as FastnasConfig); // parsed there
+  }
+  if (name === "gradnas") {
+    if (!(model instanceof OpenedModel)) throw wrongModel(name, "a model that bridge.open() gives");
+    return pruneGradnas(model, options, constraints, dummyInput, config as GradnasConfig); // parsed there
   }
   if (model instanceof NetworkModel) throw wrongModel(name, "a decoder that bridge.open() gives");
   return pruneMinitron(model, options, constraints, dummyInput, config);

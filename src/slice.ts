@@ -8,6 +8,7 @@ import { type CutShards, makeChild, recordOf } from "./childFolder.js";
 import { type ChildLayout, type LayoutOptions, layOutChild } from "./childLayout.js";
 import { PruneError } from "./errors.js";
 import type { Parent } from "./inspect.js";
+import { filesBesideLayers } from "./layeredChild.js";
 import type { RunOptions } from "./progress.js";
 import { gatherFiles } from "./sideContent.js";
 
@@ -83,8 +84,10 @@ export async function findChild(
   return findPublished(target, parent, plan, layOutChild(parent, plan, options), options.sha256 ?? false);
 }
 
-function filesOf({ checkpoint }: Parent, plan: PlanFile, { save }: ChildLayout): Promise<ChildFiles> {
-  return save ? filesBesideSave(checkpoint, save, plan) : filesBesideSafetensors(checkpoint, plan);
+async function filesOf(parent: Parent, plan: PlanFile, made: ChildLayout): Promise<ChildFiles> {
+  const { checkpoint } = parent;
+  if (plan.layers) return filesBesideLayers(parent, plan.layers, made);
+  return made.save ? filesBesideSave(checkpoint, made.save, plan) : filesBesideSafetensors(checkpoint, plan);
 }
 
 async function findPublished(

@@ -42,6 +42,15 @@ export type Batch = Readonly<Record<string, Tensor>>;
 /** Batches to run, drawn one after the other. `size` says how many there will be, once that is known: it makes progress tell the time left. */
 export type Batches = (AsyncIterable<Batch> | Iterable<Batch>) & { readonly size?: number | undefined };
 
+/** A batch, and what of the caller's it was made of. */
+export interface Drawn<Item> {
+  readonly item: Item;
+  readonly batch: Batch;
+}
+
+/** Batches with what they were made of. `size` is that of {@link Batches}. */
+export type DrawnBatches<Item> = AsyncIterable<Drawn<Item>> & { readonly size?: number | undefined };
+
 /**
  * What a batch gives back: the mean next-token cross entropy in nats, the logits of the last position, F32 [B, vocab], or all logits,
  * F32 [B, S, vocab].

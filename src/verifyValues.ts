@@ -52,7 +52,7 @@ export async function verifyValues(
   plan: PlanFile,
   { rows = DEFAULT_ROWS, full = false, signal, onProgress }: ValueOptions & RunOptions,
 ): Promise<ComparedValues> {
-  const weights = weightsFor(parent, child.checkpoint.torchDist !== undefined);
+  const weights = weightsFor(parent, child.checkpoint.torchDist !== undefined, plan);
   const slices = slicesInto(weightsOf(child).layout, parent.architecture, plan.kept, weights);
   const comparisons = pairUp(child, parent, slices, full ? undefined : rows);
   const total = comparisons.reduce((sum, { bytes }) => sum + bytes, 0);

@@ -140,11 +140,17 @@ class FeedCall:
     def __init__(self, call):
         self._call = call
         self._done = Future()
+        self._answered = threading.Condition()
         self.answers = {}
         threading.Thread(target=self._read, daemon=True).start()
 
     def result(self, timeout):
         return self._done.result(timeout)
+
+    def await_answer(self, batch):
+        with self._answered:
+            assert self._answered.wait_for(lambda: batch in self.answers, 60)
+        return self.answers[batch]
 
     def cancel(self):
         self._call.cancel()
@@ -157,7 +163,9 @@ class FeedCall:
                 if part == "chunk":
                     chunks.append(response.chunk)
                 elif part == "answer_end":
-                    self.answers[response.answer_end.batch] = arrays_of(chunks)
+                    with self._answered:
+                        self.answers[response.answer_end.batch] = arrays_of(chunks)
+                        self._answered.notify_all()
                     chunks = []
                 else:
                     self._done.set_result(response.feed_taken)

@@ -25,6 +25,11 @@ FAMILIES = {
     "llama": ("Llama", {"head_dim": 8}),
     "llama-tied": ("Llama", {"head_dim": 8, "tie_word_embeddings": True}),
     "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {"head_dim": 8}),
+    "gptj": ("GPTJ", {"n_embd": 32, "n_inner": 48, "n_layer": 3, "n_head": 4, "rotary_dim": 4}),
+    "bert": ("Bert", {"head": "ForMaskedLM"}),
+    "bert-headless": ("Bert", {"head": "Model"}),
+    "bert-classes": ("Bert", {"head": "ForSequenceClassification", "num_labels": 3}),
     "nemotron": ("Nemotron", {"head_dim": 8}),
     "gemma3": ("Gemma3", {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 4, "pad_token_id": 0}),
     "mixtral": ("Mixtral", {"head_dim": 8, "num_local_experts": 6, "num_experts_per_tok": 2}),
@@ -47,15 +52,16 @@ FAMILIES = {
         },
     ),
 }
-"""What transformers calls a family, and its fields beside the common ones."""
+"""What transformers calls a family, and its fields beside the common ones; `head` is none, but says which class."""
 
 
 def build(name):
     """A model whose every parameter and stored buffer is random, in eval mode where it is asked for."""
     torch.manual_seed(3)
     family, fields = FAMILIES[name]
-    kind = getattr(tf, f"{family}ForCausalLM")
-    model = kind(kind.config_class(**{**COMMON, **fields}))
+    fields = {**COMMON, **fields}
+    kind = getattr(tf, family + fields.pop("head", "ForCausalLM"))
+    model = kind(kind.config_class(**fields))
     for tensor in model.state_dict().values():
         tensor.add_(torch.randn_like(tensor), alpha=COMMON["initializer_range"])
     return model

@@ -118,3 +118,53 @@ def score_text(model):
 
 def score_nothing(model):
     return None
+
+
+def mean_loss(output, batch):
+    ids = batch["input_ids"] if isinstance(batch, dict) else batch
+    logits = output.logits[:, :-1].reshape(-1, output.logits.shape[-1])
+    return nn.functional.cross_entropy(logits, ids[:, 1:].reshape(-1))
+
+
+def labelled_batches():
+    return [{"input_ids": ids, "labels": ids} for ids in batches()]
+
+
+def as_listed_labels(ids):
+    return {"input_ids": ids, "labels": ids.tolist()}
+
+
+def batches_with_names():
+    return [(ids, {"labels": ids}) for ids in batches()]
+
+
+def loss_by_names(output, batch):
+    return mean_loss(output, batch[1]["labels"])
+
+
+def as_labelled(ids):
+    return (ids, {"labels": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def own_loss(output, batch):
+    return output.loss[None]
+
+
+def loss_vector(output, batch):
+    return output.logits.mean(0)
+
+
+def loss_number(output, batch):
+    return output.logits.mean().item()
+
+
+def loss_detached(output, batch):
+    return output.logits.detach().mean()
+
+
+def loss_that_fails(output, batch):
+    return output["logit"].mean()
+
+
+def mean_logit(output, batch):
+    return output.logits.mean()

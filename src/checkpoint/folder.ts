@@ -2,6 +2,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { PruneError } from "../errors.js";
 import type { Dtype } from "../tensor.js";
+import { ARCHITECTURE_FILE, type ArchitectureFile, readArchitectureFile } from "./architectureFile.js";
 import type { Header } from "./header.js";
 import { parseConfig, readDocument } from "./json.js";
 import { findMegatronFolder, isTorchDist, type MegatronFolder } from "./megatron/locate.js";
@@ -38,6 +39,8 @@ export interface Checkpoint {
   readonly headers: readonly Header[];
   /** Weights in Megatron's torch_dist format; undefined where there are none. */
   readonly torchDist: TorchDist | undefined;
+  /** Where its layers have sizes of their own: the file that says so, in the place of a config.json. */
+  readonly layered?: ArchitectureFile;
   /** Where it is what Megatron-LM, Megatron-Bridge or NeMo saved: what else is in its folder. */
   readonly megatron?: MegatronFolder;
   /** Every tensor, in the order of the files and of the bytes in them. */
@@ -61,6 +64,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     const config = await readConfig(absolute, join(absolute, CONFIG_FILE));
     return { ...config, ...(await readSafetensors(absolute)) };
   }
+  if (names.has(ARCHITECTURE_FILE)) return readLayered(absolute);
   const megatron = await findMegatronFolder(absolute);
   if (megatron) return readMegatron(megatron);
   throw new PruneError("NOT_A_CHECKPOINT", `${absolute} has no ${CONFIG_FILE}, and nothing of a Megatron or NeMo checkpoint`, {
@@ -76,6 +80,19 @@ async function readConfig(dir: string, configPath: string): Promise<Pick<Checkpo
 async function readSafetensors(dir: string): Promise<Pick<Checkpoint, "headers" | "torchDist" | "tensors">> {
   const headers = await readHeaders(dir);
   return { headers, torchDist: undefined, tensors: headers.flatMap(tensorsOf) };
+}
+
+/** A pruned folder that no config describes; its own file has the parent's. */
+async function readLayered(dir: string): Promise<Checkpoint> {
+  const configPath = join(dir, ARCHITECTURE_FILE);
+  const layered = await readArchitectureFile(configPath);
+  if (layered.source.entrypoint !== undefined) {
+    throw new PruneError("NOT_A_CHECKPOINT", `${dir} is a pruned network that ${layered.source.entrypoint} builds`, {
+      hint: "open it with bridge.load({ checkpoint })",
+    });
+  }
+  const { configText } = layered.source;
+  return { dir, configPath, configText, config: parseConfig(configText, configPath), ...(await readSafetensors(dir)), layered };
 }
 
 /** What states a Megatron model's sizes becomes a config under Megatron's own names. */
@@ -104,8 +121,13 @@ export function requireWeights({ dir, headers, torchDist }: Checkpoint): void {
 /** Throws NOT_A_CHECKPOINT where a checkpoint's weights are not in safetensors, which is what a shim of one process opens. */
 export function requireRunnable(checkpoint: Checkpoint): void {
   requireWeights(checkpoint);
+  const { dir, layered } = checkpoint;
+  if (layered) {
+    throw new PruneError("NOT_A_CHECKPOINT", `the layers of ${dir} have sizes of their own, which no config states`, {
+      hint: "open it with bridge.load({ checkpoint }), which reads its architecture.json",
+    });
+  }
   if (!checkpoint.torchDist) return;
-  const { dir } = checkpoint;
   throw new PruneError("NOT_A_CHECKPOINT", `${dir} has its weights in Megatron's torch_dist format, which no shim of one process runs`, {
     hint: `convert it with \`slice --layout huggingface\`; or start its job, \`torchrun -m prunebridge_shim megatron --checkpoint ${dir}\`, and attach to that`,
   });

@@ -47,6 +47,8 @@ const hyperparameters = z.strictObject({
   kv_channels: size,
   vocab_size: size,
   max_position_embeddings: z.exactOptional(size),
+  type_vocab_size: z.exactOptional(size),
+  num_labels: z.exactOptional(size),
   num_moe_experts: z.exactOptional(size),
   moe_ffn_hidden_size: z.exactOptional(size),
   moe_shared_expert_intermediate_size: z.exactOptional(size),
@@ -60,17 +62,20 @@ const hyperparameters = z.strictObject({
   mamba_state_dim: z.exactOptional(size),
   mamba_conv_kernel: z.exactOptional(size),
 });
+const layerSizes = z.strictObject({ ffn_hidden_size: size, num_attention_heads: size, num_query_groups: size });
 const side = z.strictObject({ hyperparameters, params: z.number(), activeParams: z.number() });
 
 const planFile = z.strictObject({
   format: z.literal("prunebridge.plan/1"),
-  mode: z.literal("mcore_gpt_minitron"),
+  mode: z.enum(["mcore_gpt_minitron", "gradnas"]),
   family: z.string(),
   exportConfig: z.record(z.string(), z.number()),
   /** Fingerprint of the checkpoint that the plan was made for; null where it was made from a bare config. */
   fingerprint: z.string().nullable(),
   parent: side,
   child: side,
+  /** Where layers differ: the sizes of each. */
+  layers: z.exactOptional(z.array(layerSizes).readonly()),
   config: z.record(z.string(), z.unknown()),
   warnings: z.array(z.string()).readonly(),
   kept: keptSets,
@@ -117,12 +122,25 @@ export async function writePlanFile(path: string, plan: PlanFile): Promise<void>
 /** The text of a plan file: fields in one order, kept positions as ranges. */
 export function encodePlan(plan: PlanFile): string {
   const { mode, family, exportConfig, fingerprint, config, warnings } = plan;
+  const layers = plan.layers?.map((sizes) => inOrder(layerSizes.shape, sizes));
   const [parent, child] = [plan.parent, plan.child].map((one) => ({
     ...one,
     hyperparameters: inOrder(hyperparameters.shape, one.hyperparameters),
   }));
   const kept = inOrder(keptSets.shape, plan.kept, formatTree);
-  const file = { format: "prunebridge.plan/1", mode, family, exportConfig, fingerprint, parent, child, config, warnings, kept };
+  const file = {
+    format: "prunebridge.plan/1",
+    mode,
+    family,
+    exportConfig,
+    fingerprint,
+    parent,
+    child,
+    ...(layers && { layers }),
+    config,
+    warnings,
+    kept,
+  };
   return `${JSON.stringify(file, null, 2)}\n`;
 }
 

@@ -4,8 +4,8 @@ import { PruneError } from "../errors.js";
 import { isFile } from "./folder.js";
 import { checkScoredCheckpoint, readScoreFile, type ScoreFile, writeScoreFile } from "./scoreFile.js";
 
-const SCORES_FILE = "scores.safetensors";
-const PARTIAL_FILE = "scores.partial.safetensors";
+/** What is kept: importances of activations, or gradients of masks. */
+export type ScoreKind = "scores" | "gradients";
 
 /** What scores depend on beside the network: another value of any makes other scores. */
 export type CalibrationOptions = Readonly<Record<string, string>>;
@@ -17,9 +17,9 @@ export class ScoreStore {
   readonly #fingerprint: string | undefined;
   readonly #options: CalibrationOptions;
 
-  constructor(folder: string, fingerprint: string | undefined, options: CalibrationOptions) {
-    this.path = join(folder, SCORES_FILE);
-    this.partialPath = join(folder, PARTIAL_FILE);
+  constructor(folder: string, fingerprint: string | undefined, options: CalibrationOptions, kind: ScoreKind = "scores") {
+    this.path = join(folder, `${kind}.safetensors`);
+    this.partialPath = join(folder, `${kind}.partial.safetensors`);
     this.#fingerprint = fingerprint;
     this.#options = options;
   }

@@ -51,6 +51,9 @@ export interface PruneFlags extends ModelFlags, BoundFlags, SpaceFlags, JudgeFla
   readonly seqLength?: number;
   readonly samples: number;
   readonly batchSize: number;
+  readonly loss?: string;
+  readonly uniform?: boolean;
+  readonly featureDivisor?: number;
   readonly layout?: LayoutName;
   readonly like?: string;
 }

@@ -90,13 +90,16 @@ export function divisorsOf(flags: SpaceFlags): Record<string, number> {
 
 /** Refuses what a run to given sizes would ignore. Throws BAD_OPTION. */
 export function refuseSearchFlags(flags: SpaceFlags & JudgeFlags): void {
-  const given = SEARCH_ONLY.filter((name) => flags[name] !== undefined).map(
-    (name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
-  );
+  const given = SEARCH_ONLY.filter((name) => flags[name] !== undefined).map(flagOf);
   if (given.length === 0) return;
   throw new PruneError("BAD_OPTION", `--export-config states the sizes, and a search under bounds alone uses ${given.join(" and ")}`, {
     hint: "leave one or the other out; bounds are --params, --active-params, --memory-mb and --flops",
   });
+}
+
+/** How a flag is written. */
+export function flagOf(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
 function defined<T extends object>(record: T): { [name in keyof T]-?: Exclude<T[name], undefined> } {

@@ -1,5 +1,5 @@
 import { PruneError } from "../errors.js";
-import { type Batch, type Batches, countOf } from "../tensor.js";
+import { type Batch, type Batches, countOf, type Drawn, type DrawnBatches } from "../tensor.js";
 import { type ForwardArgs, toBatch } from "./args.js";
 
 /** What batches are drawn from. `size` says how many there will be, once that is known. */
@@ -25,6 +25,19 @@ export interface BatchOptions<Item> {
  * @throws PruneError BAD_DATA while drawing, which names the batch
  */
 export function toBatches<Item>(source: DataSource<Item>, options: BatchOptions<Item> = {}): Batches {
+  const drawn = drawBatches(source, options);
+  return {
+    get size() {
+      return drawn.size;
+    },
+    async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
+      for await (const { batch } of drawn) yield batch;
+    },
+  };
+}
+
+/** The same, each batch with the item that it was made of. */
+export function drawBatches<Item>(source: DataSource<Item>, options: BatchOptions<Item> = {}): DrawnBatches<Item> {
   const { maxBatches = Number.POSITIVE_INFINITY, toBatch: batchOf = toBatch } = options;
   const collectFunc = options.collectFunc ?? ((item: Item) => item as ForwardArgs); // whatever it is, batchOf looks
   checkIterable(source);
@@ -33,10 +46,10 @@ export function toBatches<Item>(source: DataSource<Item>, options: BatchOptions<
       const count = countOf(source as DataSource<Batch>);
       return count === undefined ? undefined : Math.min(count, maxBatches);
     },
-    async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, void> {
+    async *[Symbol.asyncIterator](): AsyncGenerator<Drawn<Item>, void, void> {
       let drawn = 0;
       for await (const item of source) {
-        yield batchOf(await collectFunc(item), `batch ${drawn}`);
+        yield { item, batch: batchOf(await collectFunc(item), `batch ${drawn}`) };
         drawn += 1;
         if (drawn >= maxBatches) return;
       }

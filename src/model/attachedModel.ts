@@ -86,6 +86,11 @@ export class AttachedModel extends Model {
     throw noAnswers();
   }
 
+  /** Throws BAD_OPTION, as {@link forward} does. */
+  override async outputs(_args: ForwardArgs, _options?: RunOptions): Promise<never> {
+    throw noAnswers();
+  }
+
   /** The job goes on with its model, and needs no word of it. */
   async close(): Promise<void> {}
 

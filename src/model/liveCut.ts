@@ -1,6 +1,7 @@
 import { patchConfigText } from "../checkpoint/json.js";
 import type { PlanFile } from "../checkpoint/planFile.js";
 import type { Parent } from "../inspect.js";
+import { changedModules } from "../policy/gradients/modules.js";
 import { type Slices, sliceTensors } from "../policy/slices.js";
 import { expectedTensors, nameAt } from "../policy/tensors.js";
 import type { Child } from "../shim/modelWork.js";
@@ -11,11 +12,12 @@ export type LiveCut = Child & { readonly units: readonly string[] };
 /** The cut of a live model by a plan. Names and shapes are those of transformers' modules, whatever layout the checkpoint is stored in. */
 export function liveCut({ checkpoint, architecture }: Parent, plan: PlanFile): LiveCut {
   const { indexSets, tensors } = sliceTensors(architecture, plan.kept, expectedTensors(architecture));
+  const cut = { indexSets, tensors: liveSlices(tensors) };
+  if (plan.layers) return { ...cut, modules: changedModules(architecture, plan.layers), units: [] };
   const layers = plan.child.hyperparameters.num_layers;
   const layerModule = architecture.table.hooks.find(({ importance }) => importance === "layer")?.module ?? "";
   return {
-    indexSets,
-    tensors: liveSlices(tensors),
+    ...cut,
     configJson: patchConfigText(checkpoint.configText, plan.config),
     units: Array.from({ length: layers }, (_, layer) => nameAt(layerModule, { layer })),
   };

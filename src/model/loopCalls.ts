@@ -48,7 +48,7 @@ export class LoopCalls {
     return sent;
   }
 
-  /** Like {@link LoopCalls.give}, of a batch that gives something back: into memory of the caller's, where that is given. */
+  /** Like {@link LoopCalls.give}, of a batch that gives something back, `into` some memory. */
   ask(makeBatch: MakeBatch, returns: Asked, into?: Uint8Array): Asking {
     const batch = this.#next(makeBatch);
     const [sent, onSent] = this.#wait<void>();

@@ -5,7 +5,10 @@ import { checkLayout } from "../childLayout.js";
 import { PruneError } from "../errors.js";
 import type { Parent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
+import { isPythonRef } from "../pythonRef.js";
+import { type CollectedGradients, collectGradients, type GradientRequest } from "../shim/gradientWork.js";
 import { closeModel, cutModel, openModel, openSubnet } from "../shim/modelWork.js";
+import { checkPython } from "../shim/runWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { tokenize } from "../shim/storageWork.js";
 import { type Cutter, slice } from "../slice.js";
@@ -54,6 +57,19 @@ export class OpenedModel extends Model {
   /** Token ids of texts, by the checkpoint's own tokenizer. */
   tokenize(texts: readonly string[], options: RunOptions = {}): Promise<BigInt64Array> {
     return tokenize(this.#session, this.parent.checkpoint.dir, texts, options);
+  }
+
+  /**
+   * Sums the squares of the gradients of masks on the model, which is left as it is.
+   *
+   * @param request - a loss function of the caller's is given each batch's item
+   * @throws PruneError PYTHON_DENIED or PYTHON_FAILED, BAD_DATA that names the batch, or what a loss function throws, as it is
+   */
+  async collectGradients<Item>(request: GradientRequest<Item>, options: RunOptions = {}): Promise<CollectedGradients> {
+    const { source, loss } = request;
+    if (!(Symbol.asyncIterator in source)) checkPython(this.#session, source);
+    if (isPythonRef(loss)) checkPython(this.#session, loss);
+    return collectGradients(this.#session, await this.modelId(options), request, options);
   }
 
   /** As of any model; what the shim holds is cut when the pruned network is first run. */

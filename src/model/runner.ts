@@ -1,12 +1,13 @@
 import { type ForwardArgs, toBatch } from "../data/args.js";
 import { type DataSource, toBatches } from "../data/toBatches.js";
+import type { Outputs } from "../losses.js";
 import type { Hyperparameters } from "../policy/hyperparameters.js";
 import type { HookPoint } from "../policy/scores.js";
 import type { RunOptions } from "../progress.js";
 import type { PythonRef } from "../pythonRef.js";
 import type { Collection } from "../score.js";
 import type { Asks } from "../shim/feed.js";
-import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured } from "../shim/runWork.js";
+import { type Answer, checkPython, collect, evaluateLoss, forward, type Measured, runBatch } from "../shim/runWork.js";
 import type { ShimSession } from "../shim/session.js";
 import { asksOfBatches } from "../shim/wire.js";
 import { asFloat32, bytesOf, type Tensor } from "../tensor.js";
@@ -55,6 +56,12 @@ export abstract class Runner extends OpenHandle implements RunnableModel {
   async forward(args: ForwardArgs, options: RunOptions & ForwardOptions = {}): Promise<Answer> {
     const ask = { batch: toBatch(args), returns: options.returns ?? "logits", into: options.into && bytesOf(options.into) };
     return forward(this.#session, await this.modelId(options), ask, this.within(options));
+  }
+
+  /** Every floating-point tensor that the model gives of one batch, by its name, in F32: `last_hidden_state` without a head, for one. */
+  async outputs(args: ForwardArgs, options: RunOptions = {}): Promise<Outputs> {
+    const ask = { batch: toBatch(args), returns: "output" } as const;
+    return Object.fromEntries(await runBatch(this.#session, await this.modelId(options), ask, this.within(options)));
   }
 
   /**

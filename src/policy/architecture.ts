@@ -17,6 +17,8 @@ import {
   HYPERPARAMETERS,
   type HyperparameterName,
   type Hyperparameters,
+  LAYER_SIZES,
+  type LayerSizes,
   PRUNABLE,
   type PrunableDimension,
 } from "./hyperparameters.js";
@@ -34,6 +36,8 @@ export interface Architecture {
   /** The kind of each layer, in order. */
   readonly layers: readonly LayerKind[];
   readonly sizes: DimensionSizes;
+  /** The sizes of each layer, where these differ; `sizes` then has the largest. */
+  readonly layerSizes?: readonly LayerSizes[];
   /** How its config says that its checkpoint is quantised. */
   readonly quantization: Quantization | undefined;
 }
@@ -88,6 +92,19 @@ export function withHyperparameters(
   return { ...from, layers, hyperparameters, sizes: dimensionSizes(hyperparameters) };
 }
 
+/** The same network with layers of sizes of their own. */
+export function withLayerSizes(from: Architecture, layerSizes: readonly LayerSizes[]): Architecture {
+  const widest = (name: keyof LayerSizes): number => layerSizes.reduce((most, sizes) => Math.max(most, sizes[name]), 0);
+  const hyperparameters = { ...from.hyperparameters, ...Object.fromEntries(LAYER_SIZES.map((name) => [name, widest(name)])) };
+  return { ...from, hyperparameters, sizes: dimensionSizes(hyperparameters), layerSizes };
+}
+
+/** The sizes of dimensions within a layer, or outside of all. */
+export function sizesAt({ hyperparameters, sizes, layerSizes }: Architecture, layer: number | undefined): DimensionSizes {
+  const own = layer === undefined ? undefined : layerSizes?.[layer];
+  return own ? { ...sizes, ...dimensionSizes({ ...hyperparameters, ...own }) } : sizes;
+}
+
 /** The layers that have a dimension, by their index. */
 export function layersWith(architecture: Architecture, dimension: PrunableDimension): number[] {
   const kinds = kindsWith(architecture, dimension);
@@ -125,6 +142,8 @@ function usedHyperparameters(
   const optional: Readonly<Partial<Record<HyperparameterName, string>>> = {
     ...PRUNABLE,
     max_position_embeddings: "position",
+    type_vocab_size: "token_type",
+    num_labels: "label",
     moe_router_topk: "expert",
     moe_router_num_groups: "expert",
     moe_router_group_topk: "expert",
@@ -196,11 +215,16 @@ function resolveFallback(config: ModelConfig, fallback: Exclude<Fallback, "none"
   if (typeof fallback === "number") return fallback;
   if ("sameAs" in fallback) return sofar[fallback.sameAs];
   if ("lengthOf" in fallback) {
-    const sequence = fallback.lengthOf.map((key) => config[key]).find((value) => Array.isArray(value) || typeof value === "string");
-    return sequence?.length;
+    const stated = fallback.lengthOf.map((key) => config[key]).find((value) => typeof value === "string" || isFilled(value));
+    return stated === undefined ? fallback.otherwise : Object.keys(stated).length;
   }
+  if ("multiple" in fallback) return fallback.multiple * (sofar[fallback.of] ?? Number.NaN);
   const [over, under] = fallback.quotient;
   return Math.floor((sofar[over] ?? Number.NaN) / (sofar[under] ?? Number.NaN));
+}
+
+function isFilled(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
 }
 
 function readFlags(config: ModelConfig, table: FamilyTable, where: string): Record<FlagName, boolean> {

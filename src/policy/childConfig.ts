@@ -19,7 +19,7 @@ export function patchConfig(config: ModelConfig, parent: Architecture, child: Hy
   const patch: Record<string, unknown> = {};
   for (const name of HYPERPARAMETERS) {
     const field = fields[name];
-    if (!field || child[name] === undefined) continue;
+    if (!field || child[name] === undefined || (name === "kv_channels" && parent.table.impliedHeadDim)) continue;
     // Under other spellings too, where the parent has them: not every loader knows all.
     for (const key of [field.key, ...statedKeys(config, field)]) {
       if (config[key] !== child[name]) patch[key] = child[name];

@@ -1,6 +1,6 @@
 import { PruneError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
-import { type ArchitectureRow, architectureRows, countPlaces, rowShape } from "./tensors.js";
+import { type ArchitectureRow, architectureRows, countPlaces, rowPlaces, rowShape } from "./tensors.js";
 
 /** Elements of all stored tensors, tied ones once: the sum over the family's rows of the product of their axes. Throws BAD_CONFIG past 2^53. */
 export function countParams(architecture: Architecture): number {
@@ -16,10 +16,14 @@ export function countActiveParams(architecture: Architecture): number {
   });
 }
 
+function elementsAt(row: ArchitectureRow, architecture: Architecture, layer?: number): number {
+  return rowShape(row, architecture, layer).reduce((product, size) => product * size, 1);
+}
+
 function sumRows(architecture: Architecture, count: (row: ArchitectureRow, elements: number) => number): number {
   const total = architectureRows(architecture).reduce((sum, row) => {
-    const elements = rowShape(row, architecture).reduce((product, size) => product * size, countPlaces(row, architecture));
-    return sum + count(row, elements);
+    if (!architecture.layerSizes || !row.perLayer) return sum + count(row, elementsAt(row, architecture) * countPlaces(row, architecture));
+    return [...rowPlaces(row, architecture)].reduce((all, { layer }) => all + count(row, elementsAt(row, architecture, layer)), sum);
   }, 0);
   if (total <= Number.MAX_SAFE_INTEGER) return total;
   throw new PruneError("BAD_CONFIG", `the config makes ${total.toPrecision(3)} parameters, more than can be counted`, {

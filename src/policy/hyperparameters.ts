@@ -11,6 +11,10 @@ export interface Hyperparameters {
   readonly vocab_size: number;
   /** Positions that the embedding has learned. */
   readonly max_position_embeddings?: number;
+  /** Kinds of segment that tokens belong to. */
+  readonly type_vocab_size?: number;
+  /** Classes that the head of a classifier tells apart. */
+  readonly num_labels?: number;
   readonly ffn_hidden_size?: number;
   readonly num_moe_experts?: number;
   readonly moe_ffn_hidden_size?: number;
@@ -42,6 +46,8 @@ export const HYPERPARAMETERS = [
   "kv_channels",
   "vocab_size",
   "max_position_embeddings",
+  "type_vocab_size",
+  "num_labels",
   "num_moe_experts",
   "moe_ffn_hidden_size",
   "moe_shared_expert_intermediate_size",
@@ -83,6 +89,12 @@ export function prunableNames(sizes: Hyperparameters): PrunableName[] {
   return PRUNABLE_NAMES.filter((name) => sizes[name] !== undefined);
 }
 
+/** What layers may each have a size of their own in. */
+export const LAYER_SIZES = ["ffn_hidden_size", "num_attention_heads", "num_query_groups"] as const satisfies readonly PrunableName[];
+
+/** Sizes of one layer. */
+export type LayerSizes = Readonly<Record<(typeof LAYER_SIZES)[number], number>>;
+
 /** The dimensions within which each prunable dimension keeps a set of its own: every layer ranks its own FFN channels, for one. */
 export const DIMENSION_SCOPES = {
   layer: [],
@@ -111,6 +123,8 @@ export function dimensionSizes(sizes: Hyperparameters): DimensionSizes {
     vocab: sizes.vocab_size,
     vocab_padding: 0,
     position: sizes.max_position_embeddings,
+    token_type: sizes.type_vocab_size,
+    label: sizes.num_labels,
     expert: sizes.num_moe_experts,
     moe_ffn: sizes.moe_ffn_hidden_size,
     moe_shared_ffn: sizes.moe_shared_expert_intermediate_size,

@@ -49,7 +49,7 @@ export function matchTensors<T extends StoredTensor>(architecture: Architecture,
     const shapes = rows.get(template) ?? [];
     const row = shapes.find(({ axes }) => axes.length === tensor.shape.length) ?? shapes[0];
     if (!row || !isPlaced(row, place, architecture)) throw unknownTensor(tensor.name, template, architecture, [...rows.keys()]);
-    checkShape(tensor, row, padded);
+    checkShape(tensor, row, padded, place.layer);
     tensors.push({ stored: tensor, row, spelling, ...place });
     const name = nameAt(row.name, place);
     if (present.has(name)) throw secondTensor(tensor.name, name);
@@ -97,7 +97,8 @@ function isLeftOut({ table }: Architecture, template: string): boolean {
 }
 
 const NUMBER = "(0|[1-9]\\d*)";
-const LAYER_NUMBER = new RegExp(`(?<=\\.layers\\.)${NUMBER}(?=\\.)`);
+/** What families call the list of their layers. */
+const LAYER_NUMBER = new RegExp(`(?<=\\.(?:layers|layer|h)\\.)${NUMBER}(?=\\.)`);
 /** `experts.3.`, `local_experts.3.`, and `experts.linear_fc1.weight3` of experts that are computed as one. */
 const EXPERT_NUMBER = new RegExp(`(?<=experts\\.)${NUMBER}(?=\\.)|(?<=\\.experts\\.linear_fc[12]\\.(?:weight|bias))${NUMBER}$`);
 /** What wrappers of a Megatron model put before its names. */
@@ -136,8 +137,8 @@ function isPlaced(row: StoredRow, { layer, expert }: Place, { layers, hyperparam
   return kind !== undefined && (row.on?.includes(kind) ?? true);
 }
 
-function checkShape(tensor: StoredTensor, row: StoredRow, architecture: Architecture): void {
-  const expected = rowShape(row, architecture);
+function checkShape(tensor: StoredTensor, row: StoredRow, architecture: Architecture, layer: number | undefined): void {
+  const expected = rowShape(row, architecture, layer);
   if (expected.length === tensor.shape.length && expected.every((size, axis) => size === tensor.shape[axis])) return;
   throw new PruneError(
     "BAD_TENSOR",

@@ -1,7 +1,7 @@
 import { PruneError } from "../errors.js";
 import { DEQUANTISE } from "./quantization.js";
 
-const LAYER = /(?<=(?:^|\.)layers\.)\d+(?=\.|$)/;
+const LAYER = /(?<=(?:^|\.)(?:layers|layer|h)\.)\d+(?=\.|$)/;
 const EXPERT = /\.experts\.\d+(?:\.|$)/;
 const PATTERN_OF_LAYER = /^re:.*layers\W*\d/;
 

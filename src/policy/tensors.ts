@@ -1,4 +1,4 @@
-import { type Architecture, exists } from "./architecture.js";
+import { type Architecture, exists, sizesAt } from "./architecture.js";
 import { axisSize } from "./axes/evaluate.js";
 import { type Axis, parseAxis, type StoredAxis } from "./axes/expression.js";
 import type { LayerKind, Layout, LayoutName, TensorRow } from "./families/table.js";
@@ -28,6 +28,8 @@ export interface ArchitectureRow {
   readonly multiplies: boolean;
   readonly buffer: boolean;
   readonly routed: boolean;
+  /** Of each sequence, only one token passes it. */
+  readonly oncePerSequence: boolean;
   /** What its elements have on top of the same ones in the Hugging Face layout. */
   readonly offset: number;
 }
@@ -70,6 +72,7 @@ export function architectureRows({ table, flags, layers }: Architecture, layout:
       multiplies: row.use === undefined && row.axes.length > 1,
       buffer: row.use === "buffer",
       routed: row.routed ?? false,
+      oncePerSequence: row.oncePerSequence ?? false,
       offset: layout === "megatron" && row.centre !== undefined ? Number(!flags.zero_centered_norms) - row.centre : 0,
     }));
 }
@@ -80,8 +83,9 @@ function layoutOf(layouts: readonly Layout[], name: LayoutName): Layout {
   throw new RangeError(`the family has no layout ${name}`);
 }
 
-/** The shape that a row's tensors have. */
-export function rowShape(row: Pick<StoredRow, "axes">, { sizes }: Architecture): number[] {
+/** The shape that a row's tensor has in a layer, or outside of all. */
+export function rowShape(row: Pick<StoredRow, "axes">, architecture: Architecture, layer?: number): number[] {
+  const sizes = sizesAt(architecture, layer);
   return row.axes.map((axis) => axisSize(axis, sizes));
 }
 
@@ -114,13 +118,12 @@ export function nameAt(name: string, { layer, expert }: Partial<Place>): string 
 export function expectedTensors(architecture: Architecture, layout: LayoutName = architecture.table.live): MatchedTensor[] {
   return architectureRows(architecture, layout)
     .filter((row) => !row.shared)
-    .flatMap((row) => {
-      const shape = rowShape(row, architecture);
-      return [...rowPlaces(row, architecture)].map((place) => ({
+    .flatMap((row) =>
+      [...rowPlaces(row, architecture)].map((place) => ({
         ...place,
         row,
         spelling: row.name,
-        stored: { name: nameAt(row.name, place), shape },
-      }));
-    });
+        stored: { name: nameAt(row.name, place), shape: rowShape(row, architecture, place.layer) },
+      })),
+    );
 }

@@ -16,13 +16,22 @@ export interface CalibrationOptions extends RunOptions {
   readonly checkpointEvery: number;
 }
 
+/** Measures a model over the batches of one step. */
+export type MeasureStep = (batches: Batches, options: RunOptions) => Promise<ScoreFile>;
+
+/** Measures every importance of a model in steps, as {@link measureInSteps} does. */
+export function calibrate(collector: Collector, parent: Network, batches: Batches, options: CalibrationOptions): Promise<ScoreFile> {
+  return measureInSteps((some, within) => score(collector, parent, some, within), batches, options);
+}
+
 /**
  * Measures a model over batches in steps, each of which is written when it is done: calibration that was killed goes on with the first batch
  * that no step holds, and comes to the same scores. Scores that are there are given back, once the batches are seen to be the same.
  *
- * @throws PruneError CHECKPOINT_MISMATCH where stored scores are of other batches, and what {@link score} throws
+ * @throws PruneError CHECKPOINT_MISMATCH where stored scores are of other batches, and what measuring throws, batches counted from the first
+ *   of all
  */
-export async function calibrate(collector: Collector, parent: Network, batches: Batches, options: CalibrationOptions): Promise<ScoreFile> {
+export async function measureInSteps(measure: MeasureStep, batches: Batches, options: CalibrationOptions): Promise<ScoreFile> {
   const { store, checkpointEvery, signal } = options;
   const data = new HashedBatches(batches, signal);
   const stepOptions = optionsOfSteps(options, () => countOf(batches));
@@ -36,7 +45,10 @@ export async function calibrate(collector: Collector, parent: Network, batches: 
     let sums = await store.readPartial();
     if (sums) await data.skip(sums, store.partialPath);
     while (!(await data.isDone())) {
-      const step = await score(collector, parent, data.next(checkpointEvery), stepOptions(data.drawn));
+      const first = data.drawn;
+      const step = await measure(data.next(checkpointEvery), stepOptions(first)).catch((error: unknown) => {
+        throw sayFirst(error, first);
+      });
       sums = await store.writePartial(withData(sums ? addScores(sums, step) : step, data.hash));
     }
     if (!sums) throw new PruneError("BAD_DATA", "the data loader has no batches", { hint: "give it at least one" });
@@ -51,6 +63,12 @@ async function checkData(data: HashedBatches, finished: ScoreFile, path: string)
   if (finished.provenance["data"] === undefined) return;
   await data.skip(finished, path);
   await data.checkDone(path);
+}
+
+/** What measures a step counts its batches from 0. */
+function sayFirst(error: unknown, first: number): unknown {
+  if (first === 0 || !(error instanceof PruneError) || error.code !== "BAD_DATA") return error;
+  return new PruneError(error.code, `of the batches from ${first} on, ${error.detail}`, { hint: error.hint, cause: error });
 }
 
 const COUNTS = ["batches", "samples", "tokens"] as const;

@@ -88,8 +88,8 @@ export function refuseSearchOptions(config: Pick<PruneConfig, (typeof SEARCH_ONL
   );
 }
 
-/** Takes the options as they were given: parsed, every run has steps. */
-function refuseStepsWithoutFolder({ checkpointEvery }: { readonly checkpointEvery?: unknown }): void {
+/** Refuses steps that nothing keeps. Takes the options as they were given: parsed, every run has steps. Throws BAD_OPTION. */
+export function refuseStepsWithoutFolder({ checkpointEvery }: { readonly checkpointEvery?: unknown }): void {
   if (checkpointEvery === undefined) return;
   throw new PruneError("BAD_OPTION", "config: checkpointEvery without a checkpoint", {
     hint: "name the folder that is written to as checkpoint",

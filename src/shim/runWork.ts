@@ -68,17 +68,17 @@ export async function evaluateLoss(session: ShimSession, modelId: string, batche
 export async function forward(
   session: ShimSession,
   modelId: string,
-  { returns, ...ask }: { batch: Batch; returns: Returns; into?: Uint8Array | undefined },
+  { batch, returns, into }: { batch: Batch; returns: Returns; into?: Uint8Array | undefined },
   options: RunOptions,
 ): Promise<Answer> {
-  return answerOf(returns, await runBatch(session, modelId, { ...ask, returns }, options));
+  return answerOf(returns, await runBatch(session, modelId, { batch, returns, into }, options));
 }
 
 /** The tensors that one batch gives back. */
 export async function runBatch(
   session: ShimSession,
   modelId: string,
-  ask: Omit<Ask, "answer">,
+  ask: Required<Pick<Ask, "batch" | "returns">> & Pick<Ask, "into">,
   options: RunOptions,
 ): Promise<ReadonlyMap<string, Tensor>> {
   let given: ReadonlyMap<string, Tensor> | undefined;

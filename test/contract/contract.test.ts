@@ -84,9 +84,15 @@ async function watch(operation_id: unknown, after_seq = 0): Promise<Message[]> {
   return events;
 }
 
-async function feed(messages: readonly Message[]): Promise<Message[]> {
+type FeedCall = AsyncIterable<Message> & { write(message: Message): void; end(): void };
+
+function openFeed(): FeedCall {
   const stub = stubs["FeedService"] as Stub;
-  const call = (stub["Feed"] as () => AsyncIterable<Message> & { write(message: Message): void; end(): void }).call(stub);
+  return (stub["Feed"] as () => FeedCall).call(stub);
+}
+
+async function feed(messages: readonly Message[]): Promise<Message[]> {
+  const call = openFeed();
   for (const message of messages) call.write(message);
   call.end();
   const responses: Message[] = [];
@@ -282,6 +288,40 @@ describe("a feed", () => {
       await feed(chunks).catch(() => {});
       expect(last(await watch(operation_id))).toMatchObject(ended);
     }
+  });
+
+  it("takes the loss of what it answered, and its gradient", async () => {
+    const opened = last(await watch((await start(await openWork()))["operation_id"]));
+    const { model_id } = (opened["succeeded"] as { model_opened: Message }).model_opened;
+    const feed_id = randomUUID();
+    const masks = [{ key: "heads", module: "model.layers.1.self_attn.o_proj", side: "HOOK_SIDE_INPUT", units: 6 }];
+    const { operation_id } = await start({ collect_gradients: { model_id, feed_id, masks, client: true } });
+    const call = openFeed();
+    call.write({ feed_id, chunk: tokens([1n, 2n, 3n], [1, 3]) });
+    call.write({ batch_end: { returns: "RETURNS_OUTPUT" } });
+    let loss = Number.NaN;
+    for await (const { chunk, answer_end } of call) {
+      if (chunk) {
+        const { info, data } = chunk as { info: Message; data: Buffer };
+        expect(info).toMatchObject({ name: "logits", dtype: "DTYPE_F32", shape: [1, 3, 50] });
+        // The square mean of the logits, half of it: the gradient is the logits over their number.
+        const logits = Float32Array.from({ length: 150 }, (_, index) => data.readFloatLE(4 * index));
+        loss = logits.reduce((sum, logit) => sum + logit ** 2, 0) / 300;
+        const [lossInfo, gradientInfo] = [
+          { name: "loss", dtype: "DTYPE_F64", shape: [] },
+          { name: "gradient.logits", dtype: "DTYPE_F32", shape: [1, 3, 50] },
+        ];
+        call.write({ chunk: { info: lossInfo, offset: 0, data: Buffer.from(Float64Array.of(loss).buffer) } });
+        call.write({ chunk: { info: gradientInfo, offset: 0, data: Buffer.from(logits.map((logit) => logit / 150).buffer) } });
+      } else if (answer_end) {
+        call.write({ batch_end: {} });
+        call.write({ feed_end: { batches: 2 } });
+        call.end();
+      }
+    }
+    const { succeeded } = last(await watch(operation_id)) as { succeeded: { gradients_collected: Message; tensors: Message[] } };
+    expect(succeeded.gradients_collected).toMatchObject({ batches: 1, samples: 1, tokens: 3, loss });
+    expect(succeeded.tensors).toEqual([{ name: "heads", dtype: "DTYPE_F32", shape: [6] }]);
   });
 
   it("is not needed by a Python function, which has to be allowed", async () => {

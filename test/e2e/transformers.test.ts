@@ -9,7 +9,7 @@ import { readArchitecture } from "../../src/policy/architecture.js";
 import { findPython } from "../../src/shim/python.js";
 import { type Config, temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { everyAxis, randomScores, relativeDifference } from "../fixtures/cutting.js";
-import { NETWORKS, TINY } from "../fixtures/families.js";
+import { IMPLIED_HEADS, NETWORKS, TINY } from "../fixtures/families.js";
 import { type Reference, spelledOut, startReference } from "../fixtures/reference.js";
 
 const SAVE = join(dirname(fileURLToPath(import.meta.url)), "..", "fixtures", "save_pretrained.py");
@@ -34,7 +34,7 @@ async function expectCutRight(parent: Parent, exportConfig: unknown, native = pa
   const child = join(await temporaryFolder(), "child");
   const made = planOf(parent, exportConfig);
   await slice(bridge, parent, made, child);
-  const masked = parent.architecture.table.family !== "nemotron";
+  const masked = !["nemotron", "bert", "gptj"].includes(parent.architecture.table.family);
   expect(await reference.check({ parent: native, child, kept: spelledOut(parent, made), masked })).toBe("ok");
   return child;
 }
@@ -43,23 +43,26 @@ describe("a checkpoint that transformers saved", () => {
   let saved: string;
   beforeAll(async () => {
     saved = await mkdtemp(join(tmpdir(), "prunebridge-saved-"));
-    await execa(findPython(), [SAVE], { input: JSON.stringify({ configs: NETWORKS, out: saved }) });
+    await execa(findPython(), [SAVE], { input: JSON.stringify({ configs: { ...NETWORKS, ...IMPLIED_HEADS }, out: saved }) });
   });
   afterAll(() => rm(saved, { recursive: true, force: true }));
 
-  it.each(Object.entries(NETWORKS))("%s is read and cut as it is shared and as its modules have it", async (name, config) => {
-    const { layouts, live } = readArchitecture(config).table;
-    for (const [folder, layout] of [
-      ["hub", layouts[0]?.name],
-      ["modules", live],
-    ] as const) {
-      const parent = await readParent(join(saved, name, folder));
-      expect(parent.matched?.layout).toBe(layout);
-      expect(parent.checkpoint.headers.length).toBeGreaterThan(1);
-      expect(parent.architecture.hyperparameters).toEqual(readArchitecture(config).hyperparameters);
-      await expectCutRight(parent, everyAxis(config));
-    }
-  });
+  it.each(Object.entries({ ...NETWORKS, ...IMPLIED_HEADS }))(
+    "%s is read and cut as it is shared and as its modules have it",
+    async (name, config) => {
+      const { layouts, live } = readArchitecture(config).table;
+      for (const [folder, layout] of [
+        ["hub", layouts[0]?.name],
+        ["modules", live],
+      ] as const) {
+        const parent = await readParent(join(saved, name, folder));
+        expect(parent.matched?.layout).toBe(layout);
+        expect(parent.checkpoint.headers.length).toBeGreaterThan(1);
+        expect(parent.architecture.hyperparameters).toEqual(readArchitecture(config).hyperparameters);
+        await expectCutRight(parent, everyAxis(config));
+      }
+    },
+  );
 });
 
 describe("a hybrid's config from before transformers knew the family", () => {

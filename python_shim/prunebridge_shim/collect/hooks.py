@@ -1,6 +1,5 @@
 """Hooks that accumulate reductions while a model runs, and are gone afterwards."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from prunebridge_shim.collect.experts import ROUTED, Routed, check_runs_experts, measured_experts
+from prunebridge_shim.collect.places import find_places
 from prunebridge_shim.collect.reductions import cosine_distance, mean_abs_square
 from prunebridge_shim.errors import Reason, ShimError
 
@@ -33,19 +33,11 @@ def find_modules(model: nn.Module, points: Sequence[HookPoint]) -> list[nn.Modul
         ShimError: UNKNOWN_MODULE with the nearest names, or INVALID_REQUEST where two points have one key, or a routed
             reduction's module runs no experts.
     """
-    modules = dict(model.named_modules())
-    keys = set()
-    for point in points:
-        if point.module not in modules:
-            nearest = difflib.get_close_matches(point.module, modules, n=3)
-            hint = f"nearest are {', '.join(nearest)}" if nearest else ""
-            raise ShimError(Reason.UNKNOWN_MODULE, f"hook {point.key}: the model has no module {point.module!r}", hint)
-        if point.key in keys:
-            raise ShimError(Reason.INVALID_REQUEST, f"two hooks have the key {point.key!r}")
+    modules = find_places(model, points, "hook")
+    for point, module in zip(points, modules, strict=True):
         if point.measure in ROUTED:
-            check_runs_experts(modules[point.module], point.module)
-        keys.add(point.key)
-    return [modules[point.module] for point in points]
+            check_runs_experts(module, point.module)
+    return modules
 
 
 def check_cosine(point: HookPoint, taken: torch.Tensor, given: torch.Tensor) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 from prunebridge_shim.collect.hooks import HookPoint, attached, batch_shape, find_modules
@@ -39,10 +38,10 @@ def collect_loop(model: Any, points: Sequence[HookPoint], loop: Loop, tick: Tick
     return done
 
 
-def run_batches(model: Any, points: Sequence[HookPoint], batches: Iterable[Any], most: int) -> None:
-    """Runs the model on batches in the forms of `bind_arguments`, on at most so many; 0 for all."""
+def run_batches(model: Any, points: Sequence[HookPoint], batches: Iterable[Any]) -> None:
+    """Runs the model on batches in the forms of `bind_arguments`."""
     modules = find_modules(model, points)
-    for index, batch in enumerate(islice(batches, most or None)):
+    for index, batch in enumerate(batches):
         arguments = {"use_cache": False, **bind_arguments(model, batch, index)}
         smallest_runner(model, modules, arguments)(**arguments)
 

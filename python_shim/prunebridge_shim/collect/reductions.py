@@ -43,6 +43,21 @@ def cosine_distance(in_BSC: torch.Tensor, out_BSC: torch.Tensor) -> torch.Tensor
     return 1 - total / (in_BSC.shape[0] * in_BSC.shape[1])
 
 
+def sum_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sums a * b over all axes but the last, in float32 or finer, slab by slab. Gives F32 [C]."""
+    channels = a.shape[-1]
+    rows = _slab_rows(a, 1)
+    total_C = torch.zeros(channels, device=a.device)
+    pairs = zip(a.reshape(-1, channels).split(rows), b.reshape(-1, channels).split(rows), strict=True)
+    for x, y in pairs:
+        total_C += (_at_least_float32(x) * _at_least_float32(y)).sum(0)
+    return total_C
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _token_slabs(in_BSC: torch.Tensor, out_BSC: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     rows = _slab_rows(in_BSC, 1)
     pairs = zip(in_BSC.flatten(0, 1).split(rows), out_BSC.flatten(0, 1).split(rows), strict=True)

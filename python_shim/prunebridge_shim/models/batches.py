@@ -26,18 +26,21 @@ def model_inputs(feed: Iterable[Ask], model: Any) -> Iterator[tuple[Ask, Inputs]
     Raises:
         ShimError: BAD_DATA for a batch that does not fit the model, or where there is none.
     """
-    embedding = model.get_input_embeddings().weight
-    known = argument_names(model)
     index = -1
     for index, ask in enumerate(feed):
-        _check_names(ask.batch, index, known)
-        ids = _checked(ask.batch[INPUT_IDS], index, embedding.shape[0])
-        _check_shapes(ask.batch, index)
-        inputs = {name: to_torch(tensor) for name, tensor in ask.batch.items()}
-        inputs[INPUT_IDS] = torch.from_numpy(ids.array.astype("int64", copy=True))
-        yield ask, {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        yield ask, inputs_of(ask.batch, index, model)
     if index < 0:
         raise ShimError(Reason.BAD_DATA, "the feed ended before its first batch", "send at least one batch")
+
+
+def inputs_of(batch: Batch, index: int, model: Any) -> Inputs:
+    """A batch as arguments of the model's forward; raises BAD_DATA where it does not fit the model."""
+    _check_names(batch, index, argument_names(model))
+    ids = _checked(batch[INPUT_IDS], index, model.get_input_embeddings().weight.shape[0])
+    _check_shapes(batch, index)
+    inputs = {name: to_torch(tensor) for name, tensor in batch.items()}
+    inputs[INPUT_IDS] = torch.from_numpy(ids.array.astype("int64", copy=True))
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
 def argument_names(model: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """Loads a Hugging Face checkpoint folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def load_model(path: str, device: torch.device, dtype: str) -> Any:
-    """Loads a causal language model in eval mode, without gradients, from safetensors only and without remote code.
+    """Loads a model in eval mode, without gradients, from safetensors only and without remote code.
+
+    Its class is the one that the config names, and a causal language model where it names none of transformers.
 
     Args:
         path: The checkpoint folder.
@@ -33,9 +36,9 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
     Raises:
         ShimError: PATH_NOT_FOUND, BAD_CHECKPOINT, or INVALID_REQUEST for an unknown dtype.
     """
-    existing_config(path)
+    config = existing_config(path)
     allow_explicit_head_dim()
-    return load_pretrained(transformers.AutoModelForCausalLM, path, device, dtype)
+    return load_pretrained(_class_named_by(config), path, device, dtype)
 
 
 def existing_config(path: str) -> Path:
@@ -72,6 +75,17 @@ def check_dtype(dtype: str) -> None:
     """Raises INVALID_REQUEST for what is no key of `DTYPES`."""
     if dtype not in DTYPES:
         raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+
+
+def _class_named_by(config: Path) -> Any:
+    try:
+        named = json.loads(config.read_bytes()).get("architectures")
+    except (ValueError, AttributeError):
+        named = None  # whoever loads it says what is wrong with it
+    names = named if isinstance(named, list) else []
+    found = [getattr(transformers, name, None) for name in names[:1] if isinstance(name, str)]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    return kinds[0] if kinds else transformers.AutoModelForCausalLM
 
 
 def _dtype_argument() -> str:

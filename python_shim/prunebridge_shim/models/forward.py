@@ -8,7 +8,7 @@ import torch
 from prunebridge_shim.models.batches import INPUT_IDS, Inputs, model_inputs
 from prunebridge_shim.models.calling import call
 from prunebridge_shim.models.loss import mean_cross_entropy
-from prunebridge_shim.models.outputs import floating_tensors, to_host
+from prunebridge_shim.models.outputs import floating_tensors, logits_of, to_host
 from prunebridge_shim.tensors import Ask, Batch, Returns, Tick
 
 
@@ -40,7 +40,7 @@ def run(model: Any, inputs: Inputs, returns: Returns) -> Batch:
         return {}
     if returns == "output":
         return floating_tensors(returned)
-    logits_BSV = returned.logits
+    logits_BSV = logits_of(returned)
     if returns == "loss":
         return {"loss": to_host("F64", mean_cross_entropy(logits_BSV, inputs[INPUT_IDS]))}
     picked = logits_BSV[:, -1] if returns == "last_logits" else logits_BSV

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 torch's own convention
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.models.batches import INPUT_IDS, model_inputs
 from prunebridge_shim.models.calling import call
+from prunebridge_shim.models.outputs import logits_of
 from prunebridge_shim.tensors import Ask, Tick
 
 CHUNK_ELEMENTS = 1 << 24
@@ -34,7 +35,7 @@ def evaluate_loss(model: Any, feed: Iterable[Ask], tick: Tick) -> tuple[float, i
                 Reason.INVALID_REQUEST, f"batch {index} asks for {ask.returns}; one loss of all batches is what comes"
             )
         ids_BS = inputs[INPUT_IDS]
-        logits_BSV = call(model, inputs).logits
+        logits_BSV = logits_of(call(model, inputs))
         total += summed_cross_entropy(logits_BSV[:, :-1], ids_BS[:, 1:])
         tokens += ids_BS[:, 1:].numel()
     if tokens == 0:

@@ -41,12 +41,12 @@ class ModelStore:
         return model_id in self._networks
 
     def get_language_model(self, model_id: str) -> Any:
-        """Looks up a causal language model or a view of one; raises UNKNOWN_MODEL, or INVALID_REQUEST for a network."""
+        """Looks up a language model or a view of one; raises UNKNOWN_MODEL, or INVALID_REQUEST for a network."""
         model = self.get(model_id)
         if self.is_network(model_id):
             raise ShimError(
                 Reason.INVALID_REQUEST,
-                f"{model_id} was opened as a network, and this is work on causal language models",
+                f"{model_id} was opened as a network, and this is work on language models",
                 "open it with OpenModel, or run it with Forward",
             )
         return model

@@ -26,6 +26,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "evaluate_loss": ("torch", "transformers"),
     "forward": ("torch", "transformers"),
     "score_model": ("torch", "transformers"),
+    "collect_gradients": ("torch", "transformers"),
     "open_network": ("torch", "transformers"),
     "calibrate_norms": ("torch", "transformers"),
     "save_network": ("torch", "transformers"),

@@ -14,6 +14,7 @@ from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
 from prunebridge_shim.networks.forward import forward_network
 from prunebridge_shim.networks.prepare import prepare_resized
+from prunebridge_shim.rpc.gradient_work import collect_gradients_by
 from prunebridge_shim.rpc.network_work import NetworkWork
 from prunebridge_shim.rpc.operations import Operation
 from prunebridge_shim.rpc.python_work import collect_by_python, score_by_python
@@ -42,6 +43,7 @@ class ModelWork:
             "cut_model": self._cut,
             "open_subnet": self._open_subnet,
             "score_model": self._score,
+            "collect_gradients": self._collect_gradients,
             **NetworkWork(self._models, entry_points).kinds,
         }
 
@@ -95,6 +97,20 @@ class ModelWork:
         model = self._models.get(work.model_id)
         score = score_by_python(model, work.score_func, self._entry_points, operation.ticker("scoring", "batches"))
         return operation_pb2.Succeeded(model_scored=work_pb2.ModelScored(score=score)), {}
+
+    def _collect_gradients(self, work: work_pb2.CollectGradients, operation: Operation) -> Outcome:
+        self._models.get_language_model(work.model_id)
+        model = self._models.get_parent(work.model_id)
+        tick = operation.ticker("collecting gradients", "batches")
+        done = collect_gradients_by(model, work, lambda: operation.feed, self._entry_points, tick)
+        collected = work_pb2.GradientsCollected(
+            batches=done.batches,
+            samples=done.samples,
+            tokens=done.tokens,
+            loss=done.loss,
+            pass_seconds=done.pass_seconds,
+        )
+        return operation_pb2.Succeeded(gradients_collected=collected), done.sums
 
     def _cut(self, work: work_pb2.CutModel, operation: Operation) -> Outcome:
         prepared = _prepare(self._models.get_unviewed(work.model_id), work, operation)

@@ -1,8 +1,5 @@
 """Calibrates normalisation layers by batches of a feed or of Python. Imports torch."""
 
-from itertools import islice
-from typing import Any
-
 from torch import nn
 
 from prunebridge_shim.entry_points import EntryPoints, blaming
@@ -12,7 +9,7 @@ from prunebridge_shim.networks.arguments import given_arguments, network_inputs
 from prunebridge_shim.networks.norms import Calibrated, calibrate_norms
 from prunebridge_shim.rpc.feeds import Feed
 from prunebridge_shim.rpc.operations import Operation
-from prunebridge_shim.rpc.python_work import python_batches
+from prunebridge_shim.rpc.python_batches import PythonBatches
 from prunebridge_shim.rpc.requests import brings_batches
 
 
@@ -49,9 +46,8 @@ def _run_feed(network: nn.Module, feed: Feed) -> None:
 
 
 def _run_data(network: nn.Module, data: work_pb2.PythonData, entry_points: EntryPoints) -> None:
-    batches, _ = python_batches(data, entry_points)
-    given: Any
-    # Arguments that the network cannot run are of these functions' making.
-    with blaming(data.collect_func or data.data_loader):
-        for index, given in enumerate(islice(batches, data.max_batches or None)):
+    batches = PythonBatches(data, entry_points)
+    # Arguments that the network cannot run are of this function's making.
+    with blaming(batches.author):
+        for index, (_, given) in enumerate(batches):
             given_arguments(network, given, index).run(network)

@@ -1,17 +1,18 @@
 """Work that calls Python functions by name. Imports torch."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Sequence
 from typing import Any
 
 from prunebridge_shim.collect.hooks import HookPoint
 from prunebridge_shim.collect.loop import collect_loop, run_batches
 from prunebridge_shim.collect.run import Collected
-from prunebridge_shim.entry_points import EntryPoints, blaming, draw
+from prunebridge_shim.entry_points import EntryPoints, blaming
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
 from prunebridge_shim.models.ticking import ticking
 from prunebridge_shim.models.undisturbed import undisturbed
+from prunebridge_shim.rpc.python_batches import PythonBatches
 from prunebridge_shim.tensors import Tick
 
 
@@ -53,38 +54,11 @@ def score_by_python(model: Any, name: str, entry_points: EntryPoints, tick: Tick
 def _collect_data(
     model: Any, points: Sequence[HookPoint], data: work_pb2.PythonData, entry_points: EntryPoints, tick: Tick
 ) -> Collected:
-    batches, total = python_batches(data, entry_points)
+    batches = PythonBatches(data, entry_points)
 
     def loop(model: Any) -> None:
-        # Arguments that the model cannot run are of these functions' making.
-        with blaming(data.collect_func or data.data_loader):
-            run_batches(model, points, batches, data.max_batches)
+        # Arguments that the model cannot run are of this function's making.
+        with blaming(batches.author):
+            run_batches(model, points, (arguments for _, arguments in batches))
 
-    return collect_loop(model, points, loop, lambda done, _total: tick(done, total))
-
-
-def python_batches(data: work_pb2.PythonData, entry_points: EntryPoints) -> tuple[Iterator[Any], int]:
-    """The batches of a Python iterable, in the forms of torch.onnx.export's `args`, and how many are to be run.
-
-    More than that may come; 0 where it is not known.
-
-    Raises:
-        ShimError: PYTHON_DENIED or PYTHON_FAILED, at once or as batches are drawn.
-    """
-    load = entry_points.find(data.data_loader)
-    arguments_of = entry_points.find(data.collect_func) if data.collect_func else None
-    with blaming(data.data_loader):
-        loader = load()
-
-    def batches() -> Iterator[Any]:
-        for batch in draw(data.data_loader, loader):
-            with blaming(data.collect_func):
-                arguments = arguments_of(batch) if arguments_of else batch
-            yield arguments
-
-    return batches(), _total(loader, data.max_batches)
-
-
-def _total(loader: Iterable[Any], most: int) -> int:
-    known = len(loader) if isinstance(loader, Sized) else most
-    return min(known, most) if most else known
+    return collect_loop(model, points, loop, lambda done, _total: tick(done, batches.total))

@@ -40,6 +40,8 @@ MEASURES: Mapping[tuple[Any, Any], Measure] = {
 
 def brings_batches(work: Any) -> bool:
     """Whether Python brings the batches of a piece of work, and no feed does."""
+    if isinstance(work, work_pb2.CollectGradients):
+        return work.HasField("data")
     return isinstance(work, (work_pb2.Collect, work_pb2.CalibrateNorms)) and work.WhichOneof("python") is not None
 
 

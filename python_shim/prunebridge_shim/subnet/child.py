@@ -34,7 +34,8 @@ def build_child(model: Any, config_json: str) -> Any:
     except Exception as error:  # transformers raises whatever is at hand for a config that contradicts itself
         cause = f"{type(error).__name__}: {error}"
         raise ShimError(Reason.INVALID_REQUEST, f"the child's config makes no model: {cause}") from error
-    child.generation_config = model.generation_config
+    if hasattr(model, "generation_config"):  # an encoder generates nothing
+        child.generation_config = model.generation_config
     _fill_other_tensors(model, child)
     return child.eval().requires_grad_(False)
 

@@ -5,10 +5,12 @@ import {
   formatOutline,
   formatSpace,
   LAYOUT_NAMES,
+  type OpenedModel,
   PruneError,
   prune,
   type RunOptions,
 } from "../../index.js";
+import { checkGradientInputs, refuseGradientFlags } from "../gradientInputs.js";
 import { command, positiveInteger, withBatchFlags, withDeviceFlags, withShimFlags, withTokenizerFlag } from "../options.js";
 import { checkInputs, type PruneFlags } from "../pruneInputs.js";
 import { type Output, runCommand } from "../run.js";
@@ -34,6 +36,9 @@ export function pruneCommand(): Command {
     .option("--metric-seq-length <tokens>", "tokens of a sequence, for memory and flops (default: 4096)", positiveInteger)
     .option("--metric-batch-size <n>", "sequences of a batch, for memory and flops (default: 1)", positiveInteger)
     .option("--mode <name>", "the pruning mode", "mcore_gpt_minitron")
+    .option("--loss <name>", "gradnas: what gradients are of: causal_lm, masked_lm, sequence_classification, mse, or a Python function")
+    .option("--uniform", "gradnas: keep all layers alike, so that a config.json describes the child")
+    .option("--feature-divisor <n>", "gradnas: what kept channels are a multiple of (default: 32)", positiveInteger)
     .addOption(new Option("--layout <name>", "lay the child out so, and not as its parent is").choices(LAYOUT_NAMES))
     .option(
       "--like <dir>",
@@ -46,13 +51,16 @@ export function pruneCommand(): Command {
 
 async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, options: RunOptions): Promise<Output> {
   const { layout, like } = flags;
+  if (flags.mode === "gradnas") return pruneByGradients(dir, flags, options);
+  if (flags.mode === "fastnas") throw notHere();
+  refuseGradientFlags(flags);
   if (like !== undefined && flags.attach === undefined) {
     throw new PruneError("BAD_OPTION", "--like is for the model of a job: a child that is cut from a checkpoint gets its files", {
       hint: "leave --like out, or give the --attach of a job",
     });
   }
   const saved = { ...options, ...(layout && { layout }), ...(like !== undefined && { like }) };
-  const say = (text: string): unknown => !flags.json && process.stderr.write(`${text}\n`);
+  const say = tellerFor(flags);
   return withModel(dir, flags, {
     prepare: async (network) => {
       const inputs = await checkInputs(network, flags);
@@ -74,5 +82,39 @@ async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, optio
         text: formatManifest(flags.out, manifest),
       };
     },
+  });
+}
+
+async function pruneByGradients(dir: string | undefined, flags: PruneFlags, options: RunOptions): Promise<Output> {
+  const saved = { ...options, ...(flags.layout && { layout: flags.layout }) };
+  return withModel(dir, flags, {
+    prepare: async (network) => {
+      const inputs = await checkGradientInputs(network, flags);
+      await checkTarget(flags.out, "dir" in network.checkpoint ? network.checkpoint.dir : undefined);
+      return inputs;
+    },
+    optionsOf: ({ allowPython }) => ({ allowPython }),
+    run: async (model, { constraints, modeOptions, dummyInput, configFor }) => {
+      await model.checkSavable(saved);
+      const config = { ...configFor(model), ...options, verbose: tellerFor(flags) };
+      const opened = model as OpenedModel; // prune() looks whether it is
+      const { subnet, stateDict } = await prune(opened, [["gradnas", modeOptions]], constraints, dummyInput, config);
+      const manifest = await subnet.save(flags.out, saved);
+      const { layers, warnings } = stateDict.plan;
+      return {
+        json: { out: flags.out, ...manifest, layers, warnings, best: stateDict.best, costs: stateDict.costs },
+        text: [...warnings.map((warning) => `warning: ${warning}`), formatManifest(flags.out, manifest)].join("\n"),
+      };
+    },
+  });
+}
+
+function tellerFor({ json }: PruneFlags): (text: string) => unknown {
+  return (text) => !json && process.stderr.write(`${text}\n`);
+}
+
+function notHere(): PruneError {
+  return new PruneError("BAD_MODE", "fastnas prunes networks that Python code builds, by a score function: not from the command line", {
+    hint: "call prune() on what bridge.load() gives",
   });
 }

@@ -135,11 +135,11 @@ export function mlp(options: { gated: boolean; bias?: FlagName }): TensorRow[] {
 }
 
 /** What the down projection of an MLP reads. */
-export function mlpHook(module = "mlp.down_proj"): HookRow {
+export function mlpHook(module = "mlp.down_proj", layer = LAYER): HookRow {
   return {
     importance: "ffn",
     accumulator: "decoder.layers.{layer}.mlp",
-    module: `${LAYER}.${module}`,
+    module: `${layer}.${module}`,
     side: "input",
     reduction: "mean_abs_square",
     axis: "ffn",
@@ -147,11 +147,11 @@ export function mlpHook(module = "mlp.down_proj"): HookRow {
 }
 
 /** What the output projection of attention reads. */
-export function attentionHook(module = "self_attn.o_proj"): HookRow {
+export function attentionHook(module = "self_attn.o_proj", layer = LAYER): HookRow {
   return {
     importance: "attention",
     accumulator: "decoder.layers.{layer}.self_attention",
-    module: `${LAYER}.${module}`,
+    module: `${layer}.${module}`,
     side: "input",
     reduction: "mean_abs_square",
     axis: QUERY,
@@ -159,11 +159,11 @@ export function attentionHook(module = "self_attn.o_proj"): HookRow {
 }
 
 /** What a norm gives, under Megatron-Core's name for it. */
-export function normHook(accumulator: string, module: string): HookRow {
+export function normHook(accumulator: string, module: string, layer = LAYER): HookRow {
   return {
     importance: "hidden",
     accumulator: `decoder.layers.{layer}.${accumulator}`,
-    module: `${LAYER}.${module}`,
+    module: `${layer}.${module}`,
     side: "output",
     reduction: "mean_abs_square",
     axis: "hidden",

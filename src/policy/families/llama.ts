@@ -10,6 +10,7 @@ import {
   storedRotaryFrequencies,
   tied,
 } from "./blocks.js";
+import { decoderMasks } from "./masks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Llama 2, 3.x, SmolLM2: grouped-query attention, gated MLP, RMSNorm. */
@@ -25,6 +26,7 @@ export const llama: FamilyTable = {
     ...mlp({ gated: true, bias: "mlp_bias" }),
   ]),
   hooks: decoderHooks,
+  masks: decoderMasks,
   perLayerLists: [{ key: "layer_types" }],
   layerThresholds: [],
   loaderDemands: "hidden_size_multiple_of_heads",

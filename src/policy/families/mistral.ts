@@ -10,6 +10,7 @@ import {
   tied,
   withAbsent,
 } from "./blocks.js";
+import { decoderMasks } from "./masks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Mistral, Mistral-NeMo: as llama without biases, often with an explicit head_dim and a sliding window. */
@@ -20,6 +21,7 @@ export const mistral: FamilyTable = {
   flags: { tied },
   ...denseLayout([...embeddings, ...norms({ bias: false }), ...attention(), ...mlp({ gated: true })]),
   hooks: decoderHooks,
+  masks: decoderMasks,
   perLayerLists: [{ key: "layer_types" }],
   layerThresholds: [],
   obsolete: storedRotaryFrequencies,

@@ -11,6 +11,7 @@ import {
   tied,
   withAbsent,
 } from "./blocks.js";
+import { decoderMasks } from "./masks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Qwen 2 and 2.5: as llama with biases on the query, key and value projections; the window starts at `max_window_layers`. */
@@ -21,6 +22,7 @@ export const qwen2: FamilyTable = {
   flags: { tied, attention_bias: always(true) },
   ...denseLayout([...embeddings, ...norms({ bias: false }), ...attention({ qkvBias: "attention_bias" }), ...mlp({ gated: true })]),
   hooks: decoderHooks,
+  masks: decoderMasks,
   perLayerLists: [{ key: "layer_types" }],
   layerThresholds: ["max_window_layers"],
   obsolete: storedRotaryFrequencies,

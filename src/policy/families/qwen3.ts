@@ -1,4 +1,5 @@
 import { attention, decoderHooks, denseLayout, embeddings, flag, llamaFields, mlp, norms, tied, withAbsent } from "./blocks.js";
+import { decoderMasks } from "./masks.js";
 import type { FamilyTable } from "./table.js";
 
 /** Qwen 3, dense: as qwen2 with norms on query and key heads and a head_dim of its own. */
@@ -18,6 +19,7 @@ export const qwen3: FamilyTable = {
     ...mlp({ gated: true }),
   ]),
   hooks: decoderHooks,
+  masks: decoderMasks,
   perLayerLists: [{ key: "layer_types" }],
   layerThresholds: ["max_window_layers"],
   obsolete: [],

@@ -1,6 +1,8 @@
 import { PruneError } from "../../errors.js";
 import { suggestName } from "../nearest.js";
+import { bert } from "./bert.js";
 import { gemma3 } from "./gemma3.js";
+import { gptj } from "./gptj.js";
 import { gptOss } from "./gptOss.js";
 import { llama } from "./llama.js";
 import { megatronGpt } from "./megatronGpt.js";
@@ -28,6 +30,8 @@ export const FAMILIES: readonly FamilyTable[] = [
   gptOss,
   nemotronH,
   megatronGpt,
+  ...bert,
+  gptj,
 ];
 
 /** The family of a config.json, by its `architectures`. Throws UNKNOWN_ARCHITECTURE. */

@@ -16,12 +16,16 @@ export interface FamilyTable {
   /** The layout whose names and shapes transformers' own modules have. */
   readonly live: LayoutName;
   readonly hooks: readonly HookRow[];
+  /** What masks of units stand on, where gradients of these can tell what to prune. */
+  readonly masks?: Masks;
   /** Config lists with one entry for each layer. */
   readonly perLayerLists: readonly LayerList[];
   /** Config fields that split the layers at a number: layers below it are of one kind, the rest of another. */
   readonly layerThresholds: readonly string[];
   /** A check of transformers' config class that a legal child can fail: worth a warning, since only that loader minds. */
   readonly loaderDemands?: "hidden_size_multiple_of_heads";
+  /** Heads have hidden_size / heads channels, whatever a config states: children have to keep to that. */
+  readonly impliedHeadDim?: true;
   /** The forward pass multiplies embeddings by the square root of hidden_size, which pruning changes: worth a warning. */
   readonly scalesEmbeddings?: boolean;
   /** Tensors that old checkpoints carry and that nothing reads: left out of the child. */
@@ -60,7 +64,8 @@ export type Fallback =
   | "none"
   | { readonly sameAs: HyperparameterName }
   | { readonly quotient: readonly [HyperparameterName, HyperparameterName] }
-  | { readonly lengthOf: readonly string[] };
+  | { readonly multiple: number; readonly of: HyperparameterName }
+  | { readonly lengthOf: readonly string[]; readonly otherwise?: number };
 
 /** Every switch that rows may depend on. */
 export const FLAG_NAMES = [
@@ -156,6 +161,24 @@ export interface TensorRow {
   readonly use?: "lookup" | "bias" | "buffer";
   /** Belongs to experts, of which a token passes only the top k. */
   readonly routed?: boolean;
+  /** Of each sequence, only one token passes it. */
+  readonly oncePerSequence?: true;
+}
+
+/** Where units of each layer are masked: channels of the feed-forward block, and heads. */
+export interface Masks {
+  readonly ffn: MaskRow;
+  readonly heads: MaskRow;
+}
+
+/** A mask of each layer, and how modules count its units. */
+export interface MaskRow {
+  /** The module and the attribute of it that the hyperparameter is named by. */
+  readonly name: string;
+  readonly module: string;
+  readonly side: "input" | "output";
+  /** Attributes that count units, besides those of linear layers, by their module: axis expressions. */
+  readonly attributes: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
 
 /** Which importance a hook point measures. */

@@ -5,6 +5,7 @@ import type { NetworkFacts } from "../network/facts.js";
 import { type KeptChannels, keepChannels } from "../network/keptChannels.js";
 import { bisect } from "../sensitivity/bisection.js";
 import {
+  type Choosable,
   measureSensitivity,
   monotonic,
   type Selection,
@@ -14,13 +15,18 @@ import {
 } from "../sensitivity/sensitivity.js";
 import type { NetworkConstraint } from "./networkConstraint.js";
 
+/** Choices, and what comes of them. */
+export interface CostedSpace {
+  readonly hyperparameters: readonly Choosable[];
+  costsOf(selection: Selection): NetworkCosts;
+}
+
 /** What a network can be cut to. */
-export interface NetworkSpace {
+export interface NetworkSpace extends CostedSpace {
   readonly facts: NetworkFacts;
   readonly hyperparameters: readonly NetworkHyperparameter[];
   /** The channels that a selection keeps: the most important ones. */
   keptBy(selection: Selection): KeptChannels;
-  costsOf(selection: Selection): NetworkCosts;
 }
 
 /** One line of the profile of a space. */
@@ -68,7 +74,7 @@ export function networkSpace(facts: NetworkFacts, rule: ChoiceRule): NetworkSpac
 }
 
 /** Profiles the smallest, the middle and the original network of a space against a constraint. */
-export function profileSpace({ hyperparameters, costsOf }: NetworkSpace, { metric, bound }: NetworkConstraint): SpaceProfile {
+export function profileSpace({ hyperparameters, costsOf }: CostedSpace, { metric, bound }: NetworkConstraint): SpaceProfile {
   const row = (name: ProfiledSubnet["name"], choose: (choices: readonly number[]) => number): ProfiledSubnet => {
     const selection = selectBy(hyperparameters, ({ choices }) => choose(choices));
     return { name, selection, costs: costsOf(selection) };

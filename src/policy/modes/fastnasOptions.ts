@@ -16,12 +16,13 @@ const divisor = z.number().int().positive().default(DIVISOR);
 const convolution = z
   .strictObject({ channels_ratio: ratios, channel_divisor: divisor })
   .transform((given): ChoiceOptions => ({ ratios: given.channels_ratio, divisor: given.channel_divisor }));
-const linear = z
+/** Of linear layers. */
+export const linearChoices = z
   .strictObject({ features_ratio: ratios, feature_divisor: divisor })
   .transform((given): ChoiceOptions => ({ ratios: given.features_ratio, divisor: given.feature_divisor }));
 
 /** By patterns of module names, in which `*` and `?` stand for any: the last that matches holds; null leaves a module as it is. */
-const byName = <Options extends z.ZodType>(options: Options) => z.record(z.string(), options.nullable());
+export const byName = <Options extends z.ZodType>(options: Options) => z.record(z.string(), options.nullable());
 
 /** Per-mode options of `fastnas` and `gradnas`, under the reference's names: how modules may be cut, by their type and name. */
 export const networkOptions = z.strictObject({
@@ -29,7 +30,7 @@ export const networkOptions = z.strictObject({
     (typeof CONVOLUTIONS)[number],
     z.ZodOptional<ReturnType<typeof byName<typeof convolution>>>
   >),
-  "nn.Linear": byName(linear).optional(),
+  "nn.Linear": byName(linearChoices).optional(),
 });
 
 export type NetworkOptions = z.output<typeof networkOptions>;
@@ -48,7 +49,8 @@ export function choiceRule(options: NetworkOptions): ChoiceRule {
   };
 }
 
-function wildcard(pattern: string): RegExp {
+/** The names that a pattern stands for. */
+export function wildcard(pattern: string): RegExp {
   const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&");
   return new RegExp(`^${escaped.replaceAll("*", ".*").replaceAll("?", ".")}$`);
 }

@@ -1,5 +1,5 @@
 import type { Architecture, ModelConfig } from "../architecture.js";
-import { makePlan, outlinePlan, type Plan } from "../plan.js";
+import { makePlan, outlinePlan, type Plan, refuseLayered } from "../plan.js";
 import { type Ranking, rankByActivation, rankByPosition, topPositions } from "../rank.js";
 import type { Accumulators } from "../scores.js";
 import type { Bounds } from "../search/bounds.js";
@@ -13,7 +13,7 @@ import {
   type SearchResult,
   searchSubnets,
 } from "../search/search.js";
-import { searchSpace } from "../search/space.js";
+import { type SearchSpace, searchSpace } from "../search/space.js";
 import type { MinitronOptions } from "./modes.js";
 
 /** What the mode needs of a model: what it is, and what was measured of it. */
@@ -95,17 +95,25 @@ type LayerRanking = Pick<Ranking, "layers">;
  * @throws PruneError BAD_CONSTRAINTS where no candidate is within bounds, whichever layers a ranking will keep
  */
 export function outlineCandidates(architecture: Architecture, bounds: Bounds, options: FindOptions, ranking?: LayerRanking): SearchOutline {
-  const space = searchSpace(architecture.hyperparameters, options);
+  const space = spaceOf(architecture, options);
   if (ranking || !choosesAmongKinds(architecture, space)) return findCandidates(architecture, bounds, options, ranking);
   return outlineSubnets(architecture, space, bounds, options);
 }
 
 /** The largest candidates within bounds; where layers are of several kinds, those count that the ranking keeps, or else the first ones. */
 export function findCandidates(architecture: Architecture, bounds: Bounds, options: FindOptions, ranking?: LayerRanking): SearchResult {
-  const space = searchSpace(architecture.hyperparameters, options);
+  const space = spaceOf(architecture, options);
   const ranked = ranking && choosesAmongKinds(architecture, space);
   const keptLayers = ranked ? (n: number) => topPositions(ranking.layers(), n) : undefined;
   return searchSubnets(architecture, space, bounds, { ...options, keptLayers });
+}
+
+/** The space around a parent. Where heads and hidden channels can only go together, both stay. */
+function spaceOf(architecture: Architecture, options: FindOptions): SearchSpace {
+  refuseLayered(architecture);
+  const { table, hyperparameters } = architecture;
+  const held = table.impliedHeadDim ? ["hidden_size", "num_attention_heads"] : [];
+  return searchSpace(hyperparameters, { ...options, hparamsToSkip: [...options.hparamsToSkip, ...held] });
 }
 
 async function rankingOf(model: ScorableModel, { skip_sorting }: MinitronOptions): Promise<Ranking> {

@@ -4,6 +4,7 @@ import { suggestName } from "../nearest.js";
 import { divisors } from "../search/options.js";
 import { shown } from "../shown.js";
 import { type NetworkOptions, networkOptions } from "./fastnasOptions.js";
+import { type GradnasOptions, gradnasOptions } from "./gradnasOptions.js";
 
 const minitronOptions = z.strictObject({
   /** Keep the first positions of each dimension instead of the most important: for parents that are sorted already. Default false. */
@@ -17,14 +18,15 @@ export type MinitronOptions = z.infer<typeof minitronOptions>;
 /** One mode to run, with its own options checked. */
 export type ParsedMode =
   | { readonly name: "mcore_gpt_minitron"; readonly options: MinitronOptions }
-  | { readonly name: "fastnas"; readonly options: NetworkOptions };
+  | { readonly name: "fastnas"; readonly options: NetworkOptions }
+  | { readonly name: "gradnas"; readonly options: GradnasOptions };
 
 /** The names that each mode goes by, and its options. */
 const MODES: readonly Row[] = [
   row("mcore_gpt_minitron", ["mcore_gpt_minitron", "mcore_minitron"], minitronOptions),
   row("fastnas", ["fastnas"], networkOptions),
+  row("gradnas", ["gradnas"], gradnasOptions),
 ];
-const TO_COME = ["gradnas"];
 
 interface Row {
   readonly names: readonly string[];
@@ -77,12 +79,10 @@ function parseMode(given: unknown, options: unknown): ParsedMode {
 }
 
 function unusableMode(name: string): PruneError {
-  if (TO_COME.includes(name)) {
-    return new PruneError("BAD_MODE", `mode ${name} is not implemented in this version`, {
-      hint: 'decoders are pruned by "mcore_gpt_minitron"',
-    });
-  }
   return new PruneError("BAD_MODE", `unknown mode ${name}`, {
-    hint: suggestName(name, [...MODES.flatMap(({ names }) => names), ...TO_COME]),
+    hint: suggestName(
+      name,
+      MODES.flatMap(({ names }) => names),
+    ),
   });
 }

@@ -39,7 +39,11 @@ export function nameOf({ outputs: [first] }: ChannelGroup): string {
   return `${first.module}.${first.attribute}`;
 }
 
-function choicesOf({ channels, sections }: ChannelGroup, { ratios, divisor }: ChoiceOptions): number[] {
+/** The sizes that channels can be cut to, ascending; the last is the original one. */
+export function choicesOf(
+  { channels, sections }: Pick<ChannelGroup, "channels" | "sections">,
+  { ratios, divisor }: ChoiceOptions,
+): number[] {
   const step = leastCommonMultiple(divisor, sections);
   const sizes = ratios.map((ratio) => makeDivisible(ratio * channels, step)).filter((size) => size < channels);
   return [...new Set([...sizes, channels])].sort((a, b) => a - b);

@@ -49,7 +49,8 @@ export function costPolynomials(architecture: Architecture, workload: Workload):
   });
   const counted = rows.filter(({ row }) => !row.shared);
   const parameters = counted.filter(({ row }) => !row.buffer);
-  const multiplied = sum(...rows.filter(({ row }) => row.multiplies).map(({ active }) => active));
+  const passes = ({ oncePerSequence }: ArchitectureRow): number => (oncePerSequence ? flopsOf.batchSize : tokens);
+  const multiplied = sum(...rows.filter(({ row }) => row.multiplies).map(({ row, active }) => scale(active, passes(row))));
   const attention = layerCount(kinds.filter((kind) => ["decoder", "dense", "sparse", "attention"].includes(kind)));
   const cache = scale(multiply(attention, product("group", "head_dim")), 2 * seqLength * batchSize);
   const scores = scale(multiply(attention, product("group", "heads_of_group", "head_dim")), 2 * tokens * flopsOf.seqLength);
@@ -58,7 +59,7 @@ export function costPolynomials(architecture: Architecture, workload: Workload):
     params: sum(...counted.map(({ all }) => all)),
     active_params: sum(...parameters.map(({ active }) => active)),
     memory_mb: scale(sum(...parameters.map(({ all }) => all), cache, scale(sum(state, convolution), batchSize)), BYTES_PER_VALUE / MIB),
-    flops: scale(sum(scale(multiplied, tokens), scores, scale(state, STATE_PASSES * tokens)), 2),
+    flops: scale(sum(multiplied, scores, scale(state, STATE_PASSES * tokens)), 2),
   };
 }
 

@@ -27,7 +27,7 @@ it("has exactly these commands and flags", () => {
     "score [dir]": `--json --data! --out! ${batches} ${device} --tokenizer ${shim}`,
     "plan <path>": "--json --export-config! --scores --skip-sorting --out",
     "slice <dir>": `--json --plan! --out! --no-flush --layout --format --sha256 ${shim}`,
-    "prune [dir]": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode --layout --like ${bounds} ${space} ${batches} ${device} --tokenizer ${shim}`,
+    "prune [dir]": `--json --out! --export-config ${sources} --metric-seq-length --metric-batch-size --mode --loss --uniform --feature-divisor --layout --like ${bounds} ${space} ${batches} ${device} --tokenizer ${shim}`,
     "verify <dir>": `--json --parent --rows --full --load --data ${batches} ${device} ${shim}`,
   });
 });

@@ -9,7 +9,8 @@ import { sliceTensors } from "../../../src/policy/slices.js";
 import { expectedTensors } from "../../../src/policy/tensors.js";
 import { asFloat32 } from "../../../src/tensor.js";
 import { type Config, plantedScores } from "../../fixtures/checkpoints.js";
-import { MEGATRON, TINY } from "../../fixtures/families.js";
+import { everyAxis } from "../../fixtures/cutting.js";
+import { IMPLIED_HEADS, MEGATRON, TINY } from "../../fixtures/families.js";
 
 type Importance = (name: string, position: number) => number;
 
@@ -21,7 +22,7 @@ function planOf(config: Config, exportConfig: unknown, importance: Importance = 
   return makePlan(architecture, config, exportConfig, rankByActivation(architecture, scores));
 }
 
-describe.each(Object.entries({ ...TINY, ...MEGATRON }))("%s", (_name, config) => {
+describe.each(Object.entries({ ...TINY, ...IMPLIED_HEADS, ...MEGATRON }))("%s", (_name, config) => {
   const architecture = readArchitecture(config);
 
   it.each(architecture.table.layouts.map(({ name }) => name))("knows every tensor of the layout %s", (layout) => {
@@ -39,12 +40,14 @@ describe.each(Object.entries({ ...TINY, ...MEGATRON }))("%s", (_name, config) =>
   });
 
   it("makes the shapes that the child's config makes", () => {
-    const sizes = Object.fromEntries(
-      Object.entries(TINY_TARGETS).flatMap(([name, shrink]) => {
-        const size = architecture.hyperparameters[name as keyof typeof TINY_TARGETS];
-        return size === undefined ? [] : [[name, shrink(size)]];
-      }),
-    );
+    const sizes = architecture.table.impliedHeadDim
+      ? everyAxis(config)
+      : Object.fromEntries(
+          Object.entries(TINY_TARGETS).flatMap(([name, shrink]) => {
+            const size = architecture.hyperparameters[name as keyof typeof TINY_TARGETS];
+            return size === undefined ? [] : [[name, shrink(size)]];
+          }),
+        );
     const plan = planOf(config, sizes, (name, i) => 1 + ((name.length * 31 + i * 17) % 13));
     const child = readArchitecture({ ...config, ...plan.config });
     for (const { name: layout } of architecture.table.layouts) {

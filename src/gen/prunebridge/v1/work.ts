@@ -18,9 +18,9 @@ export enum BuiltInLoss {
   BUILT_IN_LOSS_CAUSAL_LM = 1,
   /** BUILT_IN_LOSS_MASKED_LM - Mean cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. */
   BUILT_IN_LOSS_MASKED_LM = 2,
-  /** BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION - Mean cross entropy of `logits` [B, C] by `labels` [B]. */
+  /** BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION - Mean cross entropy of `logits` [B, C] by `labels`, B in any shape. */
   BUILT_IN_LOSS_SEQUENCE_CLASSIFICATION = 3,
-  /** BUILT_IN_LOSS_MSE - Mean squared error of the output by `labels` in its shape. */
+  /** BUILT_IN_LOSS_MSE - Mean squared error of the output by `labels` in its shape; of several outputs, the first. */
   BUILT_IN_LOSS_MSE = 4,
   UNRECOGNIZED = -1,
 }
@@ -53,7 +53,10 @@ export enum Reduction {
   UNRECOGNIZED = -1,
 }
 
-/** Loads a Hugging Face checkpoint folder as a causal language model in eval mode. A key that is missing or left over is an error. */
+/**
+ * Loads a Hugging Face checkpoint folder in eval mode, by the class of transformers that its config names; where it names none, as a causal
+ * language model. A key that is missing or left over is an error.
+ */
 export interface OpenModel {
   path: string;
   /** As torch spells it, or `auto`: the first CUDA device if there is one, else the CPU. */
@@ -238,21 +241,26 @@ export interface ConfigChecked {
 }
 
 /**
- * Sums the squares of the gradients of masks of ones on what modules take or give, over batches, in float32; the model's own weights carry no
- * gradients. Its result has one F32 tensor for each mask, [units], under its key.
+ * Sums the squares of the gradients of masks of ones on what modules take or give, over batches, in float32; the model runs in eval mode, its
+ * own weights carry no gradients, and it is left as it is. Not for views, nor for models in float16. Its result has one F32 tensor for each
+ * mask, [units], under its key. A loss or a gradient that is not finite is BAD_DATA that names the batch.
  */
 export interface CollectGradients {
   modelId: string;
   /**
-   * As in Collect. With the loss `client`, each batch asks for RETURNS_OUTPUT and is followed by one that holds the loss, F64 `loss` [], and its
-   * gradient, `gradient` in the output's shape.
+   * As in Collect; batches may hold `labels` too, which are not given to forward but with `loss_func`, where it takes them. Batches ask for
+   * nothing, but with the loss `client`: each then asks for RETURNS_OUTPUT, and once it is answered a batch follows that holds its loss, F64
+   * `loss` [], and the loss's gradients by what was answered, F32 in the same shapes: `gradient.logits` by `logits`. Of what has none, it is 0.
    */
   feedId: string;
   masks: Mask[];
   /** Batches from a Python iterable, in the feed's place. */
   data?: PythonData | undefined;
   loss?: { $case: "builtIn"; value: BuiltInLoss } | //
-  /** A Python function that is called with the output and the batch and gives a scalar tensor: `package.module:function`. */
+  /**
+   * A Python function that is called with what forward returns and the batch, and gives a scalar tensor: `package.module:function`. The
+   * batch is the data loader's own; of a feed, its tensors by name, on the model's device.
+   */
   { $case: "lossFunc"; value: string } | //
   /** The client computes the loss and its gradient. */
   { $case: "client"; value: boolean } | undefined;
@@ -273,7 +281,7 @@ export interface GradientsCollected {
   tokens: number;
   /** The mean of the batches' losses. */
   loss: number;
-  /** Wall seconds within forward and backward passes. */
+  /** Wall seconds of forward passes, losses and backward passes. */
   passSeconds: number;
 }
 

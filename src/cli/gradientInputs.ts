@@ -1,0 +1,90 @@
+import {
+  batchesOf,
+  type DummyInput,
+  type GradnasConfig,
+  type Model,
+  type Network,
+  PruneError,
+  parseModes,
+  python,
+  readCalibrationData,
+} from "../index.js";
+import { batchShape } from "./options.js";
+import type { PruneFlags } from "./pruneInputs.js";
+import { boundsOf, flagOf } from "./searchFlags.js";
+
+/** What `prune --mode gradnas` is to do, checked as far as it can be before a shim is started. */
+export interface GradientInputs {
+  readonly constraints: Record<string, unknown>;
+  readonly modeOptions: Record<string, unknown>;
+  readonly dummyInput: DummyInput;
+  readonly allowPython: readonly string[];
+  readonly configFor: (model: Model) => GradnasConfig;
+}
+
+/** Flags that say how Minitron searches and judges. */
+const OTHERS = [
+  "exportConfig",
+  "scores",
+  "scoreData",
+  "scoreFunc",
+  "forwardLoop",
+  "like",
+  "topK",
+  "maxWidthPruning",
+  "maxDepthPruning",
+  "hparamsToSkip",
+  "hiddenSizeDivisor",
+  "ffnHiddenSizeDivisor",
+  "mambaHeadDimDivisor",
+  "numMoeExpertsDivisor",
+  "numLayersDivisor",
+] as const satisfies (keyof PruneFlags)[];
+
+/** Flags of gradnas alone. */
+const OWN = ["loss", "uniform", "featureDivisor"] as const satisfies (keyof PruneFlags)[];
+
+/** Refuses flags of gradnas where the mode is another. Throws BAD_OPTION. */
+export function refuseGradientFlags(flags: PruneFlags): void {
+  refuse(flags, OWN, `--mode ${flags.mode} does not use`, "they are for --mode gradnas");
+}
+
+/** Reads and checks everything that the flags name. Throws PruneError before any work is done. */
+export async function checkGradientInputs(parent: Network, flags: PruneFlags): Promise<GradientInputs> {
+  refuse(flags, OTHERS, "--mode gradnas does not use", "it takes --loss, --data or --data-loader, and --params or --flops");
+  const { loss, uniform = false, featureDivisor, data, dataLoader, collectFunc, checkpoint, maxIterDataLoader } = flags;
+  const modeOptions = { uniform, ...(featureDivisor !== undefined && { "nn.Linear": { "*": { feature_divisor: featureDivisor } } }) };
+  parseModes([[flags.mode, modeOptions]]);
+  if (loss === undefined) {
+    throw new PruneError("BAD_OPTION", "--mode gradnas needs a --loss", {
+      hint: "causal_lm, masked_lm, sequence_classification or mse; or a Python function package.module:function",
+    });
+  }
+  if ((data === undefined) === (dataLoader === undefined)) {
+    throw new PruneError("BAD_OPTION", `--mode gradnas needs ${data === undefined ? "" : "only one of "}--data or --data-loader`, {
+      hint: "batches with labels come from a --data-loader",
+    });
+  }
+  const shape = batchShape(flags, parent.checkpoint.config);
+  const read = data === undefined ? undefined : await readCalibrationData(data, parent.architecture.hyperparameters.vocab_size, shape);
+  const lossFunc = loss.includes(":") ? python(loss) : loss;
+  const { metricBatchSize = 1, metricSeqLength = shape.seqLength } = flags;
+  return {
+    constraints: boundsOf(flags),
+    modeOptions,
+    dummyInput: Array.from({ length: metricBatchSize }, () => new Array<number>(metricSeqLength).fill(0)),
+    allowPython: [loss.includes(":") ? loss : undefined, dataLoader, collectFunc].filter((name) => name !== undefined),
+    configFor: (model) => ({
+      lossFunc: lossFunc as GradnasConfig["lossFunc"], // prune() looks
+      dataLoader: read ? batchesOf(read, model, shape) : python(dataLoader ?? ""),
+      collectFunc: collectFunc === undefined ? undefined : python(collectFunc),
+      maxIterDataLoader,
+      checkpoint,
+    }),
+  };
+}
+
+function refuse(flags: PruneFlags, names: readonly (keyof PruneFlags)[], what: string, hint: string): void {
+  const given = names.filter((name) => flags[name] !== undefined).map(flagOf);
+  if (given.length > 0) throw new PruneError("BAD_OPTION", `${what} ${given.join(" and ")}`, { hint });
+}
