@@ -79,7 +79,7 @@ describe("the digits example", () => {
     const { stdout: outputs } = await execa(findPython(), ["-c", PRINT_OUTPUTS, child], { env: { PYTHONPATH: DIGITS } });
     const { "test.images": images } = await readTensors(join(home, ".digits", "trained", "images.safetensors"));
     if (!images) throw new Error("there are no images");
-    await using bridge = await Bridge.spawn({ env: { PYTHONPATH: DIGITS }, allowPython: ["digits"] });
+    await using bridge = await Bridge.spawn({ allowPython: [DIGITS] });
     await using network = await bridge.load({ checkpoint: child });
     expect(largestDifference(Float32Array.from(JSON.parse(outputs)), asFloat32(await network.output(images)))).toBeLessThanOrEqual(1e-5);
   });
