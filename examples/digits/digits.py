@@ -1,7 +1,7 @@
-"""A small residual network for scikit-learn's digits: built, trained, and, once it was pruned, rebuilt and tuned, in plain PyTorch.
+"""A small residual network for scikit-learn's digits, in plain PyTorch.
 
-    python digits.py train FOLDER     writes FOLDER/weights.safetensors and FOLDER/images.safetensors
-    python digits.py tune CHILD       tunes a pruned network for a few epochs, and prints its accuracy
+`python digits.py train FOLDER` trains it, and writes its weights and all images to FOLDER. `python digits.py tune
+CHILD` rebuilds what it was pruned to, trains that for a few epochs, and prints its accuracy.
 """
 
 import importlib
@@ -117,15 +117,21 @@ def train(folder: Path, epochs: int) -> None:
     fit(network, epochs, 3e-3)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
-    parts = {f"{name}.{kind}": tensor for name, part in split().items() for kind, tensor in zip(("images", "labels"), part, strict=True)}
+    parts = {
+        f"{name}.{kind}": tensor
+        for name, part in split().items()
+        for kind, tensor in zip(("images", "labels"), part, strict=True)
+    }
     save_file({name: tensor.contiguous() for name, tensor in parts.items()}, folder / "images.safetensors")
 
 
 if __name__ == "__main__":
+    # Layers as small as these are done before a second thread has begun.
+    torch.set_num_threads(1)
     command, folder, *rest = sys.argv[1:]
     if command == "train":
         train(Path(folder), int(rest[0]) if rest else EPOCHS)
     else:
         child = rebuild(Path(folder))
         fit(child, int(rest[0]) if rest else TUNING_EPOCHS, 1e-3)
-        print(accuracy(child))
+        sys.stdout.write(f"{accuracy(child)}\n")

@@ -67,7 +67,7 @@ await rm(folder, { recursive: true, force: true });
 await python("train", trained, ...trainingEpochs);
 const { judge, test } = await readParts();
 const image = tensor(new Float32Array(64), [1, 1, 8, 8]);
-await using bridge = await Bridge.spawn({ env: { PYTHONPATH: HERE }, allowPython: ["digits"] });
+await using bridge = await Bridge.spawn({ env: { OMP_NUM_THREADS: "1" }, allowPython: [HERE] });
 const load = () => bridge.load({ entrypoint: "digits:build", weights: join(trained, "weights.safetensors") });
 
 interface Pruned {

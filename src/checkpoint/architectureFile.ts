@@ -5,6 +5,9 @@ import { parseJsonObject, readDocument } from "./json.js";
 
 export const ARCHITECTURE_FILE = "architecture.json";
 
+// How far encoding moves a config to the right.
+const INDENTED = "\n    ";
+
 const built = z.strictObject({
   /** The Python function that gives the whole network: `package.module:function`. */
   entrypoint: z.string().min(1),
@@ -56,7 +59,11 @@ export function parseArchitectureFile(text: string, where: string): Architecture
   if (!parsed.success) throw new PruneError("BAD_CONFIG", `${where} is no architecture file: ${z.prettifyError(parsed.error)}`);
   const { source, modules, tensors } = parsed.data;
   if ("entrypoint" in source) return { source, modules, tensors };
-  return { source: { transformers: source.transformers, configText: textAt(text, ["source", "config"]) }, modules, tensors };
+  return {
+    source: { transformers: source.transformers, configText: textAt(text, ["source", "config"]).replaceAll(INDENTED, "\n") },
+    modules,
+    tensors,
+  };
 }
 
 /** The text of an architecture file: each tensor on a line. */

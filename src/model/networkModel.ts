@@ -1,25 +1,22 @@
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { ForwardArgs } from "../data/args.js";
-import { toDummyBatch, toNetworkBatch } from "../data/networkArgs.js";
-import { toBatches } from "../data/toBatches.js";
+import { toDummyBatch } from "../data/networkArgs.js";
 import { PruneError } from "../errors.js";
 import type { NetworkChild } from "../policy/network/child.js";
 import type { NetworkCosts } from "../policy/network/costs.js";
 import type { NetworkFacts } from "../policy/network/facts.js";
 import type { RunOptions } from "../progress.js";
 import { closeModel, cutModel, openSubnet } from "../shim/modelWork.js";
-import { calibrateNorms, type OpenedNetwork, openNetwork, traceNetwork } from "../shim/networkWork.js";
+import { type CalibratedNorms, type OpenedNetwork, openNetwork, traceNetwork } from "../shim/networkWork.js";
 import { checkPython } from "../shim/runWork.js";
 import type { ShimSession } from "../shim/session.js";
-import { asksOfBatches } from "../shim/wire.js";
+import { calibrateBy } from "./calibrateBy.js";
 import { liveSlices } from "./liveCut.js";
 import { type LoadOptions, parseLoadOptions } from "./loadOptions.js";
-import { RunningLoop } from "./loop.js";
-import { handled } from "./loopCalls.js";
 import { NetworkRunner } from "./networkRunner.js";
 import { type NetworkSource, readNetworkSource } from "./networkSource.js";
 import { NetworkView } from "./networkView.js";
-import type { LoopNetwork, NetworkLoop, NormsSource } from "./runnableNetwork.js";
+import type { NormsSource } from "./runnableNetwork.js";
 import { type NetworkSaveOptions, saveNetworkChild } from "./saveNetworkChild.js";
 
 /** How a network was pruned. */
@@ -90,14 +87,8 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
    *
    * @throws PruneError BAD_DATA, PYTHON_DENIED or PYTHON_FAILED; what a loop or an iterable throws, as it is
    */
-  async calibrateNorms(source: NormsSource, options: RunOptions = {}): Promise<{ readonly batches: number; readonly layers: number }> {
-    const modelId = await this.modelId();
-    if (typeof source === "function") return this.#calibrateByLoop(modelId, source, options);
-    if ("forwardLoop" in source || "dataLoader" in source) {
-      checkPython(this.#session, source);
-      return calibrateNorms(this.#session, modelId, source, options);
-    }
-    return calibrateNorms(this.#session, modelId, asksOfBatches(toBatches(source, { toBatch: toNetworkBatch })), options);
+  async calibrateNorms(source: NormsSource, options: RunOptions = {}): Promise<CalibratedNorms> {
+    return calibrateBy(this.#session, await this.modelId(), source, options);
   }
 
   /** Looks at the network as it would be as a child, without changing it. Close what is looked at before the network is pruned. */
@@ -169,20 +160,5 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
     if (this.#state === "whole" || this.#state === "cut") return this.#opened.modelId;
     const what = this.#state === "closed" ? "was closed" : "was lost in a cut that failed";
     throw new PruneError("BAD_OPTION", `this network ${what}`, { hint: "load it again" });
-  }
-
-  async #calibrateByLoop(modelId: string, source: NetworkLoop, options: RunOptions): ReturnType<typeof calibrateNorms> {
-    const loop = new RunningLoop<LoopNetwork>(source, (calls) => {
-      const forward = async (args: ForwardArgs): Promise<void> => calls.give((where) => toNetworkBatch(args, where));
-      return { forward: (args) => handled(forward(args)) };
-    });
-    try {
-      const calibrated = await calibrateNorms(this.#session, modelId, loop.asks, options);
-      loop.close();
-      return calibrated;
-    } catch (error) {
-      loop.close(error);
-      throw error;
-    }
   }
 }

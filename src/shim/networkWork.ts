@@ -85,13 +85,19 @@ function fromWireAxis({ parts }: WireAxis): NetworkAxis {
   );
 }
 
-/** Makes running statistics of normalisation layers those of batches; tells how many batches that were, and how many layers have such. */
+/** Batches that normalisation layers were calibrated over, and how many layers have running statistics. */
+export interface CalibratedNorms {
+  readonly batches: number;
+  readonly layers: number;
+}
+
+/** Makes running statistics of normalisation layers those of batches. */
 export async function calibrateNorms(
   session: ShimSession,
   modelId: string,
   source: Asks | PythonSource,
   options: RunOptions,
-): Promise<{ readonly batches: number; readonly layers: number }> {
+): Promise<CalibratedNorms> {
   const { feed, ...brought } = bringing(source);
   const done = await session.run({ $case: "calibrateNorms", value: { modelId, ...brought } }, options, feed);
   return resultOf(done, "normsCalibrated");

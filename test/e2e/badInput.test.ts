@@ -216,7 +216,7 @@ describe("a target that is wrong", () => {
   it("names a tokenizer beside the checkpoint's own", () =>
     expectRefused({ code: "BAD_OPTION", says: /--tokenizer is for the model of a job/, args: { "--tokenizer": parent } }));
   it("is in a mode for other networks", () =>
-    expectRefused({ code: "BAD_MODE", says: /fastnas is for networks that/, args: { "--mode": "fastnas" } }));
+    expectRefused({ code: "BAD_MODE", says: /fastnas prunes networks that Python code builds/, args: { "--mode": "fastnas" } }));
 });
 
 describe("calibration that is wrong", () => {
@@ -292,7 +292,7 @@ import transformers
 def die(*args, **kwargs):
     print("loading shards", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
-transformers.AutoModelForCausalLM.from_pretrained = die
+transformers.PreTrainedModel.from_pretrained = die
 sys.argv = ["prunebridge_shim", *sys.argv[3:]]
 runpy.run_module("prunebridge_shim", run_name="__main__")' "$@"\n`,
     );

@@ -37,7 +37,9 @@ afterAll(() => rm(home, { recursive: true, force: true }));
 const env = { PRUNEBRIDGE_PYTHON: findPython() };
 
 describe("the digits example", () => {
-  it("reaches each share of the flops, scores once for both, and is ahead of uniform widths of as many flops", async () => {
+  it("reaches each share of the flops, scores once for both, and is ahead of uniform widths of as many flops", {
+    timeout: 300_000,
+  }, async () => {
     const script = join(DIGITS, "main.ts");
     const { stdout, stderr } = await execa(process.execPath, ["--import", TSX, script, join(home, ".digits"), `${EPOCHS}`], {
       env,
@@ -77,7 +79,7 @@ describe("the digits example", () => {
     const { stdout: outputs } = await execa(findPython(), ["-c", PRINT_OUTPUTS, child], { env: { PYTHONPATH: DIGITS } });
     const { "test.images": images } = await readTensors(join(home, ".digits", "trained", "images.safetensors"));
     if (!images) throw new Error("there are no images");
-    await using bridge = await Bridge.spawn({ env: { PYTHONPATH: DIGITS }, allowPython: ["digits"] });
+    await using bridge = await Bridge.spawn({ allowPython: [DIGITS] });
     await using network = await bridge.load({ checkpoint: child });
     expect(largestDifference(Float32Array.from(JSON.parse(outputs)), asFloat32(await network.output(images)))).toBeLessThanOrEqual(1e-5);
   });

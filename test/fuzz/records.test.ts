@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { encodeArchitectureFile, parseArchitectureFile } from "../../src/checkpoint/architectureFile.js";
 import { parseManifest } from "../../src/checkpoint/manifest.js";
 import { encodeSearchState, parseSearchState } from "../../src/checkpoint/searchState.js";
+import { encodeSensitivityState, parseSensitivityState } from "../../src/checkpoint/sensitivityState.js";
 import { parseIndex } from "../../src/checkpoint/shardIndex.js";
 import { parseTexts } from "../../src/data/textFile.js";
 import { nearText } from "./documents.js";
@@ -29,6 +31,21 @@ const SEARCH = {
   candidates: [{ exportConfig: { ffn_hidden_size: 8 }, costs: { params: 100 } }],
   scored: [{ context: "sha256:22", exportConfig: { hidden_size: 8 }, score: -1.5, seconds: 0.25 }],
   history: [{ constraints: { params: "60%" }, spaceSize: 3, feasible: 2, exportConfig: { hidden_size: 8 }, score: 1, params: 7 }],
+};
+
+const SENSITIVITY = {
+  format: "prunebridge.sensitivity/1",
+  subject: { network: "11", dummyInput: "22", choices: "33", scoreFunc: "44", calibration: "none" },
+  originalScore: -0.5,
+  degradations: { "stem.out_channels": [1.5, 0] },
+  history: [{ constraints: { flops: "50%" }, sizes: { "stem.out_channels": 8 }, params: 7, flops: 9, degradation: 0.25 }],
+};
+
+const ARCHITECTURE = {
+  format: "prunebridge.architecture/1",
+  source: { transformers: "ResNetModel", config: { model_type: "resnet", hidden_sizes: [8, 16] } },
+  modules: { stem: { out_channels: 8 } },
+  tensors: { "stem.weight": [8, 3, 3, 3] },
 };
 
 /** Tries a reader on documents near a good one; gives the share that it took. `hold` fails by false, or gives what became of a text. */
@@ -78,14 +95,21 @@ describe("near good ones,", () => {
     TIMEOUT_MS,
   );
 
-  it(
-    "a search state is written again as the same, or refused",
-    () => {
-      const share = shareTaken(SEARCH, ['{"a":1}', "1e308", '"prunebridge.search/1"'], 6000, (text) => {
-        const read = outcomeOf(() => parseSearchState(text, "search"));
-        if (!read.value) return read;
-        const written = encodeSearchState(read.value);
-        return encodeSearchState(parseSearchState(written, "again")) === written ? read : false;
+  it.each<[string, unknown, string, (text: string) => string]>([
+    ["a search state", SEARCH, '"prunebridge.search/1"', (text) => encodeSearchState(parseSearchState(text, "search"))],
+    ["a sensitivity", SENSITIVITY, '"none"', (text) => encodeSensitivityState(parseSensitivityState(text, "sensitivity"))],
+    [
+      "an architecture",
+      ARCHITECTURE,
+      '{"entrypoint":"a:b","kwargs":{}}',
+      (text) => encodeArchitectureFile(parseArchitectureFile(text, "it")),
+    ],
+  ])(
+    "%s is written again as the same, or refused",
+    (_what, document, own, rewrite) => {
+      const share = shareTaken(document, ['{"a":1}', "1e308", own], 6000, (text) => {
+        const written = outcomeOf(() => rewrite(text));
+        return written.value === undefined || rewrite(written.value) === written.value ? written : false;
       });
       expect(share).toBeGreaterThan(0.1);
     },

@@ -28,7 +28,7 @@ beforeAll(async () => {
   cases = JSON.parse(await readFile(join(FOLDER, "case.json"), "utf8")) as typeof cases;
   images = await readTensor(join(FOLDER, "data.safetensors"), "x");
   image = tensor(asFloat32(images).slice(0, 3 * 16 * 16), [1, 3, 16, 16]);
-  bridge = await Bridge.spawn({ env: { PYTHONPATH: FOLDER }, allowPython: ["model"] });
+  bridge = await Bridge.spawn({ allowPython: [FOLDER] });
 });
 afterAll(() => bridge?.close());
 

@@ -7,7 +7,7 @@ const BUILT: ArchitectureFile = {
   tensors: { "layer1.0.conv1.weight": [24, 16, 3, 3], "bn.num_batches_tracked": [] },
 };
 const OF_TRANSFORMERS: ArchitectureFile = {
-  source: { transformers: "BertForMaskedLM", configText: '{"hidden_size": 32, "hidden_dropout_prob": 0.0}' },
+  source: { transformers: "BertForMaskedLM", configText: '{\n  "hidden_size": 32,\n  "hidden_dropout_prob": 0.0\n}' },
   modules: { "encoder.layer.3.attention.self": { num_attention_heads: 2, all_head_size: 16 } },
   tensors: { "encoder.layer.3.attention.self.query.weight": [16, 32] },
 };
