@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from prunebridge_shim.networks.coupling import Channels, describe_axis, find_groups, find_places
+from prunebridge_shim.networks.coupling import Channels, Node, describe_axis, find_groups, find_places
 from prunebridge_shim.networks.describe import CUTTABLE, Traced
 from prunebridge_shim.networks.facts import NetworkFacts
 from prunebridge_shim.networks.graph import couple, run_layers
@@ -43,7 +43,9 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
         nodes = [(name, side) for name, layer in layers.items() for side in layer.sizes]
         channels = Channels([((name, side), layers[name].sizes[side]) for name, side in nodes])
         roots = [(name, side) for name, side in nodes if side != "in" and isinstance(modules.get(name), CUTTABLE)]
+        unpaired = _tie(network, layers, channels)
         bound = couple(network, roots, channels, lambda: network(*args, **kwargs), tick)
+        bound |= {label for node in unpaired for label in channels.of(node).tolist()}
     groups = [group for group in find_groups(channels, nodes) if not set(group.nodes).isdisjoint(roots)]
     places = find_places(groups)
     traced = Traced(modules, layers, {node: describe_axis(channels.of(node), places) for node in nodes}, bound)
@@ -56,6 +58,25 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
     args, kwargs = tree_map(_as_float32, (tuple(args), dict(kwargs)))
     with _in_eval_mode(network):
         return keep_what_fails(facts, network, lambda one: one(*args, **kwargs), tick)
+
+
+def _tie(network: nn.Module, layers: Mapping[str, Layer], channels: Channels) -> list[Node]:
+    """Joins the channels of layers that have a parameter in common; gives those whose channels do not pair."""
+    unpaired: list[Node] = []
+    for names in names_of_each(stored_tensors(network)).values():
+        (first, leaf), *others = (name.rpartition(".")[::2] for name in names)
+        for other, other_leaf in others:
+            for ours, theirs in zip(_nodes_of(layers, first, leaf), _nodes_of(layers, other, other_leaf), strict=False):
+                if channels.size(ours) == channels.size(theirs):
+                    channels.join(ours, range(channels.size(ours)), theirs, range(channels.size(theirs)))
+                else:
+                    unpaired += [ours, theirs]
+    return unpaired
+
+
+def _nodes_of(layers: Mapping[str, Layer], owner: str, leaf: str) -> list[Node]:
+    sides = layers[owner].axes.get(leaf, ()) if owner in layers else ()
+    return [(owner, side) for side in sides if side is not None]
 
 
 def _as_float32(value: Any) -> Any:
