@@ -77,9 +77,11 @@ describe("an attached bridge", () => {
 
   it("closes a model whose loading it did not wait for", async () => {
     const bridge = await attach(listener);
-    const loading = bridge.open(parent).then((model) => model.load());
-    const outcome = codeOf(loading);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    const model = await bridge.open(parent);
+    let outcome = Promise.resolve("not begun");
+    await new Promise<void>((begun) => {
+      outcome = codeOf(model.load({ onProgress: () => begun() }));
+    });
     await bridge.close();
     expect(["CANCELLED", "it succeeded"]).toContain(await outcome);
   });

@@ -89,20 +89,19 @@ describe("the README's section on jobs", () => {
   });
 });
 
-/** Waits until a job says a loss. */
-async function trains(log: AsyncIterable<unknown>): Promise<void> {
+/** Waits until a job says a loss. Its output is read to its end: a job that can no longer print would fail. */
+async function trains(log: NodeJS.ReadableStream): Promise<void> {
   let text = "";
-  const said = (async () => {
-    for await (const data of log) {
+  const said = new Promise<void>((resolve, reject) => {
+    log.on("data", (data) => {
       text += data;
-      if (/step \d+: loss \d/.test(text)) return;
-    }
-    throw new Error(`the job ended: ${text}`);
-  })();
-  await Promise.race([
-    said,
-    sleep(READY_MS).then(() => {
-      throw new Error(`the job does not train after ${READY_MS / 1000} s: ${text}`);
-    }),
-  ]);
+      if (/step \d+: loss \d/.test(text)) resolve();
+    });
+    log.on("end", () => reject(new Error(`the job ended: ${text}`)));
+  });
+  const late = new AbortController();
+  const limit = sleep(READY_MS, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`the job does not train after ${READY_MS / 1000} s: ${text}`);
+  });
+  await Promise.race([said, limit]).finally(() => late.abort());
 }
