@@ -76,4 +76,11 @@ describe("bisect", () => {
     expect(find(3)).toEqual({ a: 1, b: 2 });
     expect(find(1)).toBeUndefined();
   });
+
+  it.each([1e12, 1e307])("ends where degradations in steps of %s are further apart than its interval", (step) => {
+    const degradations = { a: [5 * step, step, 0], b: [3 * step, 2 * step, 0] };
+    const find = (most: number): Selection | undefined => bisect(SPACE, { degradations }, ({ a = 0, b = 0 }) => a * b <= most);
+    expect(find(15)).toEqual({ a: 2, b: 4 });
+    expect(find(3)).toEqual({ a: 1, b: 2 });
+  });
 });
