@@ -139,6 +139,20 @@ def test_the_right_to_read_changes_nothing(kind):
     assert "--token-file" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("work", "allowed"),
+    [
+        (work_pb2.OpenNetwork(built=work_pb2.BuiltNetwork(entrypoint="m:f")), False),
+        (work_pb2.OpenNetwork(pruned_dir="pruned"), False),
+        (work_pb2.OpenNetwork(checkpoint_dir="resnet"), True),
+    ],
+)
+def test_the_right_to_read_builds_no_network_by_a_function(work, allowed):
+    reader = Access({READ_TOKEN: READ_ONLY}).of_call([("authorization", f"Bearer {READ_TOKEN}")])
+    with contextlib.nullcontext() if allowed else pytest.raises(ShimError, match="needs the right to change"):
+        reader.check("open_network", work)
+
+
 def test_every_kind_of_work_has_its_right():
     reader = Access({READ_TOKEN: READ_ONLY}).of_call([("authorization", f"Bearer {READ_TOKEN}")])
     kinds = {field.name for field in operation_pb2.StartRequest.DESCRIPTOR.oneofs_by_name["work"].fields}

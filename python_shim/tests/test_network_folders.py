@@ -13,8 +13,10 @@ from test_network_work import IMAGES, built, halved, open_network, opening, run,
 from user_networks import build
 from wire_slices import Plan
 
+from prunebridge_shim.entry_points import EntryPoints
 from prunebridge_shim.errors import Reason, ShimError, cancelled
 from prunebridge_shim.gen.prunebridge.v1 import work_pb2
+from prunebridge_shim.networks.opening import NetworkOpener
 from prunebridge_shim.networks.saving import NetworkSave, save_network
 
 
@@ -274,3 +276,11 @@ def test_a_config_of_no_network(shim, resnet, config):
     model_id = open_network(shim, checkpoint_dir=str(resnet)).model_id
     work = work_pb2.CheckConfig(model_id=model_id, config_json=config)
     assert shim.fail(check_config=work)[0] == "INVALID_REQUEST"
+
+
+def test_networks_of_one_function_share_nothing():
+    opener = NetworkOpener(EntryPoints(["user_networks"]), torch.device("cpu"), "auto")
+    first, second = (opener.built("user_networks:always_the_same", {}, None) for _ in range(2))
+    with torch.no_grad():
+        first.weight.zero_()
+    assert second.weight.abs().sum() > 0

@@ -154,11 +154,10 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.second(input=x)))
 
 
-def test_tied_layers_stay():
+def test_tied_layers_stay_where_one_takes_what_enters():
     facts = trace(Tied(), (IMAGES,), {}, no_tick)
     assert [(paths_of(group), group.fixed) for group in facts.groups] == [
-        (["first"], True),
-        (["second"], True),
+        (["first", "second"], True),
         (["head"], True),
     ]
     assert "second.weight" not in [one.name for one in facts.tensors]
@@ -205,3 +204,29 @@ def test_the_golden_sensitivities():
             ours = [float(loss({number: int(size)})) for size in expected]
             falling = np.maximum.accumulate(ours[::-1])[::-1]
             np.testing.assert_allclose(falling, list(expected.values()), rtol=1e-3, atol=1e-6)
+
+
+class TiedWithin(nn.Module):
+    """The same, between layers of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.inner = nn.Conv2d(8, 8, 1, bias=False)
+        self.again = nn.Conv2d(8, 8, 1)
+        self.again.weight = self.inner.weight
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.again(torch.relu(self.inner(torch.relu(self.first(x)))))))
+
+
+def test_layers_of_one_weight_are_cut_together():
+    network = TiedWithin()
+    facts = trace(network, (IMAGES,), {}, no_tick)
+    assert [(paths_of(group), group.fixed) for group in facts.groups] == [
+        (["first", "inner", "again"], False),
+        (["head"], True),
+    ]
+    kept = [[1, 2, 6], [0, 1, 2, 3]]
+    torch.testing.assert_close(cut(network, facts, kept)(IMAGES), zero(network, facts, kept)(IMAGES))

@@ -1,5 +1,7 @@
 """Each kind of work once over the wire; what it computes is tested where it is computed."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,10 @@ def test_cut(shim, checkpoints, rng):
     work = work_pb2.CutModel(model_id=model_id, tensors=tensors, config_json=config_of(folder))
     reason, message = shim.fail([{"h": np.array([0, 99]), "f": SETS["f"]}], cut_model=work)
     assert (reason, "keeps position 99" in message) == ("BAD_TENSOR", True)
+    fetching = json.dumps({**json.loads(work.config_json), "attn_implementation": "kernels-community/flash-attn"})
+    told = work_pb2.CutModel(model_id=model_id, tensors=tensors, config_json=fetching)
+    reason, message = shim.fail([SETS], cut_model=told)
+    assert (reason, "attn_implementation" in message) == ("INVALID_REQUEST", True)
     last, _ = shim.run([SETS], cut_model=work)
     assert last.succeeded.model_cut.parameters < 10_000
     batches = [{"input_ids": ids} for ids in token_ids(rng)]

@@ -49,3 +49,10 @@ def run_images(network):
 def run_in_eval_mode(network):
     network.eval()
     run_images(network)
+
+
+ONLY = nn.Linear(3, 4)
+
+
+def always_the_same():
+    return ONLY

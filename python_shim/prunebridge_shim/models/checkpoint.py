@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
+from prunebridge_shim.models.fetching import check_fetches_nothing
 from prunebridge_shim.models.folder import bad_checkpoint, existing_folder
 from prunebridge_shim.models.strictness import allow_explicit_head_dim
 
@@ -52,6 +53,7 @@ def existing_config(path: str) -> Path:
 def load_pretrained(kind: Any, path: str, device: torch.device, dtype: str) -> Any:
     """Loads a checkpoint folder by a class of transformers; arguments and all else as `load_model`."""
     check_dtype(dtype)
+    _check_config(existing_config(path))
     try:
         model, info = kind.from_pretrained(
             path,
@@ -75,6 +77,15 @@ def check_dtype(dtype: str) -> None:
     """Raises INVALID_REQUEST for what is no key of `DTYPES`."""
     if dtype not in DTYPES:
         raise ShimError(Reason.INVALID_REQUEST, f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+
+
+def _check_config(config: Path) -> None:
+    try:
+        found = json.loads(config.read_bytes())
+    except ValueError:
+        return  # whoever loads it says what is wrong with it
+    if isinstance(found, dict):
+        check_fetches_nothing(found, str(config), Reason.BAD_CHECKPOINT)
 
 
 def _class_named_by(config: Path) -> Any:

@@ -33,6 +33,10 @@ class Channels:
     def __contains__(self, node: Node) -> bool:
         return node in self._begin
 
+    def hold(self, node: Node, positions: Sequence[int]) -> bool:
+        """Whether a node has all of these positions."""
+        return node in self._begin and max(positions, default=0) < self._sizes[node]
+
     def size(self, node: Node) -> int:
         """How many channels a node has."""
         return self._sizes[node]

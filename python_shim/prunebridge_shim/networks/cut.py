@@ -50,18 +50,33 @@ def _count(part: Stretch, channels: Sequence[int]) -> int:
     return sum(part.begin <= channel < part.end for channel in channels)
 
 
+def split_blocks(
+    tensor: torch.Tensor, blocks: int, axes: Sequence[Sequence[int]]
+) -> list[tuple[torch.Tensor, Sequence[Sequence[int]]]]:
+    """A tensor's blocks of rows, in its own memory, each with its own of the positions along the axes.
+
+    Positions of the second axis are counted over all blocks; each block has its own.
+    """
+    if blocks == 1:
+        return [(tensor, axes)]
+    rows, columns = tensor.shape[0] // blocks, tensor.shape[1]
+    return [
+        (
+            tensor[block * rows : (block + 1) * rows],
+            [
+                [at - block * rows for at in axes[0] if at // rows == block],
+                [at - block * columns for at in axes[1] if at // columns == block],
+                *axes[2:],
+            ],
+        )
+        for block in range(blocks)
+    ]
+
+
 def _cut_tensor(tensor: torch.Tensor, described: NetworkTensor, kept: Kept) -> torch.Tensor:
     axes = [positions(axis, kept) for axis in described.axes]
-    if described.blocks == 1:
-        return _select(tensor, axes)
-    # Positions of the second axis are counted over all blocks; each block of rows has its own.
-    rows, columns = tensor.shape[0] // described.blocks, tensor.shape[1]
-    blocks = []
-    for block in range(described.blocks):
-        own = [at - block * rows for at in axes[0] if at // rows == block]
-        across = [at - block * columns for at in axes[1] if at // columns == block]
-        blocks.append(_select(tensor[block * rows : (block + 1) * rows], [own, across, *axes[2:]]))
-    return torch.cat(blocks)
+    blocks = [_select(block, own) for block, own in split_blocks(tensor, described.blocks, axes)]
+    return blocks[0] if described.blocks == 1 else torch.cat(blocks)
 
 
 def _select(tensor: torch.Tensor, axes: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.networks.coupling import Coupled, Node
 from prunebridge_shim.networks.facts import (
     Axis,
@@ -79,6 +80,12 @@ class Traced:
         in_layers = sum(one.factor * prod(self.layers[one.module].sizes.values()) for one in found)
         # Products that are no layer's, such as those of attention, stay as they are.
         between = round(counted.total - in_layers)
+        if between < 0:
+            raise ShimError(
+                Reason.INTERNAL,
+                f"layers multiply and add {in_layers:.0f} times, and the network of them {counted.total:.0f}",
+                "a layer's own forward runs what torch does not count",
+            )
         return [*found, Operation("", between, ())] if between > 0 else found
 
     def describe_layer(self, name: str) -> CountedLayer:

@@ -14,9 +14,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch_pruning.ops import _OutputOp
 
-from prunebridge_shim.errors import Reason, ShimError
+from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 from prunebridge_shim.networks.coupling import Channels, Node
 from prunebridge_shim.networks.layers import Side, describe_layer, describe_parameter, multiply_accumulates
+from prunebridge_shim.tensors import Tick
 
 Call = Callable[[], Any]
 """Runs the network on its dummy input."""
@@ -57,17 +58,20 @@ def run_layers(network: nn.Module, layers: Iterable[str], call: Call) -> Counted
     ]
     try:
         # Fused attention is not counted everywhere; its matrix products are.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        naming = _naming("the network does not run on the dummy input")
+        with naming, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             call()
-    except Exception as error:
-        raise _failed("the network does not run on the dummy input", error) from error
     finally:
         for handle in handles:
             handle.remove()
     return Counted(factors, counter.get_total_flops() / 2)
 
 
-def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: Call) -> frozenset[int]:
+Reached = tuple[Node, Sequence[int], Sequence[int]]
+"""What has the channels of a root: at which positions, and at which the root has them."""
+
+
+def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: Call, tick: Tick) -> frozenset[int]:
     """Joins the channels that are one; gives those that have to stay, because they leave the network or cannot be cut.
 
     Args:
@@ -75,6 +79,7 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
         roots: The outputs that may be cut.
         channels: Those of all layers.
         call: Runs the network.
+        tick: Hears of roots that were followed; may raise to end that.
 
     Raises:
         ShimError: BAD_DATA where the graph cannot be followed.
@@ -82,23 +87,28 @@ def couple(network: nn.Module, roots: Sequence[Node], channels: Channels, call: 
     modules = dict(network.named_modules())
     names = {id(module): name for name, module in (*modules.items(), *network.named_parameters())}
     bound: list[tuple[Node, Sequence[int]]] = []
-    with _autograd(network):
-        try:
+    with _autograd(network), _hooks_kept(network):
+        with _naming("the graph of the network cannot be followed"):
             graph: Any = torch_pruning.DependencyGraph()
-            graph.build_dependency(network, (), forward_fn=lambda *_: _leaving(call()), verbose=False)
-            for root in roots:
-                for node, positions, at in _reached(graph, modules[root[0]], channels.size(root), names):
-                    if node in channels:
-                        channels.join(root, at, node, positions)
-                    else:
-                        bound.append((root, at))
-        except Exception as error:
-            raise _failed("the graph of the network cannot be followed", error) from error
-    return frozenset(int(label) for root, at in bound for label in channels.of(root)[list(at)])
+            graph.build_dependency(network, (), forward_fn=lambda *_: call(), output_transform=_leaving, verbose=False)
+        for number, root in enumerate(roots):
+            tick(number, len(roots))
+            with _naming("the graph of the network cannot be followed"):
+                bound += _join(_reached(graph, modules[root[0]], channels.size(root), names), root, channels)
+    return frozenset(int(label) for node, at in bound for label in channels.of(node)[list(at)])
 
 
-Reached = tuple[Node, Sequence[int], Sequence[int]]
-"""What has the channels of a root: at which positions, and at which the root has them."""
+def _join(reached: Iterable[Reached], root: Node, channels: Channels) -> list[tuple[Node, Sequence[int]]]:
+    """Joins a root's channels to those of the nodes that it reaches; gives those that have to stay."""
+    bound: list[tuple[Node, Sequence[int]]] = []
+    for node, positions, at in reached:
+        if node not in channels:
+            bound.append((root, at))
+        elif channels.hold(node, positions) and channels.hold(root, at):
+            channels.join(root, at, node, positions)
+        else:  # an operation between them counts its channels in a way that the graph does not know
+            bound += [(one, range(channels.size(one))) for one in (root, node)]
+    return bound
 
 
 def _reached(graph: Any, module: nn.Module, size: int, names: Mapping[int, str]) -> Iterator[Reached]:
@@ -157,9 +167,28 @@ def _autograd(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def _failed(what: str, error: Exception) -> ShimError:
-    return ShimError(
-        Reason.BAD_DATA,
-        f"{what}: {type(error).__name__}: {error}",
-        "the dummy input is the arguments of forward; layers whose channels are mixed in other ways cannot be cut",
-    )
+@contextmanager
+def _hooks_kept(network: nn.Module) -> Iterator[None]:
+    """Takes away the hooks that torch-pruning leaves where the network fails."""
+    before = [(module._forward_hooks, dict(module._forward_hooks)) for module in network.modules()]  # noqa: SLF001
+    try:
+        yield
+    finally:
+        for hooks, own in before:
+            for added in hooks.keys() - own.keys():
+                del hooks[added]
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Turns whatever a network raises into BAD_DATA."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ShimError(
+            Reason.BAD_DATA,
+            f"{what}: {type(error).__name__}: {error}",
+            "the dummy input is the arguments of forward; layers whose channels are mixed in other ways cannot be cut",
+        ) from error

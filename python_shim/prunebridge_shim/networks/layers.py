@@ -89,7 +89,7 @@ def multiply_accumulates(module: Any, given: torch.Tensor, returned: torch.Tenso
         return 0
     kernel = math.prod(module.kernel_size)
     positions = given.numel() / module.in_channels if module.transposed else returned.numel() / module.out_channels
-    passes = module.groups == module.in_channels == module.out_channels
+    passes = module.groups == module.in_channels == module.out_channels and not module.transposed
     return positions * kernel / (1 if passes else module.groups)
 
 

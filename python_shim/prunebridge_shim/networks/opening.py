@@ -11,7 +11,9 @@ from torch import nn
 from prunebridge_shim.entry_points import EntryPoints, blaming
 from prunebridge_shim.errors import Reason, ShimError, is_out_of_memory
 from prunebridge_shim.models.checkpoint import DTYPES, check_dtype, existing_config, load_pretrained
+from prunebridge_shim.models.fetching import check_fetches_nothing
 from prunebridge_shim.networks.architecture import open_pruned
+from prunebridge_shim.networks.child import build_child
 from prunebridge_shim.networks.documents import parse_object
 from prunebridge_shim.networks.weights import fill, read_weights
 
@@ -81,7 +83,9 @@ class NetworkOpener:
                 f"{entrypoint} gave a {type(network).__name__} where a torch.nn.Module belongs",
                 "name a function that builds a network and returns it",
             )
-        return network
+        # The function may keep it, and give it again.
+        own: nn.Module = build_child(network, {}, {})
+        return own
 
     def _ready(self, network: nn.Module, where: str) -> nn.Module:
         unmade = [name for name, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]
@@ -111,7 +115,8 @@ def class_of(config: Mapping[str, Any], where: str, reason: Reason) -> Any:
 
 
 def build_of_config(kind: Any, config: Mapping[str, Any], reason: Reason) -> nn.Module:
-    """Builds a model of transformers by a config; raises `reason` where that makes none."""
+    """Builds a model of transformers by a config; raises `reason` where that makes none, or fetches something."""
+    check_fetches_nothing(config, "the config", reason)
     try:
         network: nn.Module = kind(kind.config_class.from_dict(dict(config)))
     except Exception as error:  # transformers raises whatever is at hand for a config that contradicts itself

@@ -4,22 +4,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
-from prunebridge_shim.networks.coupling import Channels, describe_axis, find_groups, find_places
+from prunebridge_shim.networks.coupling import Channels, Node, describe_axis, find_groups, find_places
 from prunebridge_shim.networks.describe import CUTTABLE, Traced
 from prunebridge_shim.networks.facts import NetworkFacts
 from prunebridge_shim.networks.graph import couple, run_layers
 from prunebridge_shim.networks.layers import Layer, describe_layer, describe_parameter
 from prunebridge_shim.networks.trial import keep_what_fails
+from prunebridge_shim.subnet.child import names_of_each, stored_tensors
 from prunebridge_shim.tensors import Tick
 
 
 def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], tick: Tick) -> NetworkFacts:
     """Finds what can be cut of a network, which is left as it is.
 
-    Every group is tried: one without which the network does not compute what it should has to stay. A network tells
-    that by its outputs: what it was trained to scale to nothing, or not trained at all, may hide what is wrong.
+    Every group is tried, on a stand-in of random values: one without which the network does not compute what it should
+    has to stay.
 
     Args:
         network: Any module.
@@ -40,7 +43,9 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
         nodes = [(name, side) for name, layer in layers.items() for side in layer.sizes]
         channels = Channels([((name, side), layers[name].sizes[side]) for name, side in nodes])
         roots = [(name, side) for name, side in nodes if side != "in" and isinstance(modules.get(name), CUTTABLE)]
-        bound = couple(network, roots, channels, lambda: network(*args, **kwargs))
+        unpaired = _tie(network, layers, channels)
+        bound = couple(network, roots, channels, lambda: network(*args, **kwargs), tick)
+        bound |= {label for node in unpaired for label in channels.of(node).tolist()}
     groups = [group for group in find_groups(channels, nodes) if not set(group.nodes).isdisjoint(roots)]
     places = find_places(groups)
     traced = Traced(modules, layers, {node: describe_axis(channels.of(node), places) for node in nodes}, bound)
@@ -50,8 +55,32 @@ def trace(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ti
         traced.describe_operations(counted),
         [traced.describe_layer(name) for name, layer in layers.items() if layer.attributes],
     )
+    args, kwargs = tree_map(_as_float32, (tuple(args), dict(kwargs)))
     with _in_eval_mode(network):
         return keep_what_fails(facts, network, lambda one: one(*args, **kwargs), tick)
+
+
+def _tie(network: nn.Module, layers: Mapping[str, Layer], channels: Channels) -> list[Node]:
+    """Joins the channels of layers that have a parameter in common; gives those whose channels do not pair."""
+    unpaired: list[Node] = []
+    for names in names_of_each(stored_tensors(network)).values():
+        (first, leaf), *others = (name.rpartition(".")[::2] for name in names)
+        for other, other_leaf in others:
+            for ours, theirs in zip(_nodes_of(layers, first, leaf), _nodes_of(layers, other, other_leaf), strict=False):
+                if channels.size(ours) == channels.size(theirs):
+                    channels.join(ours, range(channels.size(ours)), theirs, range(channels.size(theirs)))
+                else:
+                    unpaired += [ours, theirs]
+    return unpaired
+
+
+def _nodes_of(layers: Mapping[str, Layer], owner: str, leaf: str) -> list[Node]:
+    sides = layers[owner].axes.get(leaf, ()) if owner in layers else ()
+    return [(owner, side) for side in sides if side is not None]
+
+
+def _as_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def _parameters_between(network: nn.Module) -> dict[str, Layer]:
@@ -69,20 +98,23 @@ def _parameters_between(network: nn.Module) -> dict[str, Layer]:
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, Sequence[int], bool]]:
-    """Parameters and stored buffers: name, shape, and whether it is a buffer."""
-    stored = network.state_dict(keep_vars=True)
-    parameters = {name for name, _ in network.named_parameters()}
-    for name, tensor in stored.items():
-        if name in parameters or not isinstance(tensor, nn.Parameter):
-            yield name, tuple(tensor.shape), name not in parameters
+    """Parameters and stored buffers, by the first of their names: name, shape, and whether it is a buffer."""
+    stored = stored_tensors(network)
+    for name, names in names_of_each(stored).items():
+        if name == names[0]:
+            yield name, tuple(stored[name].shape), not isinstance(stored[name], nn.Parameter)
 
 
 @contextmanager
 def _in_eval_mode(network: nn.Module) -> Iterator[None]:
     training = [module for module in network.modules() if module.training]
+    fused = torch.backends.mha.get_fastpath_enabled()
     try:
         network.eval()
+        # Fused, attention goes past its layers.
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module in training:
             module.training = True

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
+from typing import Any
 
 from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.rpc.limits import Allowance
@@ -14,6 +15,9 @@ TOKEN_KEY = "authorization"  # noqa: S105 the metadata's key
 SCHEME = "Bearer "
 CHANGING = frozenset({"slice", "cut_model", "save_model", "calibrate_norms", "save_network"})
 """Kinds of work that change what others use. An opened model is its opener's: nobody else knows its id."""
+
+BUILDING = frozenset({"built", "pruned_dir"})
+"""Sources of a network that may be a Python function, with arguments of the client's or the folder's choice."""
 
 
 class Right(IntEnum):
@@ -36,9 +40,14 @@ class Grant:
     rights: Rights
     starts: Allowance = field(default_factory=lambda: Allowance(STARTS_PER_SECOND, STARTS_AT_ONCE))
 
-    def check(self, kind: str) -> None:
-        """Raises RIGHT_DENIED where the token does not give the right to start, or to cancel, a kind of work."""
-        if kind in CHANGING and Right.CHANGE not in self.rights:
+    def check(self, kind: str, work: Any = None) -> None:
+        """Raises RIGHT_DENIED where the token does not give the right to start, or to cancel, a kind of work.
+
+        Args:
+            kind: As the request to start names it.
+            work: What is to be started; None to cancel.
+        """
+        if (kind in CHANGING or _builds(kind, work)) and Right.CHANGE not in self.rights:
             raise ShimError(
                 Reason.RIGHT_DENIED,
                 f"{kind} needs the right to change, and this token gives the right to read",
@@ -68,6 +77,11 @@ class Access:
         grant = self.find(metadata)
         assert grant is not None
         return grant
+
+
+def _builds(kind: str, work: Any) -> bool:
+    """Whether work calls a function with arguments that its client chose, or a folder that it names."""
+    return kind == "open_network" and work is not None and work.WhichOneof("source") in BUILDING
 
 
 def _digest(token: str) -> bytes:

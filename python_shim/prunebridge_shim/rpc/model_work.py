@@ -9,9 +9,11 @@ from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.gen.prunebridge.v1 import operation_pb2, work_pb2
 from prunebridge_shim.models.checkpoint import load_model
 from prunebridge_shim.models.experts import run_experts_of_any_width
+from prunebridge_shim.models.fetching import check_fetches_nothing
 from prunebridge_shim.models.forward import forward
 from prunebridge_shim.models.loss import evaluate_loss
 from prunebridge_shim.models.store import ModelStore, count_parameters, pick_device
+from prunebridge_shim.networks.documents import parse_object
 from prunebridge_shim.networks.forward import forward_network
 from prunebridge_shim.networks.prepare import prepare_resized
 from prunebridge_shim.rpc.gradient_work import collect_gradients_by
@@ -141,6 +143,8 @@ def _prepare(model: Any, work: work_pb2.CutModel | work_pb2.OpenSubnet, operatio
             raise ShimError(
                 Reason.INVALID_REQUEST, "a child has a config or changed modules, not both", "leave one of them out"
             )
+        config = parse_object(work.config_json, "config_json", Reason.INVALID_REQUEST)
+        check_fetches_nothing(config, "config_json", Reason.INVALID_REQUEST)
         prepared = prepare_child(model, work.config_json, tensors, sets)
     else:
         prepared = prepare_resized(model, sizes_of(work.modules), tensors, sets)

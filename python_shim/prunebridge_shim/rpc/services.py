@@ -87,14 +87,14 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
         if not request.request_id or kind is None:
             lacking = "no work" if request.request_id else "no request_id"
             raise ShimError(Reason.INVALID_REQUEST, f"the request to start names {lacking}")
-        grant.check(kind)
+        work = getattr(request, kind)
+        grant.check(kind, work)
         if not grant.starts.take():
             raise ShimError(
                 Reason.LIMIT_EXCEEDED,
                 f"more than {options.STARTS_PER_SECOND} operations were started in a second",
                 "start them more slowly",
             )
-        work = getattr(request, kind)
         self._offer.check(kind, work)
         self._roots.confine(kind, work)
         operation = self._registry.start(request.request_id, kind, work)

@@ -27,7 +27,7 @@ def open_view(prepared: PreparedChild, units: Sequence[str]) -> Any:
         ShimError: UNKNOWN_MODULE for a unit that the child lacks, INVALID_REQUEST where one lies within another.
     """
     view, gather = prepared.child, Gather()
-    modules = dict(view.named_modules())
+    modules = dict(view.named_modules(remove_duplicate=False))
     _check_units(units, modules)
     for path, slots in _slots_of_units(prepared, units).items():
         unit = _Unit(gather, slots)
@@ -42,7 +42,7 @@ def make_view(prepared: PreparedChild) -> Any:
 
     Parameters of which nothing is cut are the parent's own; buffers, which a run may change, never are.
     """
-    gather, owners = Gather(), dict(prepared.child.named_modules())
+    gather, owners = Gather(), dict(prepared.child.named_modules(remove_duplicate=False))
     for name, one in prepared.slices.items():
         made = gather(one.source, one.kept)
         if isinstance(one.source, nn.Parameter):

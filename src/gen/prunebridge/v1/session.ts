@@ -30,7 +30,10 @@ export enum Right {
    * Python functions that the shim's operator allowed.
    */
   RIGHT_READ = 1,
-  /** RIGHT_CHANGE - To write to storage (Slice, SaveNetwork) and to change a model that is in use (CutModel, CalibrateNorms), and to cancel such work. */
+  /**
+   * RIGHT_CHANGE - To write to storage (Slice, SaveNetwork) and to change a model that is in use (CutModel, CalibrateNorms), and to cancel such work. To open
+   * networks that a Python function may build (OpenNetwork's built and pruned_dir), which is given arguments that the client or the folder states.
+   */
   RIGHT_CHANGE = 2,
   UNRECOGNIZED = -1,
 }
