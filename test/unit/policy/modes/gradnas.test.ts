@@ -238,6 +238,10 @@ it.each([
   ["attention", { attention: { atention: null } }],
 ])("refuses a pattern of %s that no module matches", (kind, options) => {
   expect(() => spaceOf(TINY.llama, options)).toThrow(
-    expect.objectContaining({ code: "BAD_OPTION", detail: expect.stringContaining(`${kind} "`), hint: expect.stringMatching(/did you mean/) }),
+    expect.objectContaining({
+      code: "BAD_OPTION",
+      detail: expect.stringContaining(`${kind} "`),
+      hint: expect.stringMatching(/did you mean/),
+    }),
   );
 });
