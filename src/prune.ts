@@ -99,7 +99,7 @@ export async function prune(
 function onlyMode(modes: readonly ParsedMode[]): ParsedMode {
   const [first, ...others] = modes;
   if (first && others.length === 0) return first;
-  throw new PruneError("BAD_MODE", "a network of a mode's own family is pruned by one mode at a time", {
+  throw new PruneError("BAD_MODE", "several modes in one call are not supported: call prune() once for each", {
     hint: 'give one mode, once: "mcore_gpt_minitron" for a decoder',
   });
 }

@@ -63,7 +63,7 @@ async function readParts(): Promise<{ judge: Part; test: Part }> {
 }
 
 console.error("training ...");
-await rm(folder, { recursive: true, force: true });
+for (const earlier of [trained, checkpoint]) await rm(earlier, { recursive: true, force: true });
 await python("train", trained, ...trainingEpochs);
 const { judge, test } = await readParts();
 const image = tensor(new Float32Array(64), [1, 1, 8, 8]);

@@ -257,8 +257,21 @@ def test_heads_that_no_shape_tells_are_compared_too(shim, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config", ["{", "[]", "{}", '{"architectures": ["ResNetForImageClassification"], "depths": 3}']
+    ("change", "cause"),
+    [({"hidden_sizes": [16, 25]}, "divisible by groups"), ({"groups_width": 2.5}, "groups_width")],
 )
+def test_sizes_that_no_config_makes_are_a_difference(shim, tmp_path, change, cause):
+    stages = {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1], "groups_width": 8}
+    tf.RegNetModel(tf.RegNetConfig(**stages)).save_pretrained(tmp_path)
+    model_id = open_network(shim, checkpoint_dir=str(tmp_path)).model_id
+    config = json.loads((tmp_path / "config.json").read_text())
+    work = work_pb2.CheckConfig(model_id=model_id, config_json=json.dumps({**config, **change}))
+    difference = shim.run(check_config=work)[0].succeeded.config_checked.difference
+    assert difference.startswith("the config makes no RegNetModel: ")
+    assert cause in difference
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}", '{"architectures": ["Pipeline"]}'])
 def test_a_config_of_no_network(shim, resnet, config):
     model_id = open_network(shim, checkpoint_dir=str(resnet)).model_id
     work = work_pb2.CheckConfig(model_id=model_id, config_json=config)

@@ -35,7 +35,7 @@ const state = z.strictObject({
   history: z.array(run),
 });
 
-/** What a sensitivity is of: the network, the input it was traced with, the choices, the score function and the calibration data. */
+/** What a sensitivity is of: the network, the names, dtypes and shapes of the input it was traced with, the choices, the score function and the calibration data. */
 export type SensitivitySubject = z.infer<typeof subject>;
 
 /** What one pruning came to. */
@@ -73,7 +73,7 @@ export function encodeSensitivityState({ subject, originalScore, degradations, h
 
 const NAMES: Readonly<Record<keyof SensitivitySubject, string>> = {
   network: "another network",
-  dummyInput: "a network that was traced with another dummy input",
+  dummyInput: "a network that was traced with another dummy input, of other names, dtypes or shapes",
   choices: "other choices, by other options of the mode",
   scoreFunc: "another scoreFunc",
   calibration: "a network that was calibrated with other data",

@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { z } from "zod";
 import { PruneError } from "../errors.js";
+import { formatIssues } from "../policy/issues.js";
 import type { RunOptions } from "../progress.js";
 import { type PythonRef, python } from "../pythonRef.js";
 
@@ -70,8 +71,7 @@ export function parseLoadOptions(given: LoadOptions): CheckedLoad {
 function checked<Schema extends z.ZodObject>(schema: Schema, given: LoadOptions): z.output<Schema> {
   const parsed = schema.safeParse(given);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
-  throw new PruneError("BAD_OPTION", `load: ${issues.join("; ")}`, {
+  throw new PruneError("BAD_OPTION", `load: ${formatIssues(parsed.error)}`, {
     hint: `a network is loaded by ${Object.keys(schema.shape).join(", ")}`,
   });
 }

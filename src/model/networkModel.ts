@@ -1,3 +1,5 @@
+import { randomUUID } from "node:crypto";
+import { throwIfCancelled } from "../cancel.js";
 import type { Manifest } from "../checkpoint/manifest.js";
 import type { ForwardArgs } from "../data/args.js";
 import { toDummyBatch } from "../data/networkArgs.js";
@@ -36,6 +38,7 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
   #state: "whole" | "cut" | "lost" | "closed" = "whole";
   #pruned: PrunedNetwork | undefined;
   #views = 0;
+  #norms = "none";
   /** Where it was loaded from. */
   readonly source: NetworkSource;
 
@@ -65,6 +68,11 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
     return this.#opened.dtype;
   }
 
+  /** What statistics of normalisation layers are of: `none` but what was loaded, or a name for what calibrated them last. */
+  get norms(): string {
+    return this.#norms;
+  }
+
   /** How it was pruned, if it was. */
   get pruned(): PrunedNetwork | undefined {
     return this.#pruned;
@@ -83,17 +91,20 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
   }
 
   /**
-   * Makes running statistics of normalisation layers those of batches; nothing runs where there are no such layers.
+   * Makes running statistics of normalisation layers those of batches. Where there are no such layers the network runs nothing; the data is
+   * drawn all the same.
    *
    * @throws PruneError BAD_DATA, PYTHON_DENIED or PYTHON_FAILED; what a loop or an iterable throws, as it is
    */
   async calibrateNorms(source: NormsSource, options: RunOptions = {}): Promise<CalibratedNorms> {
-    return calibrateBy(this.#session, await this.modelId(), source, options);
+    const calibrated = await calibrateBy(this.#session, await this.modelId(), source, options);
+    if (calibrated.layers > 0) this.#norms = randomUUID();
+    return calibrated;
   }
 
   /** Looks at the network as it would be as a child, without changing it. Close what is looked at before the network is pruned. */
   async view(child: NetworkChild, options: RunOptions = {}): Promise<NetworkView> {
-    this.checkUnpruned();
+    this.#checkUnpruned();
     const viewId = await openSubnet(this.#session, await this.modelId(), { ...child, tensors: liveSlices(child.tensors) }, options);
     this.#views += 1;
     return new NetworkView(this.#session, viewId, () => {
@@ -104,13 +115,12 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
   /**
    * Cuts the network where it stands.
    *
-   * @throws PruneError BAD_PLAN where it was pruned before, BAD_OPTION where a view of it is open; a cut that fails once it has begun leaves
-   *   no network
+   * @throws PruneError BAD_PLAN where it was pruned before, BAD_OPTION where a view of it is open, CANCELLED where the signal has fired; a cut
+   *   that fails once it has begun leaves no network
    */
   async prune(pruned: PrunedNetwork, options: RunOptions = {}): Promise<void> {
-    this.checkUnpruned();
-    if (this.#views > 0)
-      throw new PruneError("BAD_OPTION", `${this.#views} views of this network are open`, { hint: "close them before it is pruned" });
+    this.checkPrunable();
+    throwIfCancelled(options.signal);
     const modelId = await this.modelId();
     try {
       await cutModel(this.#session, modelId, { ...pruned.child, tensors: liveSlices(pruned.child.tensors) }, options);
@@ -126,8 +136,14 @@ export class NetworkModel extends NetworkRunner implements AsyncDisposable {
     this.#pruned = pruned;
   }
 
-  /** Throws BAD_PLAN where the network was pruned before. */
-  checkUnpruned(): void {
+  /** Throws BAD_PLAN where the network was pruned before, BAD_OPTION where a view of it is open. */
+  checkPrunable(): void {
+    this.#checkUnpruned();
+    if (this.#views === 0) return;
+    throw new PruneError("BAD_OPTION", `${this.#views} views of this network are open`, { hint: "close them before it is pruned" });
+  }
+
+  #checkUnpruned(): void {
     if (!this.#pruned) return;
     throw new PruneError("BAD_PLAN", "this network was pruned already", {
       hint: "load the whole one again; or save this one, load that, and prune it",

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { CollectFunc, DataSource } from "../data/toBatches.js";
 import { PruneError } from "../errors.js";
+import { formatIssues } from "../policy/issues.js";
 import type { RunOptions } from "../progress.js";
 import { isPythonRef, type PythonRef } from "../pythonRef.js";
 
@@ -42,8 +43,7 @@ export const commonConfig = {
 
 /** The error that says which options of prune() are unknown or malformed. */
 export function badConfig(error: z.ZodError, { shape }: z.ZodObject): PruneError {
-  const issues = error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
-  return new PruneError("BAD_OPTION", `config: ${issues.join("; ")}`, { hint: `known options: ${Object.keys(shape).join(", ")}` });
+  return new PruneError("BAD_OPTION", `config: ${formatIssues(error)}`, { hint: `known options: ${Object.keys(shape).join(", ")}` });
 }
 
 /** Where `verbose` tells what it tells, if anywhere. */

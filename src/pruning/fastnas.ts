@@ -12,7 +12,7 @@ import {
   profileSpace,
   type SpaceProfile,
 } from "../policy/modes/fastnas.js";
-import { choiceRule, type NetworkOptions } from "../policy/modes/fastnasOptions.js";
+import { checkChoices, choiceRule, type NetworkOptions } from "../policy/modes/fastnasOptions.js";
 import { parseNetworkConstraint } from "../policy/modes/networkConstraint.js";
 import { networkChild } from "../policy/network/child.js";
 import { pythonOf, tellerOf } from "./commonConfig.js";
@@ -65,24 +65,26 @@ export async function pruneFastnas<Item = ForwardArgs>(
   const constraint = parseNetworkConstraint("fastnas", constraints);
   const checked = parseFastnasConfig(config);
   const dummy = toDummyBatch(dummyInput);
-  network.checkUnpruned();
+  network.checkPrunable();
   network.checkAllowed(pythonOf(checked));
   const memory = await SensitivityMemory.open(checked.checkpoint);
 
   const run = new FastnasRun(network, checked, memory);
-  const space = networkSpace(await run.trace(dummy), choiceRule(options));
+  const facts = await run.trace(dummy);
+  checkChoices(options, facts.groups);
+  const space = networkSpace(facts, choiceRule(options));
   const profile = profileSpace(space, constraint);
   const say = tellerOf(checked.verbose);
   say?.(formatProfile(profile, space.hyperparameters));
   checkProfile(profile);
   const sensitivity = await run.measure(space);
-  const found = run.bisecting(() => chooseNetwork(space, constraint, sensitivity));
+  const found = run.bisecting(() => chooseNetwork(space, profile, sensitivity));
   const pruned = prunedBy(space, found);
   say?.(formatSelection(space.hyperparameters, pruned.sizes, pruned.costs));
-  await network.prune(pruned, checked);
   const best = { sizes: pruned.sizes, degradation: found.degradation };
   const asked = JSON.parse(JSON.stringify(constraints)) as Record<string, unknown>; // an object in, an object out
   await memory.conclude({ constraints: asked, ...found.costs, ...best });
+  await network.prune(pruned, checked);
   const stateDict: FastnasState = {
     mode: "fastnas",
     constraints: asked,

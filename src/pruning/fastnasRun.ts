@@ -6,12 +6,12 @@ import { measureSpace, type NetworkSpace } from "../policy/modes/fastnas.js";
 import { networkChild } from "../policy/network/child.js";
 import type { NetworkFacts } from "../policy/network/facts.js";
 import type { KeptChannels } from "../policy/network/keptChannels.js";
-import type { Sensitivity, SensitivityListener } from "../policy/sensitivity/sensitivity.js";
+import type { Choosable, Sensitivity, SensitivityListener } from "../policy/sensitivity/sensitivity.js";
 import { withTotal } from "../progress.js";
 import { type Batch, countOf } from "../tensor.js";
 import { tellerOf } from "./commonConfig.js";
 import type { CheckedFastnas } from "./fastnasConfig.js";
-import { HashedBatches, hashOfBatches } from "./hashedBatches.js";
+import { HashedBatches } from "./hashedBatches.js";
 import { identityOf } from "./identity.js";
 import { secondsSince } from "./run.js";
 import type { SensitivityMemory } from "./sensitivityMemory.js";
@@ -52,7 +52,8 @@ export class FastnasRun {
 
   /** Traces the network with a dummy input. */
   async trace(dummy: Batch): Promise<NetworkFacts> {
-    this.#dummy = await hashOfBatches([dummy]);
+    // Values have no part in what tracing finds: they may be random.
+    this.#dummy = hashOf(JSON.stringify(Object.entries(dummy).map(([name, { dtype, shape }]) => [name, dtype, shape])));
     return this.#timed("tracing", () => this.#network.trace(dummy, this.#options));
   }
 
@@ -94,7 +95,7 @@ export class FastnasRun {
   /** Gives what the statistics are of. */
   async #calibrate(): Promise<string> {
     const { source, signal, onProgress } = this.#options;
-    if (source === undefined) return "none";
+    if (source === undefined) return this.#network.norms;
     if (typeof source === "function" || "forwardLoop" in source || "dataLoader" in source) {
       this.#calibration = await this.#network.calibrateNorms(source, { signal, onProgress });
       return typeof source === "function" ? hashOf(await identityOf(source)) : JSON.stringify(source);
@@ -112,25 +113,25 @@ export class FastnasRun {
   #listenerOf({ hyperparameters }: NetworkSpace): SensitivityListener {
     const { verbose, onProgress } = this.#options;
     const say = tellerOf(verbose);
-    const total = hyperparameters.reduce((sum, { choices }) => sum + choices.length - 1, 0);
+    const total = networksOf(hyperparameters);
     const report = onProgress && withTotal(onProgress, () => total);
     let done = 0;
-    const tell = (more: number): void => {
-      done += more;
+    const tell = (now: number): void => {
+      done = now;
       report?.({ phase: "scoring", done, total: 0, unit: "candidates", etaSeconds: undefined });
     };
-    let scored = 0;
-    tell(0);
+    // Choices that cost nothing for certain are done without being scored.
+    const measured = ({ degradations }: Sensitivity): number =>
+      networksOf(hyperparameters.filter(({ name }) => Object.hasOwn(degradations, name)));
+    const { known } = this.#memory;
+    tell(known ? measured(known) : 0);
     return {
-      onScored: (name, size, score) => {
-        say?.(`${name} ${size}: score ${score.toPrecision(6)}`);
-        scored += 1;
-        tell(1);
+      onScored: (what, score) => {
+        say?.(`${what}: score ${score.toPrecision(6)}`);
+        tell(done + 1);
       },
-      onMeasured: async (sensitivity, { choices }) => {
-        // Choices that cost nothing for certain are not scored.
-        tell(choices.length - 1 - scored);
-        scored = 0;
+      onMeasured: async (sensitivity) => {
+        tell(measured(sensitivity));
         await this.#memory.record(sensitivity);
       },
     };
@@ -150,6 +151,11 @@ export class FastnasRun {
       this.seconds[part] += secondsSince(began);
     }
   }
+}
+
+/** How many networks tell what hyperparameters cost: the whole one, and one for each smaller choice. */
+function networksOf(hyperparameters: readonly Choosable[]): number {
+  return hyperparameters.reduce((sum, { choices }) => sum + choices.length - 1, 1);
 }
 
 /** What scoring throws that is of no use without knowing which network was scored. */

@@ -129,19 +129,28 @@ describe("fastnas", () => {
 
   it("tells of what it does", async () => {
     const said: string[] = [];
+    const counted: number[] = [];
     const phases = new Map<string, number>();
     await using network = await load(EVEN);
     await pruned(
       network,
       { flops: "50%" },
-      { verbose: (text) => said.push(text), onProgress: ({ phase, done, total }) => phases.set(phase, done / total) },
+      {
+        verbose: (text) => said.push(text),
+        onProgress: ({ phase, done, total }) => {
+          phases.set(phase, done / total);
+          if (phase === "scoring") counted.push(done);
+        },
+      },
     );
     expect(said[0]).toMatch(
       /main\.out_channels +4 8 12 16\n.*side\.out_channels[\s\S]*min +centroid +max +max\/min[\s\S]*\(50\.0%\): can be met$/,
     );
     expect(said).toContainEqual(expect.stringMatching(/^main\.out_channels 4: score -/));
     expect(said.at(-1)).toMatch(/main\.out_channels +16 +8 +50\.0%/);
+    expect(said).toContainEqual("the whole network: score 0.00000");
     expect(phases.get("scoring")).toBe(1);
+    expect(counted).toEqual([...counted].sort((a, b) => a - b));
   });
 });
 
@@ -155,6 +164,8 @@ describe("a checkpoint", () => {
     const score = nearness(INPUTS, expected);
     let scored = 0;
     let dyingAt = Number.POSITIVE_INFINITY;
+    const told: number[] = [];
+    const onProgress: FastnasConfig["onProgress"] = ({ phase, done, total }) => phase === "scoring" && told.push(done / total);
     const run = async (over: Bridge & { pid?: number }, flops: string): Promise<FastnasResult> => {
       await using network = await over.load({ entrypoint: "vision:planted", kwargs: { kept: EVEN } });
       const scoreFunc = async (candidate: RunnableNetwork): Promise<number> => {
@@ -162,18 +173,22 @@ describe("a checkpoint", () => {
         if (scored === dyingAt) process.kill(over.pid ?? 0, "SIGKILL");
         return score(candidate);
       };
-      return await prune(network, FOURS, { flops }, INPUTS, { scoreFunc, checkpoint });
+      return await prune(network, FOURS, { flops }, INPUTS, { scoreFunc, checkpoint, onProgress });
     };
 
     // The whole network and two sizes of `main`; a third costs nothing for certain. The first of `side` is the fourth.
     dyingAt = 4;
     await expect(run(await spawnForTest(WITH_VISION), "50%")).rejects.toMatchObject({ code: "SHIM_DIED" });
     [scored, dyingAt] = [0, Number.POSITIVE_INFINITY];
+    told.length = 0;
     const first = await run(bridge, "50%");
+    expect([told[0], told.at(-1)]).toEqual([4 / 7, 1]);
     expect(scored).toBe(1);
     expect(first.stateDict.best.sizes).toEqual({ "main.out_channels": 8, "side.out_channels": 4 });
 
+    told.length = 0;
     const second = await run(bridge, "30%");
+    expect(told).toEqual([1]);
     expect(scored).toBe(1);
     expect(second.stateDict.best.sizes).toEqual({ "main.out_channels": 4, "side.out_channels": 4 });
     expect(second.stateDict.sensitivity).toEqual(first.stateDict.sensitivity);
@@ -183,10 +198,12 @@ describe("a checkpoint", () => {
   it("is refused where it is of something else, and says of what", async () => {
     const checkpoint = await temporaryFolder();
     const scoreFunc = (): number => 1;
-    const run = async (changed: { kept?: number[]; size?: number; mode?: object } & Partial<FastnasConfig>): Promise<FastnasResult> => {
-      const { kept = EVEN, size = 4, mode = FOURS, ...config } = changed;
+    type Changed = { kept?: number[]; size?: number; seed?: number; mode?: object; calibrated?: boolean } & Partial<FastnasConfig>;
+    const run = async (changed: Changed): Promise<FastnasResult> => {
+      const { kept = EVEN, size = 4, seed = 0, mode = FOURS, calibrated = false, ...config } = changed;
       await using network = await load(kept);
-      return await prune(network, mode as typeof FOURS, { flops: "50%" }, images(4, size), { scoreFunc, checkpoint, ...config });
+      if (calibrated) await network.calibrateNorms([INPUTS]);
+      return await prune(network, mode as typeof FOURS, { flops: "50%" }, images(4, size, seed), { scoreFunc, checkpoint, ...config });
     };
     await run({});
     const cases: [Parameters<typeof run>[0], RegExp][] = [
@@ -195,10 +212,11 @@ describe("a checkpoint", () => {
       [{ mode: { fastnas: { "nn.Conv2d": { "*": { channel_divisor: 8 } } } } }, /other choices/],
       [{ scoreFunc: () => 2 }, /another scoreFunc/],
       [{ dataLoader: [INPUTS] }, /calibrated with other data/],
+      [{ calibrated: true }, /calibrated with other data/],
     ];
     for (const [changed, says] of cases) {
       await expect(run(changed)).rejects.toMatchObject({ code: "CHECKPOINT_MISMATCH", detail: expect.stringMatching(says) });
     }
-    await run({});
+    await run({ seed: 1 }); // its values have no part in what is traced
   });
 });

@@ -1,7 +1,9 @@
+import { mkdirSync, rmSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Bridge, type LoadOptions, type NetworkModel, prune, python, type RunnableNetwork } from "../../src/index.js";
+import { networkChild } from "../../src/policy/network/child.js";
 import { temporaryFolder, writeCheckpoint } from "../fixtures/checkpoints.js";
 import { FOURS, images, WITH_VISION } from "../fixtures/vision.js";
 
@@ -54,6 +56,12 @@ describe("fastnas refuses, before anything is scored,", () => {
     ["a dummy input that is none", { dummyInput: "image" }, "BAD_OPTION", /dummyInput: 0 is the string image/],
     ["a dummy input that the network does not take", { dummyInput: images(1, 2).data }, "BAD_DATA", /does not run on the dummy input/],
     ["options of another mode", { mode: { fastnas: { skip_sorting: true } } }, "BAD_MODE", /skip_sorting/],
+    [
+      "a pattern that no module matches",
+      { mode: { fastnas: { "nn.Conv2d": { "*": { channel_divisor: 4 }, mian: null } } } },
+      "BAD_OPTION",
+      /nn\.Conv2d "mian" matches none of its modules/,
+    ],
     ["choices of which none is smaller", { mode: "fastnas" }, "BAD_OPTION", /no layer of this network can be cut/],
     ["the mode of decoders", { mode: "mcore_gpt_minitron" }, "BAD_MODE", /prunes a decoder/],
     [
@@ -130,6 +138,45 @@ describe("a score", () => {
     await expect(prune(network, FOURS, HALF, INPUTS, { scoreFunc, signal: cancelling.signal })).rejects.toMatchObject({
       code: "CANCELLED",
     });
+  });
+});
+
+describe("a network that is not pruned in the end", () => {
+  /** Calls back when all is chosen, and nothing is cut yet. */
+  const onceChosen =
+    (call: () => void) =>
+    (text: string): void =>
+      text.includes("child") ? call() : undefined;
+
+  it("is as it was where the caller's signal fires before the cut", async () => {
+    await using network = await load();
+    const cancelling = new AbortController();
+    const config = { scoreFunc: () => 1, signal: cancelling.signal, verbose: onceChosen(() => cancelling.abort()) };
+    await expect(prune(network, FOURS, HALF, INPUTS, config)).rejects.toMatchObject({ code: "CANCELLED" });
+    await prune(network, FOURS, HALF, INPUTS, { scoreFunc: () => 1 });
+  });
+
+  it("is as it was where the checkpoint cannot be written any more", async () => {
+    const checkpoint = await temporaryFolder();
+    const state = join(checkpoint, "sensitivity.json");
+    const block = (): void => {
+      rmSync(state);
+      mkdirSync(state);
+    };
+    await using network = await load();
+    await expect(prune(network, FOURS, HALF, INPUTS, { scoreFunc: () => 1, checkpoint, verbose: onceChosen(block) })).rejects.toThrow();
+    expect(network.pruned).toBeUndefined();
+    await prune(network, FOURS, HALF, INPUTS, { scoreFunc: () => 1 });
+  });
+
+  it("has a view of it open", async () => {
+    await using network = await load();
+    await using view = await network.view(networkChild(await network.trace(INPUTS), []));
+    await expect(prune(network, FOURS, HALF, INPUTS, { scoreFunc: unscored })).rejects.toMatchObject({
+      code: "BAD_OPTION",
+      detail: expect.stringMatching(/1 views of this network are open/),
+    });
+    await view.close();
   });
 });
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebridge_shim.errors import Reason
+from prunebridge_shim.errors import Reason, ShimError
 from prunebridge_shim.networks.opening import build_of_config, class_of
 from prunebridge_shim.subnet.child import stored_tensors
 
@@ -14,15 +14,20 @@ from prunebridge_shim.subnet.child import stored_tensors
 def find_difference(network: nn.Module, config: Mapping[str, Any]) -> str:
     """The first difference between a network and one that transformers builds of a config; empty where there is none.
 
+    Where the config builds nothing, the difference is what transformers says of it.
+
     Compared are the names and shapes of parameters and stored buffers, and what modules count: two models of the same
     shapes may share their channels out among other numbers of heads.
 
     Raises:
-        ShimError: INVALID_REQUEST where the config names no class of transformers, or makes none.
+        ShimError: INVALID_REQUEST where the config names no class of transformers.
     """
     kind = class_of(config, "the config", Reason.INVALID_REQUEST)
-    with torch.device("meta"):
-        made = build_of_config(kind, config, Reason.INVALID_REQUEST)
+    try:
+        with torch.device("meta"):
+            made = build_of_config(kind, config, Reason.INVALID_REQUEST)
+    except ShimError as error:
+        return error.message
     return next(_differences(network, made), "")
 
 

@@ -21,7 +21,7 @@ export interface GradientSpace {
 /**
  * The search space of an architecture. Where all layers have to keep as much, heads stay if no config could tell how wide they are.
  *
- * @throws PruneError BAD_MODE where the family has no masks, BAD_OPTION where nothing can be cut
+ * @throws PruneError BAD_MODE where the family has no masks, BAD_OPTION where nothing can be cut or a pattern matches no module
  */
 export function gradientSpace(architecture: Architecture, rules: UnitRules, uniform: boolean): GradientSpace {
   const layers = architecture.layers.map((_, layer) => layer);
@@ -30,6 +30,9 @@ export function gradientSpace(architecture: Architecture, rules: UnitRules, unif
   const hyperparameters = scopes.flatMap((scope) =>
     dimensions.map((dimension) => ({ name: nameOf(architecture, dimension, scope), dimension, layers: scope, choices: [] })),
   );
+  const modulesOf = (dimension: MaskedDimension): string[] =>
+    hyperparameters.filter((one) => one.dimension === dimension).map(({ name }) => moduleOf(name));
+  rules.check({ ffn: modulesOf("ffn"), heads: modulesOf("heads") });
   const space = hyperparameters.map((one) => ({ ...one, choices: choicesIn(architecture, one, rules) }));
   if (space.some(({ choices }) => choices.length > 1)) return { architecture, hyperparameters: space };
   throw new PruneError("BAD_OPTION", `no layer of this ${architecture.table.family} can be cut`, {
@@ -42,9 +45,13 @@ function nameOf(architecture: Architecture, dimension: MaskedDimension, [first =
   return others.length > 0 ? masks[dimension].name.replace("{layer}", "*") : hyperparameterName(masks, dimension, first);
 }
 
+function moduleOf(name: string): string {
+  return name.slice(0, name.lastIndexOf("."));
+}
+
 function choicesIn(architecture: Architecture, { name, dimension }: UnitHyperparameter, rules: UnitRules): number[] {
   const units = unitsOf(architecture, dimension);
-  const module = name.slice(0, name.lastIndexOf("."));
+  const module = moduleOf(name);
   if (dimension === "heads") {
     const divisor = rules.heads(module);
     return headsChoices(architecture.hyperparameters).filter((n) => n === units || (divisor !== null && n % divisor === 0));

@@ -102,9 +102,9 @@ export function checkProfile({ subnets, metric, most, satisfiable }: SpaceProfil
 /**
  * Measures what each choice of each hyperparameter costs of the score, as FastNAS does.
  *
- * @param judge - how good a network that keeps these channels is, higher = better; `what` names it for errors
+ * @param judge - how good a network that keeps these channels is, finite, higher = better; `what` names it for errors
  * @param known - what was measured before
- * @throws PruneError BAD_SCORES for a score that is not finite; and what judging throws
+ * @throws what judging throws
  */
 export function measureSpace(
   { hyperparameters, keptBy }: NetworkSpace,
@@ -115,12 +115,16 @@ export function measureSpace(
   return measureSensitivity(hyperparameters, (selection, what) => judge(keptBy(selection), what), known, listener);
 }
 
-/** Finds the network that a sensitivity gives under a constraint, by bisection on what it may cost. Throws BAD_CONSTRAINTS where none meets it. */
-export function chooseNetwork(space: NetworkSpace, constraint: NetworkConstraint, sensitivity: Sensitivity): NetworkSearch {
-  const profile = profileSpace(space, constraint);
-  checkProfile(profile);
-  const { hyperparameters, costsOf } = space;
-  const { metric, most } = profile;
+/**
+ * Finds the network that a sensitivity gives under a constraint, by bisection on what it may cost.
+ *
+ * @param profile - of this space; it can be met, as {@link checkProfile} says
+ */
+export function chooseNetwork(
+  { hyperparameters, costsOf }: NetworkSpace,
+  { metric, most }: Pick<SpaceProfile, "metric" | "most">,
+  sensitivity: Sensitivity,
+): NetworkSearch {
   const selection = bisect(hyperparameters, sensitivity, (one) => costsOf(one)[metric] <= most);
   if (!selection) throw new PruneError("INTERNAL", "the smallest network meets the constraint, and was not found");
   const sensitivityMap = Object.fromEntries(

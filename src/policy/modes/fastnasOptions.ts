@@ -1,5 +1,7 @@
 import { z } from "zod";
 import type { ChoiceOptions, ChoiceRule } from "../network/choices.js";
+import type { ChannelGroup } from "../network/facts.js";
+import { byName, checkPatterns, wildcard } from "./patterns.js";
 
 /** 0.05, 0.1, ... 1. */
 const RATIOS: readonly number[] = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
@@ -20,9 +22,6 @@ const convolution = z
 export const linearChoices = z
   .strictObject({ features_ratio: ratios, feature_divisor: divisor })
   .transform((given): ChoiceOptions => ({ ratios: given.features_ratio, divisor: given.feature_divisor }));
-
-/** By patterns of module names, in which `*` and `?` stand for any: the last that matches holds; null leaves a module as it is. */
-export const byName = <Options extends z.ZodType>(options: Options) => z.record(z.string(), options.nullable());
 
 /** Per-mode options of `fastnas` and `gradnas`, under the reference's names: how modules may be cut, by their type and name. */
 export const networkOptions = z.strictObject({
@@ -49,8 +48,11 @@ export function choiceRule(options: NetworkOptions): ChoiceRule {
   };
 }
 
-/** The names that a pattern stands for. */
-export function wildcard(pattern: string): RegExp {
-  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&");
-  return new RegExp(`^${escaped.replaceAll("*", ".*").replaceAll("?", ".")}$`);
+/** Refuses patterns that stand for no module of a traced network. Throws BAD_OPTION. */
+export function checkChoices(options: NetworkOptions, groups: readonly ChannelGroup[]): void {
+  const outputs = groups.flatMap((group) => group.outputs);
+  for (const [kind, patterns] of Object.entries(options)) {
+    const modules = outputs.filter((output) => output.kind === kind).map(({ module }) => module);
+    checkPatterns(kind, patterns ?? {}, modules);
+  }
 }

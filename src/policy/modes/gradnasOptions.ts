@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { ChoiceOptions } from "../network/choices.js";
-import { byName, choiceRule, linearChoices, wildcard } from "./fastnasOptions.js";
+import { choiceRule, linearChoices } from "./fastnasOptions.js";
+import { byName, checkPatterns, wildcard } from "./patterns.js";
 
 /** How heads may be cut: to multiples of a number. */
 const attentionChoices = z.strictObject({ heads_divisor: z.number().int().positive().default(1) });
@@ -20,6 +21,8 @@ export interface UnitRules {
   readonly ffn: (module: string) => ChoiceOptions | null;
   /** The number that heads are multiples of. */
   readonly heads: (module: string) => number | null;
+  /** Throws BAD_OPTION where a pattern stands for none of the modules that have such units. */
+  readonly check: (modules: { readonly ffn: readonly string[]; readonly heads: readonly string[] }) => void;
 }
 
 /** The rules that options make: those of fastnas for channels, every number for heads. */
@@ -31,6 +34,10 @@ export function unitRules({ attention = {}, ...options }: Omit<GradnasOptions, "
     heads: (module) => {
       const found = patterns.findLast(({ pattern }) => pattern.test(module));
       return found ? (found.choices?.heads_divisor ?? null) : 1;
+    },
+    check: ({ ffn, heads }) => {
+      checkPatterns("nn.Linear", options["nn.Linear"] ?? {}, ffn);
+      checkPatterns("attention", attention, heads);
     },
   };
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { PruneError } from "../../errors.js";
+import { formatIssues } from "../issues.js";
 import { suggestName } from "../nearest.js";
 import { divisors } from "../search/options.js";
 import { shown } from "../shown.js";
@@ -43,8 +44,7 @@ function row<Name extends ParsedMode["name"], Options extends Extract<ParsedMode
     parse: (options, given) => {
       const parsed = schema.safeParse(options);
       if (parsed.success) return { name, options: parsed.data } as ParsedMode; // the schema is that of the name
-      const issues = parsed.error.issues.map(({ path, message }) => [path.join("."), message].filter(Boolean).join(" "));
-      throw new PruneError("BAD_MODE", `options of mode ${given}: ${issues.join("; ")}`, {
+      throw new PruneError("BAD_MODE", `options of mode ${given}: ${formatIssues(parsed.error)}`, {
         hint: `known options: ${Object.keys(schema.shape).join(", ")}`,
       });
     },

@@ -50,11 +50,12 @@ function sizesBy(pattern: RegExp, layers: readonly ModuleSizes[]): ReadonlyMap<s
   return sizes;
 }
 
-/** RegNet's convolutions keep as many groups as they had, of fewer channels each. */
+/** RegNet's convolutions keep as many groups as they had, of fewer channels each: where those are a whole number, the config can say so. */
 function groupWidths({ groups_width, hidden_sizes }: Readonly<Record<string, unknown>>, sizes: unknown): { groups_width?: number } {
   const [parent, child] = [firstOf(hidden_sizes), firstOf(sizes)];
   if (typeof groups_width !== "number" || parent === undefined || child === undefined) return {};
-  return { groups_width: (groups_width * child) / parent };
+  const width = (groups_width * child) / parent;
+  return Number.isInteger(width) ? { groups_width: width } : {};
 }
 
 function firstOf(sizes: unknown): number | undefined {

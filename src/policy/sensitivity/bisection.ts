@@ -3,8 +3,8 @@ import { type Choosable, monotonic, type Selection, type Sensitivity, selectBy }
 const INTERVAL = 1e-5;
 
 /**
- * Finds the least degradation that every hyperparameter may have for a constraint to be met, by bisection to 1e-5, and the smallest choices
- * within it.
+ * Finds the least degradation that every hyperparameter may have for a constraint to be met, by bisection to 1e-5 or to neighbouring doubles,
+ * and the smallest choices within it.
  *
  * @param isMet - whether a selection meets the constraint; met by the smallest choices, or nothing is found
  */
@@ -24,7 +24,8 @@ export function bisect(
   let found = smallestWithin(high);
   if (!isMet(found)) return undefined;
   while (high - low >= INTERVAL) {
-    const middle = (low + high) / 2;
+    const middle = low / 2 + high / 2;
+    if (middle <= low || middle >= high) break;
     const selection = smallestWithin(middle);
     if (isMet(selection)) [high, found] = [middle, selection];
     else low = middle;

@@ -1,5 +1,3 @@
-import { PruneError } from "../../errors.js";
-
 /** One hyperparameter as sensitivity sees it: a name and its choices, ascending; the last is the original. */
 export interface Choosable {
   readonly name: string;
@@ -19,14 +17,15 @@ export interface Sensitivity {
   readonly degradations: Readonly<Record<string, Degradations>>;
 }
 
-/** How good a selection is, higher = better. `what` names it for errors: the one size that is not the original. */
+/** How good a selection is: a finite number, higher = better. `what` names it for errors: the one size that is not the original. */
 export type Judge = (selection: Selection, what: string) => Promise<number>;
 
 /** Told as measuring goes on. */
 export interface SensitivityListener {
-  readonly onScored?: ((name: string, size: number, score: number) => void) | undefined;
+  /** `what` is the network as the judge is told it. */
+  readonly onScored?: ((what: string, score: number) => void) | undefined;
   /** Has to have stored what it is told when it returns. */
-  readonly onMeasured?: ((sensitivity: Sensitivity, measured: Choosable) => Promise<void>) | undefined;
+  readonly onMeasured?: ((sensitivity: Sensitivity) => Promise<void>) | undefined;
 }
 
 /** Below this a choice costs nothing, and larger ones are not scored. */
@@ -46,7 +45,7 @@ export function selectBy(hyperparameters: readonly Choosable[], choose: (hyperpa
  * Measures what each choice of each hyperparameter costs while all others are at their original size (FastNAS, as NVIDIA ModelOpt does it).
  *
  * @param known - what was measured before; a hyperparameter in it is not measured again
- * @throws PruneError BAD_SCORES that names the choice whose score is not finite; and what judging throws
+ * @throws what judging throws
  */
 export async function measureSensitivity(
   hyperparameters: readonly Choosable[],
@@ -55,18 +54,20 @@ export async function measureSensitivity(
   { onScored, onMeasured }: SensitivityListener = {},
 ): Promise<Sensitivity> {
   const whole = largest(hyperparameters);
-  const judgeFinite = async (selection: Selection, what: string): Promise<number> => finite(await judge(selection, what), what);
-  let sensitivity = known ?? { originalScore: await judgeFinite(whole, "the whole network"), degradations: {} };
+  const scoreOf = async (selection: Selection, what: string): Promise<number> => {
+    const score = await judge(selection, what);
+    onScored?.(what, score);
+    return score;
+  };
+  let sensitivity = known ?? { originalScore: await scoreOf(whole, "the whole network"), degradations: {} };
   for (const hyperparameter of hyperparameters) {
     const { name } = hyperparameter;
     if (Object.hasOwn(sensitivity.degradations, name)) continue;
     const degradations = await measureOne(hyperparameter, async (size) => {
-      const score = await judgeFinite({ ...whole, [name]: size }, `${name} ${size}`);
-      onScored?.(name, size, score);
-      return sensitivity.originalScore - score;
+      return sensitivity.originalScore - (await scoreOf({ ...whole, [name]: size }, `${name} ${size}`));
     });
     sensitivity = { ...sensitivity, degradations: { ...sensitivity.degradations, [name]: degradations } };
-    await onMeasured?.(sensitivity, hyperparameter);
+    await onMeasured?.(sensitivity);
   }
   return sensitivity;
 }
@@ -78,13 +79,6 @@ async function measureOne({ choices }: Choosable, measure: (size: number) => Pro
     degradations.push(isFree ? 0 : await measure(size));
   }
   return [...degradations, 0];
-}
-
-function finite(score: number, what: string): number {
-  if (Number.isFinite(score)) return score;
-  throw new PruneError("BAD_SCORES", `the score of ${what} is ${score}`, {
-    hint: "scoreFunc has to give a finite number for every network it is given, higher = better",
-  });
 }
 
 /** Degradations that never rise with the size: from large to small, the running maximum. */

@@ -236,7 +236,7 @@ export interface CheckConfig {
 }
 
 export interface ConfigChecked {
-  /** The first difference, for people; empty where there is none. */
+  /** The first difference, for people; empty where there is none. A config that builds nothing differs, too. */
   difference: string;
 }
 

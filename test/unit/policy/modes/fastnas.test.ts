@@ -42,7 +42,7 @@ describe.each(Object.entries(CASES))("the golden %s", (_, golden) => {
 
   it("is chosen from the reference's sensitivities", () => {
     const degradations = Object.fromEntries(Object.entries(golden.sensitivity_map).map(([name, map]) => [name, Object.values(map)]));
-    const found = chooseNetwork(space, constraint, { originalScore: golden.original_score, degradations });
+    const found = chooseNetwork(space, profileSpace(space, constraint), { originalScore: golden.original_score, degradations });
     expect(found.selection).toEqual(Object.fromEntries(space.hyperparameters.map(({ name }) => [name, golden.best_config[name]])));
     expect(found.sensitivityMap).toEqual(golden.sensitivity_map);
     expect(-found.degradation).toBe(golden.best_metric);
@@ -77,7 +77,7 @@ describe("fastnas", () => {
   it("cuts what is useless first and keeps what is planted", async () => {
     // Only block1.conv1 matters: every channel of it that is lost costs one.
     const judge = async (kept: readonly (readonly number[] | undefined)[]): Promise<number> => -(48 - (kept[1]?.length ?? 48));
-    const { selection, costs, degradation } = chooseNetwork(space, flops40, await measureSpace(space, judge));
+    const { selection, costs, degradation } = chooseNetwork(space, profileSpace(space, flops40), await measureSpace(space, judge));
     expect(selection).toEqual({
       "stem.out_channels": 8,
       "block1.conv1.out_channels": 48,

@@ -232,3 +232,16 @@ describe("a plan of layers", () => {
     expect(() => checkPlan(readArchitecture(GROUPED), GROUPED, tampered(change), "plan.json")).toThrow(message);
   });
 });
+
+it.each([
+  ["nn.Linear", { "nn.Linear": { "*": {}, "encoder.layer.9.*": null } }],
+  ["attention", { attention: { atention: null } }],
+])("refuses a pattern of %s that no module matches", (kind, options) => {
+  expect(() => spaceOf(TINY.llama, options)).toThrow(
+    expect.objectContaining({
+      code: "BAD_OPTION",
+      detail: expect.stringContaining(`${kind} "`),
+      hint: expect.stringMatching(/did you mean/),
+    }),
+  );
+});

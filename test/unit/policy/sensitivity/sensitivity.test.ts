@@ -52,11 +52,16 @@ describe("measureSensitivity", () => {
     expect(await measureSensitivity(SPACE, () => Promise.reject(new Error("judged")), found)).toEqual(found);
   });
 
-  it.each([Number.NaN, Number.NEGATIVE_INFINITY])("refuses the score %s, and says of what", async (score) => {
-    await expect(measureSensitivity(SPACE, async ({ b = 0 }) => (b === 4 ? score : b), undefined)).rejects.toThrow(
-      `the score of b 4 is ${score}`,
-    );
-    await expect(measureSensitivity(SPACE, async () => score, undefined)).rejects.toThrow(`the score of the whole network is ${score}`);
+  it("tells each score, and of what", async () => {
+    const { judge } = judgeBy({ a: { 1: 5, 2: 0 }, b: { 2: 0 } });
+    const told: [string, number][] = [];
+    await measureSensitivity(SPACE, judge, undefined, { onScored: (what, score) => told.push([what, score]) });
+    expect(told).toEqual([
+      ["the whole network", 10],
+      ["a 1", 5],
+      ["a 2", 10],
+      ["b 2", 10],
+    ]);
   });
 });
 
@@ -75,5 +80,12 @@ describe("bisect", () => {
     expect(find(4)).toEqual({ a: 2, b: 2 });
     expect(find(3)).toEqual({ a: 1, b: 2 });
     expect(find(1)).toBeUndefined();
+  });
+
+  it.each([1e12, 1e307])("ends where degradations in steps of %s are further apart than its interval", (step) => {
+    const degradations = { a: [5 * step, step, 0], b: [3 * step, 2 * step, 0] };
+    const find = (most: number): Selection | undefined => bisect(SPACE, { degradations }, ({ a = 0, b = 0 }) => a * b <= most);
+    expect(find(15)).toEqual({ a: 2, b: 4 });
+    expect(find(3)).toEqual({ a: 1, b: 2 });
   });
 });
