@@ -63,6 +63,8 @@ export interface OpenModel {
   device: string;
   /** `auto` keeps the checkpoint's own; else `float32`, `bfloat16` or `float16`. */
   dtype: string;
+  /** Stored tensors that the model may have no place for; any other without one is refused. */
+  unreadTensors: string[];
 }
 
 /** Opens any PyTorch network in eval mode. Its weights are read as data: nothing is unpickled. */
@@ -582,7 +584,7 @@ export interface ShardWritten {
 }
 
 function createBaseOpenModel(): OpenModel {
-  return { path: "", device: "", dtype: "" };
+  return { path: "", device: "", dtype: "", unreadTensors: [] };
 }
 
 export const OpenModel: MessageFns<OpenModel> = {
@@ -595,6 +597,9 @@ export const OpenModel: MessageFns<OpenModel> = {
     }
     if (message.dtype !== "") {
       writer.uint32(26).string(message.dtype);
+    }
+    for (const v of message.unreadTensors) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -634,6 +639,14 @@ export const OpenModel: MessageFns<OpenModel> = {
             }
 
             message.dtype = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.unreadTensors.push(reader.string());
             continue;
           }
         }
