@@ -14,7 +14,7 @@ export const protobufFileName = "prunebridge/v1/work.proto";
 
 export enum BuiltInLoss {
   BUILT_IN_LOSS_UNSPECIFIED = 0,
-  /** BUILT_IN_LOSS_CAUSAL_LM - Mean next-token cross entropy of `logits` [B, S, V] by `input_ids`, but for labels of -100 where the batch has `labels`. */
+  /** BUILT_IN_LOSS_CAUSAL_LM - Mean next-token cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. Where a batch has none, by `input_ids`, but for padding: zeros of an `attention_mask` [B, S]. */
   BUILT_IN_LOSS_CAUSAL_LM = 1,
   /** BUILT_IN_LOSS_MASKED_LM - Mean cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. */
   BUILT_IN_LOSS_MASKED_LM = 2,
