@@ -82,6 +82,12 @@ export function weightsOf({ checkpoint, matched }: Parent): MatchedTensors<Check
   throw new PruneError("NOT_A_CHECKPOINT", `${checkpoint.configPath} stands alone, without weights`, { hint: "name a checkpoint folder" });
 }
 
+/** The names of stored tensors that the family's table has no use for. */
+export function leftOutOf({ checkpoint, matched }: Parent): string[] {
+  const used = new Set(matched?.tensors.map(({ stored }) => stored.name));
+  return checkpoint.tensors.map(({ name }) => name).filter((name) => !used.has(name));
+}
+
 /**
  * The tensors of a parent as a child in one format or the other names them: the keys of a torch_dist folder are no names of modules, and give
  * way to those that the family's table has. So do other spellings where no config tells a loader of them.

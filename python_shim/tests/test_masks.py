@@ -148,6 +148,28 @@ def test_built_in_losses_are_those_of_transformers(name, loss, labels_of, rng):
         torch.testing.assert_close(torch.from_numpy(done.sums[mask.key].array), expected, rtol=1e-3, atol=1e-8)
 
 
+def test_padding_is_not_to_be_predicted(rng):
+    model = build("llama").eval()
+    ids = token_ids(rng)
+    seen = [np.ones_like(one) for one in ids]
+    for mask in seen:
+        mask[0, 5:] = 0
+    masks = masks_of("llama")
+    padded = [
+        Ask({"input_ids": HostTensor("I64", one), "attention_mask": HostTensor("I64", mask)})
+        for one, mask in zip(ids, seen, strict=True)
+    ]
+    done = collected(model, masks, padded)
+
+    def loss_of(batch):
+        one, mask = map(torch.from_numpy, batch)
+        return model(input_ids=one, attention_mask=mask, labels=one.masked_fill(mask == 0, -100)).loss
+
+    sums = autograd_sums(model, masks, list(zip(ids, seen, strict=True)), loss_of)
+    for mask, expected in zip(masks, sums, strict=True):
+        torch.testing.assert_close(torch.from_numpy(done.sums[mask.key].array), expected, rtol=1e-3, atol=1e-8)
+
+
 def test_a_headless_model_is_compared_with_what_it_should_give(rng):
     model = build("bert-headless").eval()
     ids = token_ids(rng)

@@ -80,6 +80,17 @@ def test_a_key_that_is_left_over(editable):
     )
 
 
+def test_keys_that_need_no_place(checkpoints, tmp_path):
+    pretraining = {"bert.pooler.dense.bias": torch.ones(32), "cls.seq_relationship.weight": torch.ones(2, 32)}
+    folder = shutil.copytree(checkpoints("bert"), tmp_path / "bert")
+    stored = load_file(folder / "model.safetensors") | pretraining
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    assert type(load_model(str(folder), CPU, "auto", list(pretraining))).__name__ == "BertForMaskedLM"
+    assert "has no place for cls.seq_relationship.weight" in refused(
+        lambda: load_model(str(folder), CPU, "auto", ["bert.pooler.dense.bias"]), Reason.BAD_CHECKPOINT
+    )
+
+
 def test_a_key_of_another_shape(editable):
     folder, edit = editable
     edit(lambda tensors: tensors.update({"model.norm.weight": torch.ones(5)}))

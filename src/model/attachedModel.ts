@@ -71,6 +71,16 @@ export class AttachedModel extends Model {
     });
   }
 
+  /** As of any model. Throws BAD_OPTION, too, by a plan whose layers have sizes of their own. */
+  override prune(plan: PlanFile): void {
+    if (plan.layers) {
+      throw new PruneError("BAD_OPTION", "layers of sizes of their own cannot be saved from a job", {
+        hint: "slice the checkpoint by the plan, or prune with { uniform: true }",
+      });
+    }
+    super.prune(plan);
+  }
+
   checkViewable(): never {
     throw new PruneError("BAD_OPTION", "the model of a job cannot be run as a plan would make it: candidates cannot be judged on it", {
       hint: "leave scoreFunc out, and the largest candidate within bounds is taken; or open its checkpoint in a shim of its own",

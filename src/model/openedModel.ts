@@ -3,7 +3,7 @@ import type { PlanFile } from "../checkpoint/planFile.js";
 import { storedDtype } from "../checkpoint/storedDtype.js";
 import { checkLayout } from "../childLayout.js";
 import { PruneError } from "../errors.js";
-import type { Parent } from "../inspect.js";
+import { leftOutOf, type Parent } from "../inspect.js";
 import type { RunOptions } from "../progress.js";
 import { isPythonRef } from "../pythonRef.js";
 import { type CollectedGradients, collectGradients, type GradientRequest } from "../shim/gradientWork.js";
@@ -142,7 +142,7 @@ export class OpenedModel extends Model {
     const path = this.parent.checkpoint.dir;
     refuseQuantized(this.parent);
     try {
-      return await openModel(this.#session, { path, device, dtype }, options);
+      return await openModel(this.#session, { path, device, dtype, unreadTensors: leftOutOf(this.parent) }, options);
     } catch (error) {
       if (!(error instanceof PruneError) || error.code !== "SHIM_DIED") throw error;
       throw new PruneError("SHIM_LOAD_FAILED", `while loading ${path}, ${error.detail}`, { hint: error.hint, cause: error });

@@ -1,4 +1,4 @@
-import type { CutModel, Sliced } from "../gen/prunebridge/v1/work.js";
+import type { CutModel, OpenModel, Sliced } from "../gen/prunebridge/v1/work.js";
 import type { ModuleSizes } from "../policy/network/child.js";
 import type { RunOptions } from "../progress.js";
 import type { ShimSession } from "./session.js";
@@ -6,11 +6,7 @@ import { type ShardWork, toWireShards } from "./storageWork.js";
 import { type IndexSets, indexSetFeed, resultOf, type StoredSlice, toWireSlice } from "./wire.js";
 
 /** Loads a checkpoint folder; gives the id that the shim knows it by. */
-export async function openModel(
-  session: ShimSession,
-  value: { path: string; device: string; dtype: string },
-  options: RunOptions,
-): Promise<string> {
+export async function openModel(session: ShimSession, value: OpenModel, options: RunOptions): Promise<string> {
   const done = await session.run({ $case: "openModel", value }, options);
   return resultOf(done, "modelOpened").modelId;
 }

@@ -58,7 +58,7 @@ describe("an attached bridge", () => {
   it("closes its own models and leaves the shim and others' models be", async () => {
     const endpoint = await parseEndpoint(listener.address, { token: TOKENS.change });
     const [staying, leaving] = await Promise.all([ShimSession.attach(endpoint, "stays"), ShimSession.attach(endpoint, "leaves")]);
-    const work = { path: parent, device: "cpu", dtype: "auto" };
+    const work = { path: parent, device: "cpu", dtype: "auto", unreadTensors: [] };
     const [kept, closed] = [await openModel(staying, work, {}), await openModel(leaving, work, {})];
     await leaving.detach();
     expect(await evaluateLoss(staying, kept, [batch()], {})).toBeGreaterThan(0);

@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -96,6 +96,14 @@ describe.each(MODELS)("%s", (_name, config, lossFunc) => {
     expect((await inspect(child)).params).toBe(stateDict.plan.child.params);
     expect(stateDict.costs.child.flops).toBeLessThanOrEqual(0.85 * stateDict.costs.parent.flops);
   });
+});
+
+it("opens BERT with what pretraining had on top, which its config does not name", async () => {
+  const config = IMPLIED_HEADS.bertMaskedLm;
+  const parent = await writeCheckpoint(join(await temporaryFolder(), "parent"), { ...config, architectures: ["BertForPreTraining"] });
+  await writeFile(join(parent, "config.json"), JSON.stringify(config));
+  await using model = await bridge.open(parent);
+  expect(Object.keys(await model.outputs(rows(0)))).toEqual(["logits"]);
 });
 
 describe("what was summed", () => {

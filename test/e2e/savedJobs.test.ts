@@ -65,6 +65,15 @@ async function tensorsOf(folder: string): Promise<Map<string, Uint8Array>> {
   return new Map((await Promise.all(read)).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
+it("is refused by a plan whose layers have sizes of their own", async () => {
+  const model = await attach("llama");
+  const { hyperparameters } = model.parent.architecture;
+  const made = plan(model.parent, { num_layers: hyperparameters.num_layers - 1 }, "position");
+  const layers = [{ ffn_hidden_size: 64, num_attention_heads: 8, num_query_groups: 4 }];
+  expect(() => model.prune({ ...made, layers })).toThrow(/BAD_OPTION.*cannot be saved from a job[\s\S]*uniform: true/);
+  expect(model.plan).toBeUndefined();
+});
+
 describe.each(Object.keys(CASES))("the child of the %s job", (name) => {
   it("in Megatron's layout is the one that is sliced from the job's checkpoint", async () => {
     const { model, exportConfig, scored } = await pruned(name);

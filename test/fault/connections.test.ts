@@ -141,7 +141,7 @@ describe("a client that does not keep to the protocol", () => {
 
   it("and asks for more than a message may hold learns so at once", async () => {
     const { session, model } = await client();
-    const value = { path: "x".repeat(17 << 20), device: "cpu", dtype: "auto" };
+    const value = { path: "x".repeat(17 << 20), device: "cpu", dtype: "auto", unreadTensors: [] };
     const { error, ms } = await failureOf(session.run({ $case: "openModel", value }));
     expect(error).toMatchObject({ code: "LIMIT_EXCEEDED", detail: expect.stringMatching(/16777216/) });
     expect(ms).toBeLessThan(BOUND_MS);

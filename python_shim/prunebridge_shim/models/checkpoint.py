@@ -1,6 +1,7 @@
 """Loads a Hugging Face checkpoint folder."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 
-def load_model(path: str, device: torch.device, dtype: str) -> Any:
+def load_model(path: str, device: torch.device, dtype: str, unread: Collection[str] = ()) -> Any:
     """Loads a model in eval mode, without gradients, from safetensors only and without remote code.
 
     Its class is the one that the config names, and a causal language model where it names none of transformers.
@@ -33,13 +34,14 @@ def load_model(path: str, device: torch.device, dtype: str) -> Any:
         path: The checkpoint folder.
         device: Where its parameters go.
         dtype: A key of `DTYPES`; `auto` keeps the checkpoint's own.
+        unread: Names of stored tensors that the model may have no place for.
 
     Raises:
         ShimError: PATH_NOT_FOUND, BAD_CHECKPOINT, or INVALID_REQUEST for an unknown dtype.
     """
     config = existing_config(path)
     allow_explicit_head_dim()
-    return load_pretrained(_class_named_by(config), path, device, dtype)
+    return load_pretrained(_class_named_by(config), path, device, dtype, unread)
 
 
 def existing_config(path: str) -> Path:
@@ -50,7 +52,7 @@ def existing_config(path: str) -> Path:
     return config
 
 
-def load_pretrained(kind: Any, path: str, device: torch.device, dtype: str) -> Any:
+def load_pretrained(kind: Any, path: str, device: torch.device, dtype: str, unread: Collection[str] = ()) -> Any:
     """Loads a checkpoint folder by a class of transformers; arguments and all else as `load_model`."""
     check_dtype(dtype)
     _check_config(existing_config(path))
@@ -69,7 +71,7 @@ def load_pretrained(kind: Any, path: str, device: torch.device, dtype: str) -> A
         if is_out_of_memory(error):
             raise
         raise bad_checkpoint(path, error) from error
-    _check_keys(path, info)
+    _check_keys(path, {**info, "unexpected_keys": set(info["unexpected_keys"]).difference(unread)})
     return model.eval().requires_grad_(False).to(device)
 
 

@@ -13,6 +13,7 @@ from prunebridge_shim.models.batches import INPUT_IDS
 from prunebridge_shim.models.loss import CHUNK_ELEMENTS
 from prunebridge_shim.models.outputs import logits_of, named_tensors
 
+ATTENTION_MASK = "attention_mask"
 LABELS = "labels"
 IGNORED = -100
 """The label of what is not to be predicted, as torch and transformers have it."""
@@ -49,12 +50,20 @@ def built_in_loss(name: BuiltIn, output: Any, example: Example) -> torch.Tensor:
 
 def _causal_lm(output: Any, example: Example) -> torch.Tensor:
     logits_BSV = logits_of(output)
-    targets_BS = example.inputs.get(INPUT_IDS) if example.labels is None else example.labels
+    targets_BS = _tokens_of(example.inputs) if example.labels is None else example.labels
     if targets_BS is None:
         raise _bad(example, f"has neither {LABELS} nor {INPUT_IDS}")
     _check_classes(targets_BS, logits_BSV, example)
     # The targets move rather than the logits, which that would copy.
     return _mean_cross_entropy(logits_BSV, F.pad(targets_BS[:, 1:], (0, 1), value=IGNORED), example)
+
+
+def _tokens_of(inputs: Mapping[str, Any]) -> Any:
+    """The tokens [B, S] that are to be predicted: all but padding. None where there are no tokens."""
+    ids_BS, mask_BS = inputs.get(INPUT_IDS), inputs.get(ATTENTION_MASK)
+    if ids_BS is None or not isinstance(mask_BS, torch.Tensor) or mask_BS.shape != ids_BS.shape:
+        return ids_BS
+    return ids_BS.masked_fill(mask_BS == 0, IGNORED)
 
 
 def _masked_lm(output: Any, example: Example) -> torch.Tensor:

@@ -56,7 +56,7 @@ class ModelWork:
     def _open(self, work: work_pb2.OpenModel, operation: Operation) -> Outcome:
         tick = operation.ticker("loading", "models")
         tick(0, 1)
-        model = load_model(work.path, pick_device(work.device), work.dtype)
+        model = load_model(work.path, pick_device(work.device), work.dtype, work.unread_tensors)
         run_experts_of_any_width(model)
         tick(1, 1)
         opened = work_pb2.ModelOpened(

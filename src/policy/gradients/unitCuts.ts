@@ -22,7 +22,8 @@ export type Cutter = (hyperparameter: UnitHyperparameter, count: number) => Unit
 
 /**
  * Makes cuts by scores: in each layer the units go on which the loss depends least. Of the shapes that a number of heads can have, that one is
- * taken which costs least, in all layers of the hyperparameter the same.
+ * taken which costs least, in all layers of the hyperparameter the same; of the smallest choice the one that saves most, which the smallest
+ * network is made of.
  *
  * @throws PruneError BAD_SCORES on scores of another size, or that cannot be ranked
  */
@@ -35,9 +36,9 @@ export function cutterBy({ architecture }: Pick<GradientSpace, "architecture">, 
   };
   return memoized((one, count) => {
     if (one.dimension === "ffn") return overLayers(one, { ffn_hidden_size: count }, (units) => cutFfn(units, count));
-    const cuts = headsShapes(count, architecture.hyperparameters).map((shape) =>
-      overLayers(one, sizesOf(shape), (units) => cutHeads(units, shape, groups)),
-    );
+    const shapes = headsShapes(count, architecture.hyperparameters);
+    const allowed = count === one.choices[0] ? shapes.slice(0, 1) : shapes;
+    const cuts = allowed.map((shape) => overLayers(one, sizesOf(shape), (units) => cutHeads(units, shape, groups)));
     return cuts.reduce((best, next) => (next.cost < best.cost ? next : best));
   });
 }

@@ -56,7 +56,7 @@ async function operationsOver(
 
 const never = new AbortController().signal;
 const opening: Run = {
-  work: { $case: "openModel", value: { path: "/x", device: "cpu", dtype: "auto" } },
+  work: { $case: "openModel", value: { path: "/x", device: "cpu", dtype: "auto", unreadTensors: [] } },
   feed: undefined,
   abandoned: never,
 };

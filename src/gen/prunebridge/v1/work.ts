@@ -14,7 +14,7 @@ export const protobufFileName = "prunebridge/v1/work.proto";
 
 export enum BuiltInLoss {
   BUILT_IN_LOSS_UNSPECIFIED = 0,
-  /** BUILT_IN_LOSS_CAUSAL_LM - Mean next-token cross entropy of `logits` [B, S, V] by `input_ids`, but for labels of -100 where the batch has `labels`. */
+  /** BUILT_IN_LOSS_CAUSAL_LM - Mean next-token cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. Where a batch has none, by `input_ids`, but for padding: zeros of an `attention_mask` [B, S]. */
   BUILT_IN_LOSS_CAUSAL_LM = 1,
   /** BUILT_IN_LOSS_MASKED_LM - Mean cross entropy of `logits` [B, S, V] by `labels` [B, S], but for -100. */
   BUILT_IN_LOSS_MASKED_LM = 2,
@@ -63,6 +63,8 @@ export interface OpenModel {
   device: string;
   /** `auto` keeps the checkpoint's own; else `float32`, `bfloat16` or `float16`. */
   dtype: string;
+  /** Stored tensors that the model may have no place for; any other without one is refused. */
+  unreadTensors: string[];
 }
 
 /** Opens any PyTorch network in eval mode. Its weights are read as data: nothing is unpickled. */
@@ -582,7 +584,7 @@ export interface ShardWritten {
 }
 
 function createBaseOpenModel(): OpenModel {
-  return { path: "", device: "", dtype: "" };
+  return { path: "", device: "", dtype: "", unreadTensors: [] };
 }
 
 export const OpenModel: MessageFns<OpenModel> = {
@@ -595,6 +597,9 @@ export const OpenModel: MessageFns<OpenModel> = {
     }
     if (message.dtype !== "") {
       writer.uint32(26).string(message.dtype);
+    }
+    for (const v of message.unreadTensors) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -634,6 +639,14 @@ export const OpenModel: MessageFns<OpenModel> = {
             }
 
             message.dtype = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.unreadTensors.push(reader.string());
             continue;
           }
         }

@@ -129,6 +129,19 @@ describe("the choice", () => {
     }
   });
 
+  it("meets a bound at the smallest network, whatever groups its heads would rather be in", () => {
+    const config = { ...GROUPED, num_key_value_heads: 4 };
+    const space = spaceOf(config, { ...FINE, attention: { "*": { heads_divisor: 4 } } });
+    const [smallest = 0] = space.hyperparameters.filter(({ dimension }) => dimension !== "ffn").map(({ choices }) => choices[0]);
+    expect(smallest).toBe(4);
+    const least = layerCosts(
+      space.architecture,
+      WORKLOAD,
+    )(space.architecture.layers.map(() => ({ ffn_hidden_size: 12, num_attention_heads: 4, num_query_groups: 2 })));
+    const { costs } = choose(space, randomGradients(config, 4), { params: least.params });
+    expect(costs.params).toBe(least.params);
+  });
+
   it("does not depend on the scale of the gradients", () => {
     const space = spaceOf(GROUPED);
     const scores = randomGradients(GROUPED, 8);

@@ -45,14 +45,16 @@ REDUCTION_ROUTED_OUTPUT_NORM: Reduction
 REDUCTION_ROUTED_TOKENS: Reduction
 
 class OpenModel(_message.Message):
-    __slots__ = ("path", "device", "dtype")
+    __slots__ = ("path", "device", "dtype", "unread_tensors")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_TENSORS_FIELD_NUMBER: _ClassVar[int]
     path: str
     device: str
     dtype: str
-    def __init__(self, path: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+    unread_tensors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, path: _Optional[str] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., unread_tensors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class OpenNetwork(_message.Message):
     __slots__ = ("built", "checkpoint_dir", "pruned_dir", "device", "dtype")
