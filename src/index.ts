@@ -51,7 +51,14 @@ export { type PythonRef, python } from "./pythonRef.js";
 export { score } from "./score.js";
 export { outlineSearch, type SearchOptions, search } from "./search.js";
 export type { AttachOptions, TlsOptions } from "./shim/endpoint.js";
-export type { BuiltInLossName, CollectedGradients, GradientLoss, GradientMask, GradientRequest } from "./shim/gradientWork.js";
+export {
+  BUILT_IN_LOSSES,
+  type BuiltInLossName,
+  type CollectedGradients,
+  type GradientLoss,
+  type GradientMask,
+  type GradientRequest,
+} from "./shim/gradientWork.js";
 export type { Timeouts } from "./shim/options.js";
 export type { SpawnOptions } from "./shim/process.js";
 export type { PythonSource } from "./shim/runWork.js";

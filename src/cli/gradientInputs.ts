@@ -1,7 +1,9 @@
 import {
+  BUILT_IN_LOSSES,
   batchesOf,
   type DummyInput,
   type GradnasConfig,
+  type LayoutName,
   type Model,
   type Network,
   PruneError,
@@ -65,6 +67,8 @@ export async function checkGradientInputs(parent: Network, flags: PruneFlags): P
       hint: "batches with labels come from a --data-loader",
     });
   }
+  checkLoss(loss, data !== undefined);
+  checkLayout(parent, flags.layout, uniform);
   const shape = batchShape(flags, parent.checkpoint.config);
   const read = data === undefined ? undefined : await readCalibrationData(data, parent.architecture.hyperparameters.vocab_size, shape);
   const lossFunc = loss.includes(":") ? python(loss) : loss;
@@ -82,6 +86,27 @@ export async function checkGradientInputs(parent: Network, flags: PruneFlags): P
       checkpoint,
     }),
   };
+}
+
+function checkLoss(loss: string, isOfTokens: boolean): void {
+  if (loss.includes(":")) return;
+  if (!BUILT_IN_LOSSES.some((name) => name === loss)) {
+    throw new PruneError("BAD_OPTION", `--loss ${loss} is unknown`, {
+      hint: `${BUILT_IN_LOSSES.join(", ")}; or a Python function package.module:function`,
+    });
+  }
+  if (isOfTokens && loss !== "causal_lm") {
+    throw new PruneError("BAD_OPTION", `--loss ${loss} goes by labels, and --data has none`, {
+      hint: "batches with labels come from a --data-loader",
+    });
+  }
+}
+
+function checkLayout({ architecture: { table } }: Network, layout: LayoutName | undefined, uniform: boolean): void {
+  if (uniform || layout === undefined || layout === table.live) return;
+  throw new PruneError("BAD_OPTION", `layers of sizes of their own cannot be laid out as ${layout}`, {
+    hint: `leave --layout ${layout} out; or keep all layers alike by --uniform`,
+  });
 }
 
 function refuse(flags: PruneFlags, names: readonly (keyof PruneFlags)[], what: string, hint: string): void {

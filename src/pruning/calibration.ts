@@ -71,7 +71,8 @@ function refuseAlone(options: Readonly<Record<string, unknown>>): void {
     });
 }
 
-function sidesDiffer(python: string, here: string): PruneError {
+/** The refusal of a Python function beside one of this side. */
+export function sidesDiffer(python: string, here: string): PruneError {
   return new PruneError("BAD_OPTION", `${python} is a Python function and ${here} is not: batches do not travel between them`, {
     hint: "give both as python(...), or both as JavaScript",
   });

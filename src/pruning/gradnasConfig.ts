@@ -5,6 +5,7 @@ import { PruneError } from "../errors.js";
 import { BUILT_IN_LOSSES, type GradientLoss } from "../model/gradients.js";
 import type { RunOptions } from "../progress.js";
 import { isPythonRef, type PythonRef } from "../pythonRef.js";
+import { sidesDiffer } from "./calibration.js";
 import { badConfig, type CommonConfig, commonConfig } from "./commonConfig.js";
 import { refuseStepsWithoutFolder } from "./config.js";
 
@@ -94,10 +95,4 @@ function checkSides(lossFunc: unknown, dataLoader: unknown, collectFunc: unknown
   }
   const here = Object.entries({ lossFunc, collectFunc }).find(([, value]) => typeof value === "function");
   if (here) throw sidesDiffer("dataLoader", here[0]);
-}
-
-function sidesDiffer(python: string, here: string): PruneError {
-  return new PruneError("BAD_OPTION", `config: ${python} is a Python function and ${here} is not: batches do not travel between them`, {
-    hint: "give both as python(...), or both as JavaScript",
-  });
 }

@@ -296,12 +296,31 @@ describe("the command line", () => {
 
   it.each<[flags: string[], says: RegExp]>([
     [["--params", "80%"], /needs a --loss/],
+    [["--loss", "hinge", "--params", "80%"], /--loss hinge is unknown[\s\S]*causal_lm/],
+    [["--loss", "masked_lm", "--params", "80%"], /--loss masked_lm goes by labels, and --data has none[\s\S]*--data-loader/],
+    [["--loss", "causal_lm", "--params", "80%", "--layout", "megatron"], /cannot be laid out as megatron[\s\S]*--uniform/],
     [["--loss", "causal_lm", "--params", "80%", "--top-k", "3"], /does not use --top-k/],
     [["--loss", "causal_lm", "--params", "80%", "--mode", "mcore_minitron"], /mcore_minitron does not use --loss/],
     [["--loss", "causal_lm", "--params", "80%", "--mode", "fastnas"], /fastnas prunes networks that Python code builds/],
   ])("refuses %j before any work", async (flags, says) => {
     const { exitCode, stderr } = await prune(...flags);
     expect(stderr).toMatch(says);
+    expect(exitCode).toBe(2);
+  });
+
+  it("refuses the model of a job before it dials", async () => {
+    const { exitCode, stderr } = await runCli([
+      "prune",
+      "--out",
+      "child",
+      "--mode",
+      "gradnas",
+      "--attach",
+      "localhost:1",
+      "--loss",
+      "causal_lm",
+    ]);
+    expect(stderr).toMatch(/prunes a checkpoint, and no model of a job/);
     expect(exitCode).toBe(2);
   });
 });

@@ -87,6 +87,9 @@ async function pruneCheckpoint(dir: string | undefined, flags: PruneFlags, optio
 
 async function pruneByGradients(dir: string | undefined, flags: PruneFlags, options: RunOptions): Promise<Output> {
   const saved = { ...options, ...(flags.layout && { layout: flags.layout }) };
+  if (dir === undefined && flags.attach !== undefined) {
+    throw new PruneError("BAD_OPTION", "--mode gradnas prunes a checkpoint, and no model of a job", { hint: "name a checkpoint folder" });
+  }
   return withModel(dir, flags, {
     prepare: async (network) => {
       const inputs = await checkGradientInputs(network, flags);
