@@ -50,6 +50,8 @@ export class Outgoing {
       const stream = this.#streams.get(streamId);
       if (!stream) return settle(false);
       const left = parts.reduce((sum, { length }) => sum + length, 0);
+      // Nothing would ever be written of it, and what follows would wait for that.
+      if (left === 0) return settle(true);
       stream.unsent.push({ parts: [...parts], left, settle });
       this.#sendMore(streamId, stream);
     });
