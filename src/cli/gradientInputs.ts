@@ -13,7 +13,7 @@ import {
 } from "../index.js";
 import { batchShape } from "./options.js";
 import type { PruneFlags } from "./pruneInputs.js";
-import { boundsOf, flagOf } from "./searchFlags.js";
+import { boundsOf, refuseFlags, SEARCH_ONLY } from "./searchFlags.js";
 
 /** What `prune --mode gradnas` is to do, checked as far as it can be before a shim is started. */
 export interface GradientInputs {
@@ -25,35 +25,19 @@ export interface GradientInputs {
 }
 
 /** Flags that say how Minitron searches and judges. */
-const OTHERS = [
-  "exportConfig",
-  "scores",
-  "scoreData",
-  "scoreFunc",
-  "forwardLoop",
-  "like",
-  "topK",
-  "maxWidthPruning",
-  "maxDepthPruning",
-  "hparamsToSkip",
-  "hiddenSizeDivisor",
-  "ffnHiddenSizeDivisor",
-  "mambaHeadDimDivisor",
-  "numMoeExpertsDivisor",
-  "numLayersDivisor",
-] as const satisfies (keyof PruneFlags)[];
+const OTHERS: readonly (keyof PruneFlags)[] = ["exportConfig", "scores", ...SEARCH_ONLY, "forwardLoop", "like"];
 
 /** Flags of gradnas alone. */
 const OWN = ["loss", "uniform", "featureDivisor"] as const satisfies (keyof PruneFlags)[];
 
 /** Refuses flags of gradnas where the mode is another. Throws BAD_OPTION. */
 export function refuseGradientFlags(flags: PruneFlags): void {
-  refuse(flags, OWN, `--mode ${flags.mode} does not use`, "they are for --mode gradnas");
+  refuseFlags(flags, OWN, `--mode ${flags.mode} does not use`, "they are for --mode gradnas");
 }
 
 /** Reads and checks everything that the flags name. Throws PruneError before any work is done. */
 export async function checkGradientInputs(parent: Network, flags: PruneFlags): Promise<GradientInputs> {
-  refuse(flags, OTHERS, "--mode gradnas does not use", "it takes --loss, --data or --data-loader, and --params or --flops");
+  refuseFlags(flags, OTHERS, "--mode gradnas does not use", "it takes --loss, --data or --data-loader, and --params or --flops");
   const { loss, uniform = false, featureDivisor, data, dataLoader, collectFunc, checkpoint, maxIterDataLoader } = flags;
   const modeOptions = { uniform, ...(featureDivisor !== undefined && { "nn.Linear": { "*": { feature_divisor: featureDivisor } } }) };
   parseModes([[flags.mode, modeOptions]]);
@@ -107,9 +91,4 @@ function checkLayout({ architecture: { table } }: Network, layout: LayoutName | 
   throw new PruneError("BAD_OPTION", `layers of sizes of their own cannot be laid out as ${layout}`, {
     hint: `leave --layout ${layout} out; or keep all layers alike by --uniform`,
   });
-}
-
-function refuse(flags: PruneFlags, names: readonly (keyof PruneFlags)[], what: string, hint: string): void {
-  const given = names.filter((name) => flags[name] !== undefined).map(flagOf);
-  if (given.length > 0) throw new PruneError("BAD_OPTION", `${what} ${given.join(" and ")}`, { hint });
 }

@@ -30,7 +30,8 @@ export interface JudgeFlags {
   readonly scoreFunc?: string;
 }
 
-const SEARCH_ONLY: readonly (keyof SpaceFlags | keyof JudgeFlags)[] = [
+/** Flags that say how candidates are searched and judged. */
+export const SEARCH_ONLY: readonly (keyof SpaceFlags | keyof JudgeFlags)[] = [
   "scoreData",
   "scoreFunc",
   "topK",
@@ -90,11 +91,19 @@ export function divisorsOf(flags: SpaceFlags): Record<string, number> {
 
 /** Refuses what a run to given sizes would ignore. Throws BAD_OPTION. */
 export function refuseSearchFlags(flags: SpaceFlags & JudgeFlags): void {
-  const given = SEARCH_ONLY.filter((name) => flags[name] !== undefined).map(flagOf);
-  if (given.length === 0) return;
-  throw new PruneError("BAD_OPTION", `--export-config states the sizes, and a search under bounds alone uses ${given.join(" and ")}`, {
-    hint: "leave one or the other out; bounds are --params, --active-params, --memory-mb and --flops",
-  });
+  const what = "--export-config states the sizes, and a search under bounds alone uses";
+  refuseFlags(flags, SEARCH_ONLY, what, "leave one or the other out; bounds are --params, --active-params, --memory-mb and --flops");
+}
+
+/** Throws BAD_OPTION that ends with those of some flags that were given, where any were. */
+export function refuseFlags<Flags extends object>(
+  flags: Flags,
+  names: readonly (keyof Flags & string)[],
+  what: string,
+  hint: string,
+): void {
+  const given = names.filter((name) => flags[name] !== undefined).map(flagOf);
+  if (given.length > 0) throw new PruneError("BAD_OPTION", `${what} ${given.join(" and ")}`, { hint });
 }
 
 /** How a flag is written. */

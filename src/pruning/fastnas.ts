@@ -18,7 +18,7 @@ import { networkChild } from "../policy/network/child.js";
 import { pythonOf, tellerOf } from "./commonConfig.js";
 import { type FastnasConfig, parseFastnasConfig } from "./fastnasConfig.js";
 import { FastnasRun, type FastnasSeconds } from "./fastnasRun.js";
-import { secondsSince } from "./run.js";
+import { plainCopy, secondsSince } from "./run.js";
 import { SensitivityMemory } from "./sensitivityMemory.js";
 
 /** What a pruning by FastNAS gives: the network it was given, now pruned, and how that came about. */
@@ -82,7 +82,7 @@ export async function pruneFastnas<Item = ForwardArgs>(
   const pruned = prunedBy(space, found);
   say?.(formatSelection(space.hyperparameters, pruned.sizes, pruned.costs));
   const best = { sizes: pruned.sizes, degradation: found.degradation };
-  const asked = JSON.parse(JSON.stringify(constraints)) as Record<string, unknown>; // an object in, an object out
+  const asked = plainCopy(constraints);
   await memory.conclude({ constraints: asked, ...found.costs, ...best });
   await network.prune(pruned, checked);
   const stateDict: FastnasState = {

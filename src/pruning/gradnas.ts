@@ -1,9 +1,7 @@
 import { join } from "node:path";
-import { removeLeftovers } from "../checkpoint/atomicFile.js";
 import { PLAN_FILE, type PlanFile, writePlanFile } from "../checkpoint/planFile.js";
 import type { ScoreFile } from "../checkpoint/scoreFile.js";
 import type { HistoryEntry } from "../checkpoint/searchState.js";
-import { checkWritable } from "../checkpoint/staging.js";
 import { type DummyInput, workloadOf } from "../data/args.js";
 import { PruneError } from "../errors.js";
 import type { OpenedModel } from "../model/openedModel.js";
@@ -21,7 +19,7 @@ import type { Workload } from "../policy/search/metrics.js";
 import { pythonOf, tellerOf } from "./commonConfig.js";
 import { gradientScores } from "./gradientScores.js";
 import { type GradnasConfig, parseGradnasConfig } from "./gradnasConfig.js";
-import { planFileOf, secondsSince } from "./run.js";
+import { plainCopy, planFileOf, secondsSince } from "./run.js";
 import { SearchMemory } from "./searchMemory.js";
 
 /** What a pruning by gradients gives: the model it was given, now pruned, and how that came about. */
@@ -81,16 +79,16 @@ export async function pruneGradnas<Item>(
   say?.(formatProfile(profile, space.hyperparameters));
   checkProfile(profile);
 
-  const memory = await openMemory(checked.checkpoint, model);
+  const memory = await SearchMemory.open(checked.checkpoint, model.parent.fingerprint);
   const scores = await gradientScores(model, checked);
   const measured = performance.now();
-  const found = chooseByGradients(space, scores.accumulators, constraint, costs);
+  const found = chooseByGradients(space, scores.accumulators, profile, costs);
   const plan = planFileOf(model, planByGradients(space, model.parent.checkpoint.config, found));
   checkBlocks(model.parent, plan);
   const both = { parent: profile.subnets.at(-1)?.costs ?? found.costs, child: found.costs };
   const sizes = { ...found.selection };
   say?.(formatSelection(space.hyperparameters, sizes, both));
-  const asked = JSON.parse(JSON.stringify(constraints)) as Record<string, unknown>; // an object in, an object out
+  const asked = plainCopy(constraints);
   if (checked.checkpoint !== undefined) await writePlanFile(join(checked.checkpoint, PLAN_FILE), plan);
   await memory.conclude({ constraints: asked, exportConfig: sizes, score: found.score, params: plan.child.params });
   model.prune(plan);
@@ -116,12 +114,4 @@ function workloadFor({ metric }: NetworkConstraint, dummyInput: DummyInput | nul
   throw new PruneError("BAD_OPTION", "dummyInput is missing: a constraint on flops is for its batch size and sequence length", {
     hint: "give token ids, [batch, sequence], or { input_ids, ... }",
   });
-}
-
-async function openMemory(checkpoint: string | undefined, { parent }: OpenedModel): Promise<SearchMemory> {
-  if (checkpoint !== undefined) {
-    await checkWritable(join(checkpoint, PLAN_FILE));
-    await removeLeftovers(checkpoint);
-  }
-  return SearchMemory.open(checkpoint, parent.fingerprint);
 }

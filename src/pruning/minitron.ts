@@ -1,9 +1,7 @@
 import { join } from "node:path";
-import { removeLeftovers } from "../checkpoint/atomicFile.js";
 import { PLAN_FILE, type PlanFile, writePlanFile } from "../checkpoint/planFile.js";
 import type { ScoreFile } from "../checkpoint/scoreFile.js";
 import type { HistoryEntry } from "../checkpoint/searchState.js";
-import { checkWritable } from "../checkpoint/staging.js";
 import { type DummyInput, workloadOf } from "../data/args.js";
 import type { Model } from "../model/model.js";
 import { checkBlocks } from "../plan.js";
@@ -17,7 +15,7 @@ import { costsOf, type SearchResult } from "../policy/search/search.js";
 import { formatOutline } from "../tables.js";
 import { pythonOf, tellerOf } from "./commonConfig.js";
 import { type CheckedConfig, type PruneConfig, parseConfig, refuseSearchOptions } from "./config.js";
-import { PruningRun, planFileOf, secondsSince } from "./run.js";
+import { PruningRun, plainCopy, planFileOf, secondsSince } from "./run.js";
 import { SearchMemory } from "./searchMemory.js";
 
 /** What a pruning by Minitron gives: the model it was given, now pruned, and how that came about. */
@@ -70,7 +68,7 @@ export async function pruneMinitron<Item>(
   if (checked.scoreFunc !== undefined) model.checkViewable();
   model.checkAllowed(pythonOf(checked));
 
-  const memory = await openMemory(checked.checkpoint, model);
+  const memory = await SearchMemory.open(checked.checkpoint, model.parent.fingerprint);
   const run = new PruningRun(model, checked, memory);
   const outcome = await decide(run, wanted, { ...options, ...workload });
   const plan = planFileOf(model, outcome.plan);
@@ -94,14 +92,6 @@ export async function pruneMinitron<Item>(
   return { subnet: model, stateDict, scores: run.measured };
 }
 
-async function openMemory(checkpoint: string | undefined, { parent }: Model): Promise<SearchMemory> {
-  if (checkpoint !== undefined) {
-    await checkWritable(join(checkpoint, PLAN_FILE));
-    await removeLeftovers(checkpoint);
-  }
-  return SearchMemory.open(checkpoint, parent.fingerprint);
-}
-
 type Outcome = Pick<SearchOutcome, "plan"> & Partial<SearchOutcome>;
 
 async function decide(run: PruningRun, wanted: Constraints, options: MinitronOptions & CheckedConfig & Workload): Promise<Outcome> {
@@ -122,11 +112,6 @@ function summaryOf(
     ...(found && { spaceSize: found.spaceSize, feasible: found.feasible }),
     ...(best?.score !== undefined && { score: best.score }),
   };
-}
-
-/** A record as JSON has it, which the caller's own may not be. */
-function plainCopy(record: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  return JSON.parse(JSON.stringify(record)) as Record<string, unknown>; // an object in, an object out
 }
 
 function costsOfBoth({ parent: { architecture } }: Model, plan: PlanFile, workload: Workload): StateDict["costs"] {

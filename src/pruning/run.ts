@@ -99,3 +99,8 @@ export function planFileOf(model: Model, plan: Plan): PlanFile {
 export function secondsSince(began: number): number {
   return (performance.now() - began) / 1000;
 }
+
+/** A record as JSON has it, which the caller's own may not be. */
+export function plainCopy(record: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return JSON.parse(JSON.stringify(record)) as Record<string, unknown>; // an object in, an object out
+}

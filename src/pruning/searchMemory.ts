@@ -1,5 +1,7 @@
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
+import { removeLeftovers } from "../checkpoint/atomicFile.js";
+import { PLAN_FILE } from "../checkpoint/planFile.js";
 import {
   emptyState,
   type HistoryEntry,
@@ -8,6 +10,7 @@ import {
   type SearchState,
   writeSearchState,
 } from "../checkpoint/searchState.js";
+import { checkWritable } from "../checkpoint/staging.js";
 import type { Candidate } from "../policy/search/search.js";
 
 type Sizes = Candidate["exportConfig"];
@@ -22,11 +25,14 @@ export class SearchMemory {
     this.#state = state;
   }
 
-  /** Reads what a checkpoint folder holds. Throws CHECKPOINT_MISMATCH where it is of another network. */
+  /** Reads what a checkpoint folder holds. Throws PATH_DENIED where it cannot be written, CHECKPOINT_MISMATCH where it is of another network. */
   static async open(folder: string | undefined, fingerprint: string | undefined): Promise<SearchMemory> {
-    const path = folder === undefined ? undefined : join(folder, SEARCH_FILE);
     const known = fingerprint ?? "";
-    return new SearchMemory(path, path === undefined ? emptyState(known) : await readSearchState(path, known));
+    if (folder === undefined) return new SearchMemory(undefined, emptyState(known));
+    await checkWritable(join(folder, PLAN_FILE));
+    await removeLeftovers(folder);
+    const path = join(folder, SEARCH_FILE);
+    return new SearchMemory(path, await readSearchState(path, known));
   }
 
   /** What every run came to, the last one at the end. */

@@ -7,8 +7,7 @@ import type { NetworkCosts } from "../network/costs.js";
 import type { Accumulators } from "../scores.js";
 import { bisect } from "../sensitivity/bisection.js";
 import { type Degradations, monotonic, type Selection } from "../sensitivity/sensitivity.js";
-import { type CostedSpace, checkProfile, profileSpace } from "./fastnas.js";
-import type { NetworkConstraint } from "./networkConstraint.js";
+import type { CostedSpace, SpaceProfile } from "./fastnas.js";
 
 /** How gradients came to a network. */
 export interface GradientSearch {
@@ -36,17 +35,15 @@ export function unscoredSpace(space: GradientSpace, costs: LayerCosts): CostedSp
  * own that a threshold could be in.
  *
  * @param scores - by the hyperparameters' names in each layer, [units]
- * @throws PruneError BAD_CONSTRAINTS where no choice meets the constraint, BAD_SCORES where scores are not this network's or cannot be ranked
+ * @param profile - a constraint that the smallest network of the space meets, as {@link checkProfile} sees to
+ * @throws PruneError BAD_SCORES where scores are not this network's or cannot be ranked
  */
 export function chooseByGradients(
   space: GradientSpace,
   scores: Accumulators,
-  constraint: NetworkConstraint,
+  { metric, most }: Pick<SpaceProfile, "metric" | "most">,
   costs: LayerCosts,
 ): GradientSearch {
-  const profile = profileSpace(unscoredSpace(space, costs), constraint);
-  checkProfile(profile);
-  const { metric, most } = profile;
   const { hyperparameters } = space;
   const cutter = cutterBy(space, scores);
   const layersOf = (selection: Selection): LayerSizes[] => layerSizes(space, selection, (one, count) => cutter(one, count).sizes);

@@ -9,7 +9,8 @@ import { maskPoints } from "../../../../src/policy/gradients/masks.js";
 import { changedModules } from "../../../../src/policy/gradients/modules.js";
 import { planByGradients } from "../../../../src/policy/gradients/plan.js";
 import type { GradientSpace } from "../../../../src/policy/gradients/space.js";
-import { chooseByGradients, type GradientSearch } from "../../../../src/policy/modes/gradnas.js";
+import { checkProfile, profileSpace } from "../../../../src/policy/modes/fastnas.js";
+import { chooseByGradients, type GradientSearch, unscoredSpace } from "../../../../src/policy/modes/gradnas.js";
 import { parseNetworkConstraint } from "../../../../src/policy/modes/networkConstraint.js";
 import type { Plan } from "../../../../src/policy/plan.js";
 import type { Accumulators } from "../../../../src/policy/scores.js";
@@ -25,7 +26,10 @@ const GROUPED = { ...TINY.llama, num_attention_heads: 8, num_key_value_heads: 2,
 const FAMILIES = Object.entries({ ...IMPLIED_HEADS, llama: TINY.llama, mistral: TINY.mistral, qwen2: TINY.qwen2, qwen3: TINY.qwen3 });
 
 function choose(space: GradientSpace, scores: Accumulators, constraint: Record<string, unknown>): GradientSearch {
-  return chooseByGradients(space, scores, parseNetworkConstraint("gradnas", constraint), layerCosts(space.architecture, WORKLOAD));
+  const costs = layerCosts(space.architecture, WORKLOAD);
+  const profile = profileSpace(unscoredSpace(space, costs), parseNetworkConstraint("gradnas", constraint));
+  checkProfile(profile);
+  return chooseByGradients(space, scores, profile, costs);
 }
 
 function planned(config: Config, constraint: Record<string, unknown>, options = FINE as Record<string, unknown>, seed = 5): Plan {
