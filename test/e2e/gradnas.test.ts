@@ -190,7 +190,7 @@ describe("an error", () => {
     { mode = [["gradnas", FINE]] as unknown, constraints = { params: "75%" } as Record<string, unknown> } = {},
   ): Promise<unknown> => {
     await using model = await open(config);
-    return prune(model, mode as "gradnas", constraints, null, { lossFunc, dataLoader, ...given } as GradnasConfig);
+    return await prune(model, mode as "gradnas", constraints, null, { lossFunc, dataLoader, ...given } as GradnasConfig);
   };
 
   it.each<[what: string, config: Config, given: object, says: RegExp]>([

@@ -72,7 +72,7 @@ export async function readDistMetadata(dir: string): Promise<DistMetadata> {
 async function readWhole(path: string): Promise<Uint8Array> {
   await using file = await RangeFile.open(path);
   if (file.bytes > MAX_BYTES) throw bad(path, `has ${file.bytes} bytes, over the cap of ${MAX_BYTES}`);
-  return file.read(0, file.bytes);
+  return await file.read(0, file.bytes);
 }
 
 type Places = ReadonlyMap<string, Pick<Chunk, "file" | "begin" | "length">>;
