@@ -18,6 +18,7 @@ interface Cost {
 }
 
 const [inputs = ".demo", rounds = "5"] = process.argv.slice(2);
+if (!(Number(rounds) >= 1)) throw new Error(`npm run bench -- slice [rounds]: ${rounds} is no number of rounds`);
 const python = process.env["PRUNEBRIDGE_PYTHON"] ?? "python3";
 const script = join(dirname(fileURLToPath(import.meta.url)), "slice_inputs.py");
 const folder = join(inputs, "slice-bench");
@@ -55,10 +56,9 @@ const costs: Record<string, Cost[]> = {};
 for (let round = 0; round < Number(rounds); round++) {
   for (const [name, method] of Object.entries(METHODS)) {
     await execa("sync", ["--file-system", folder]); // what the last one left to write is not this one's
-    const isCut = name.startsWith("engine");
-    await Promise.all(
-      [...(isCut ? ["child"] : []), "copy", "naive.safetensors"].map((path) => rm(at(path), { recursive: true, force: true })),
-    );
+    // What each writes takes the memory of what it wrote the last time: memory that lies free is given back to hosts, and costs to get again.
+    const target = name.startsWith("engine") ? "child" : name.startsWith("cp") ? "copy" : "naive.safetensors";
+    await rm(at(target), { recursive: true, force: true });
     costs[name] = [...(costs[name] ?? []), await method()];
   }
 }
