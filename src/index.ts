@@ -33,7 +33,7 @@ export type { NetworkSaveOptions } from "./model/saveNetworkChild.js";
 export type { ModelView } from "./model/view.js";
 export { outline, plan, type RankBy, readPlanFor } from "./plan.js";
 export { LAYOUT_NAMES, type LayoutName } from "./policy/families/table.js";
-export type { Hyperparameters } from "./policy/hyperparameters.js";
+export type { Hyperparameters, LayerSizes } from "./policy/hyperparameters.js";
 export type { ScoredCandidate } from "./policy/modes/minitron.js";
 export { parseModes } from "./policy/modes/modes.js";
 export type { PlanOutline } from "./policy/plan.js";

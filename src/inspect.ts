@@ -5,7 +5,7 @@ import { PruneError } from "./errors.js";
 import { layeredArchitecture } from "./layeredChild.js";
 import { type Architecture, readArchitecture } from "./policy/architecture.js";
 import { countActiveParams, countParams } from "./policy/cost.js";
-import type { Hyperparameters } from "./policy/hyperparameters.js";
+import type { Hyperparameters, LayerSizes } from "./policy/hyperparameters.js";
 import { type MatchedTensors, matchTensors } from "./policy/matchTensors.js";
 
 /** A network as its config states it, read through its family's table. */
@@ -28,8 +28,10 @@ export interface Inspection {
   readonly family: string;
   /** How the weights are stored; undefined for a bare config.json. */
   readonly layout: string | undefined;
-  /** Under Megatron's names. */
+  /** Under Megatron's names; of layers that differ, those of the widest. */
   readonly hyperparameters: Hyperparameters;
+  /** The sizes of each layer, where they differ and an architecture.json states them in the config's place. */
+  readonly layers?: readonly LayerSizes[];
   readonly params: number;
   readonly activeParams: number;
   readonly tiedEmbeddings: boolean;
@@ -106,6 +108,7 @@ export function describeParent({ checkpoint, architecture, ...parent }: Parent):
     family: architecture.table.family,
     layout: parent.matched?.layout,
     hyperparameters: architecture.hyperparameters,
+    ...(architecture.layerSizes && { layers: architecture.layerSizes }),
     params: countParams(architecture),
     activeParams: countActiveParams(architecture),
     tiedEmbeddings: architecture.flags.tied,

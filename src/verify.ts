@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { throwIfCancelled } from "./cancel.js";
-import { isFile, requireWeights } from "./checkpoint/folder.js";
+import { ARCHITECTURE_FILE } from "./checkpoint/architectureFile.js";
+import { CONFIG_FILE, isFile, requireWeights } from "./checkpoint/folder.js";
 import { checkShard, LIVE_PARENT, MANIFEST_FILE, type Manifest, readManifest } from "./checkpoint/manifest.js";
 import { checkChunks } from "./checkpoint/megatron/checkChunks.js";
 import { hashPlan, PLAN_FILE, type PlanFile, readPlanFile } from "./checkpoint/planFile.js";
@@ -86,7 +87,9 @@ function checkManifest(
   };
   if (hashPlan(plan) !== manifest.planHash) differs(`${PLAN_FILE} is not the plan that ${MANIFEST_FILE} names`);
   if (inspection.params !== manifest.params.child)
-    differs(`config.json makes ${inspection.params} parameters, ${MANIFEST_FILE} states ${manifest.params.child}`);
+    differs(
+      `${inspection.layers ? ARCHITECTURE_FILE : CONFIG_FILE} makes ${inspection.params} parameters, ${MANIFEST_FILE} states ${manifest.params.child}`,
+    );
   const files = new Set(manifest.shards.map(({ file }) => file));
   const holding = torchDist?.files.map(({ name }) => name) ?? tensors.map(({ file }) => file);
   const stray = holding.find((file) => !files.has(file));

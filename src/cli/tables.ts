@@ -4,7 +4,9 @@ import { formatTable, type Inspection, type Manifest } from "../index.js";
 export function formatInspection(found: Inspection): string {
   const rows: (readonly [string, string | number])[] = [
     ["family", found.layout === undefined ? found.family : `${found.family} (${found.layout})`],
-    ...(Object.entries(found.hyperparameters) as [string, number][]),
+    ...(Object.entries(found.hyperparameters) as [string, number][]).map(
+      ([name, size]) => [name, rangeOver(found.layers ?? [], name) ?? size] as const,
+    ),
     ["params", found.params],
     ["active_params", found.activeParams],
     ["tied_embeddings", found.tiedEmbeddings ? "yes" : "no"],
@@ -19,6 +21,13 @@ export function formatInspection(found: Inspection): string {
     if (leftOut > 0) rows.push(["left out", `${leftOut} tensors of the optimizer`]);
   }
   return formatTable(rows);
+}
+
+/** The least and the most that layers have of something of which each has its own; undefined where all have the same. */
+function rangeOver(layers: readonly object[], name: string): string | undefined {
+  const sizes = layers.flatMap((layer) => (name in layer ? Number((layer as Record<string, number>)[name]) : []));
+  const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
+  return least < most ? `${least.toLocaleString("en-US")} to ${most.toLocaleString("en-US")}, by layer` : undefined;
 }
 
 /** What was written where. */

@@ -259,10 +259,11 @@ describe("an error", () => {
 
   it("says how to open a child whose layers have sizes of their own, and that it cannot be pruned again", async () => {
     await using model = await open(LLAMA);
-    const { subnet } = await prune(model, [["gradnas", FINE]], { params: "75%" }, null, { lossFunc, dataLoader });
+    const { subnet, stateDict } = await prune(model, [["gradnas", FINE]], { params: "75%" }, null, { lossFunc, dataLoader });
     const child = join(await temporaryFolder(), "child");
     await subnet.save(child);
     await expect(bridge.open(child)).rejects.toThrow(/NOT_A_CHECKPOINT.*sizes of their own[\s\S]*bridge\.load/);
+    expect((await inspect(child)).layers).toEqual(stateDict.plan.layers);
     const parent = await readParent(child);
     expect(() => outline(parent, { ffn_hidden_size: 8 })).toThrow(/BAD_CONFIG.*sizes of their own/);
     expect(() => outlineSearch(parent, { params: "50%" })).toThrow(/BAD_CONFIG.*sizes of their own/);

@@ -70,7 +70,8 @@ function describe(
   { manifest, checkedBytes, inspection, values }: Awaited<ReturnType<typeof verify>>,
   { loads, loss }: Loaded,
 ): string {
-  const lines = [`${dir}: ${inspection.weights?.tensors} tensors have the shapes that config.json makes`];
+  const stating = inspection.layers ? "architecture.json" : "config.json";
+  const lines = [`${dir}: ${inspection.weights?.tensors} tensors have the shapes that ${stating} makes`];
   const checked = `checksums of ${formatGB(checkedBytes)}`;
   if (manifest) lines.push(`${checked} and the plan's hash agree with prune_manifest.json`);
   else lines.push(checkedBytes > 0 ? `${checked} agree with those of the save` : "no prune_manifest.json: no checksums to compare");
